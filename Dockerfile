@@ -1,6 +1,6 @@
-# syntax=docker/dockerfile:1
-# docker build .                                                      on Debian slim, with a shell
-# docker build --build-arg BASE=gcr.io/distroless/cc-debian12 .       nothing but the program, glibc and roots
+# syntax=docker/dockerfile:1 docker build .                                                      an image on Debian
+# slim, with a shell docker build --build-arg BASE=gcr.io/distroless/cc-debian12 .       an image of only the program,
+# glibc and root certificates
 ARG BASE=debian:bookworm-slim
 FROM rust:1.95-slim-bookworm AS build
 RUN apt-get update \
@@ -10,7 +10,7 @@ RUN apt-get update \
 RUN cargo install --locked cargo-auditable@0.7.7
 WORKDIR /src
 
-# The dependencies are a layer of their own: it stays until a manifest or the lock file changes.
+# The dependencies are a layer of their own: it is built again only when a manifest or the lock file changes.
 COPY Cargo.toml Cargo.lock ./
 COPY .cargo/config.toml .cargo/
 COPY schema/Cargo.toml schema/
@@ -30,14 +30,15 @@ RUN for crate in schema runtime runtime/* handlers loadtest; do \
  && echo 'fn main() {}' >handlers/src/main.rs \
  && cargo auditable build --release --locked --package rollcall
 
-# COPY keeps the files' times, and cargo would take sources older than the empty ones for built.
+# COPY keeps the files' times. Sources that are older than the empty files above would count as built, so they are
+# touched.
 COPY . .
 RUN find schema runtime handlers -name '*.rs' -exec touch {} + \
  && cargo auditable build --release --locked --package rollcall \
  && strip --strip-debug -o /rollcall target/release/rollcall \
  && mkdir --mode 700 /data && chown 10001:10001 /data
 
-# The image runs no command of its own while it is built, so its base needs no shell.
+# The image runs no command in its own base while it is built, so the base needs no shell.
 FROM ${BASE}
 COPY --from=build /rollcall /usr/local/bin/rollcall
 COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
@@ -49,7 +50,7 @@ LABEL org.opencontainers.image.title="rollcall" \
 USER 10001:10001
 WORKDIR /var/lib/rollcall
 VOLUME /var/lib/rollcall
-# Outside of loopback the gateway starts only with a key: ROLLCALL_HS256_SECRET or ROLLCALL_JWKS.
+# The gateway listens outside of loopback only with a key: ROLLCALL_HS256_SECRET or ROLLCALL_JWKS.
 ENV ROLLCALL_LISTEN=0.0.0.0:8080 ROLLCALL_ADMIN_LISTEN=127.0.0.1:9090 ROLLCALL_PROBE_LISTEN=0.0.0.0:9091
 EXPOSE 8080 9090 9091
 HEALTHCHECK --interval=10s --timeout=3s --start-period=10s CMD ["/usr/local/bin/rollcall", "health"]

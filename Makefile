@@ -1,4 +1,4 @@
-# What a developer types. The work is done by cargo and by the short scripts in loadtest/setup.
+# The commands for developers. They call cargo and the short scripts in loadtest/setup.
 SEEDS ?= 50
 PAIRS ?= 2000
 NODES ?= 1,8,55

@@ -1,5 +1,5 @@
-//! CONNECT of Socket.IO without a classroom (PROTOCOL 11): who the client is. It enters nothing until it joins a lesson
-//! ([`crate::enter_lesson`]).
+//! CONNECT of Socket.IO without a classroom (PROTOCOL 11): checks who the client is. The client enters no classroom
+//! until it joins a lesson ([`crate::enter_lesson`]).
 use std::sync::Arc;
 
 use rollcall_runtime::{
@@ -9,7 +9,7 @@ use rollcall_runtime::{
 };
 use rollcall_schema::{SessionError, request::Token};
 
-/// What this needs.
+/// The dependencies of this handler.
 pub struct Deps {
     keyring: Arc<Keyring>,
     rates: Arc<EventLimits>,
@@ -17,7 +17,7 @@ pub struct Deps {
 }
 
 impl Deps {
-    /// Picks it out of the resources.
+    /// Takes the dependencies out of the resources.
     #[must_use]
     pub fn new(resources: &Resources) -> Self {
         let Resources { keyring, rates, guests, .. } = resources.clone();
@@ -25,7 +25,7 @@ impl Deps {
     }
 }
 
-/// Checks the client's token and returns its claims; a guest has none.
+/// Checks the client's token and returns its claims, or `None` for a guest, which brings no token.
 ///
 /// # Errors
 /// `unauthenticated`, `too_many_requests`.

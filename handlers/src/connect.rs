@@ -1,6 +1,6 @@
 //! `connect_request`: an agent enters a classroom (seed 000, the first diagram).
 //!
-//! Invariant: the room's subscription is live before the session's row is committed, and with it agent.entered; so of
+//! Invariant: the room's subscription is live before the session's row is committed together with agent.entered. So of
 //! two agents that enter at once, at least one sees the other.
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use rollcall_schema::{AgentId, ClassroomId, ConnectRequest, LessonId, RoomId, Ro
 
 use crate::resume;
 
-/// What connect needs.
+/// The dependencies of this handler.
 pub struct Deps {
     keyring: Arc<Keyring>,
     hook: Arc<Hook>,
@@ -25,7 +25,7 @@ pub struct Deps {
 }
 
 impl Deps {
-    /// Picks it out of the resources.
+    /// Takes the dependencies out of the resources.
     #[must_use]
     pub fn new(resources: &Resources) -> Self {
         let Resources { keyring, hook, rates, rooms, presence, guests, .. } = resources.clone();
@@ -33,7 +33,7 @@ impl Deps {
     }
 }
 
-/// Lets an agent in.
+/// Opens an agent's session in a classroom, or lets a guest in without one.
 ///
 /// # Errors
 /// `unauthenticated`, `access_denied`, `too_many_requests`; `internal_server_error` while SQL is away.
@@ -41,7 +41,7 @@ pub async fn handle(deps: &Deps, context: ConnectContext, request: ConnectReques
     let ConnectRequest { token, classroom_id: classroom, agent_label, resume, roster, .. } = request;
     let user = match (token, &context.claims) {
         (None, None) => return guest(deps, &context, classroom),
-        // Their check has limited the rate already.
+        // The check that returned these claims (`admit.rs`) has limited the user's rate already.
         (None, Some(known)) => known.clone(),
         (Some(token), _) => {
             let user = deps.keyring.admit(token.as_str()).await?;
@@ -57,18 +57,20 @@ pub async fn handle(deps: &Deps, context: ConnectContext, request: ConnectReques
     let enter = Enter::new(agent, classroom, user.role, context.sid).info(user.info().cloned());
     let enter = enter.resume_id(context.resume_id).trace(context.outgoing_trace());
     deps.rooms.enter(context.socket, RoomId::Classroom(classroom)).await;
-    // Read before the row is there: the session's own left comes after it, whatever ends the session.
+    // The position is read before the row is written. So the session's own agent.left comes after it, whatever ends the
+    // session.
     let start = if resume.is_some() { Some(deps.rooms.end().await) } else { None };
     let (membership, entered) = deps.presence.enter(enter).await?;
 
     let mut session = Session::agent(membership, user);
     session.url_lesson = url_lesson(&context);
     let resumption = match resume.zip(start) {
-        // Boxed: a connect that does not resume need not carry this state.
+        // The future is boxed, so that a connect that does not resume does not carry its state.
         Some((resume, start)) => Some(Box::pin(resume::handle(&deps.resume, &mut session, resume, start)).await),
         None => None,
     };
-    // The classroom's events wait for the success, so none of them overtakes what is read here. Boxed as above.
+    // The classroom's events are buffered until connect_success is sent, so none of them overtakes this roster. The
+    // future is boxed for the reason above.
     let roster = match roster {
         Some(true) => Some(Box::pin(deps.presence.roster(&session.membership, Roster::default())).await?),
         Some(false) | None => None,
@@ -77,7 +79,7 @@ pub async fn handle(deps: &Deps, context: ConnectContext, request: ConnectReques
     Ok(Connected { session, resumption, roster })
 }
 
-/// Lets a client without a token in: it has no row, causes no event, and gets none of the classroom's.
+/// Lets a client without a token in. A guest has no row, causes no event, and gets none of the classroom's events.
 fn guest(deps: &Deps, context: &ConnectContext, classroom: ClassroomId) -> Result<Connected, ConnectError> {
     if !deps.guests {
         return Err(deps.keyring.refuse_missing().into());
@@ -88,12 +90,13 @@ fn guest(deps: &Deps, context: &ConnectContext, classroom: ClassroomId) -> Resul
     Ok(Connected { session, resumption: None, roster: None })
 }
 
-/// Each connect may cost a row, and two pushes to everybody in the classroom.
+/// Limits how often a user or a guest's address connects: each connect may cost a row, and two pushes to everybody in
+/// the classroom.
 fn limit_rate(deps: &Deps, payer: Payer<'_>) -> Result<(), SessionError> {
     deps.rates.connect(payer).map_err(|_| SessionError::TooManyRequests)
 }
 
-/// `?lesson_id=` of the connection's URL; one that is no lesson's id counts as none.
+/// The lesson of `?lesson_id=` in the connection's URL. A value that is not a lesson's id counts as none.
 fn url_lesson(context: &ConnectContext) -> Option<LessonId> {
     LessonId::parse(context.url_parameter.as_deref()?).ok()
 }

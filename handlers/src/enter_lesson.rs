@@ -1,5 +1,5 @@
-//! `join_lesson` of a client without a classroom (PROTOCOL 11): it enters the lesson's classroom (seed 000), then joins the
-//! lesson (seed 003). Without a token it enters nothing, and joins as a guest.
+//! `join_lesson` of a client without a classroom (PROTOCOL 11): it enters the lesson's classroom (seed 000), then joins
+//! the lesson (seed 003). A client without a token enters no classroom, and joins as a guest.
 //!
 //! Invariant: everything that can be checked is checked before the classroom is entered.
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use rollcall_schema::{
 
 use crate::join_lesson;
 
-/// What this needs.
+/// The dependencies of this handler.
 pub struct Deps {
     keyring: Arc<Keyring>,
     hook: Arc<Hook>,
@@ -25,7 +25,7 @@ pub struct Deps {
 }
 
 impl Deps {
-    /// Picks it out of the resources.
+    /// Takes the dependencies out of the resources.
     #[must_use]
     pub fn new(resources: &Resources) -> Self {
         let Resources { keyring, hook, rooms, presence, .. } = resources.clone();
@@ -33,10 +33,10 @@ impl Deps {
     }
 }
 
-/// Enters and joins.
+/// Enters the lesson's classroom and joins the lesson.
 ///
 /// # Errors
-/// Those of join_lesson; a classroom that may not be entered reads as `lesson not found`.
+/// The errors of join_lesson. If the user may not enter the classroom, the error is `lesson not found`.
 pub async fn handle(
     deps: &Deps,
     context: ConnectContext,
@@ -74,11 +74,11 @@ pub async fn handle(
     }
 }
 
-/// Joins a lesson. Where it is of another classroom, the session enters that classroom first, and the caller ends the
-/// session before. A guest that brings a token enters, too. A failure changes nothing.
+/// Joins a lesson. If the lesson is of another classroom, the client enters that classroom in a new session, and the
+/// caller ends the old session. A guest that brings a token enters the classroom, too. A failure changes nothing.
 ///
 /// # Errors
-/// As [`handle`].
+/// The errors of [`handle`].
 pub async fn change(
     deps: &Deps,
     context: ConnectContext,
@@ -98,7 +98,7 @@ pub async fn change(
     Ok((Some(connected), joined))
 }
 
-/// A session in the lesson's classroom; the guard ends it again unless it is committed.
+/// Opens a session in the lesson's classroom. The guard ends it again unless it is committed.
 async fn enter(
     deps: &Deps,
     context: &ConnectContext,
@@ -116,7 +116,7 @@ async fn enter(
     let agent = AgentId::new(&visitor.label, &user.user, &user.audience);
     let enter = Enter::new(agent, classroom, user.role, context.sid).info(user.info().cloned());
     deps.rooms.enter(context.socket, RoomId::Classroom(classroom)).await;
-    // The position is read before the row is there, as in connect.
+    // The position is read before the row is written, as in `connect.rs`.
     let start = if visitor.resume_id.is_some() { Some(deps.rooms.end().await) } else { None };
     let (membership, guard) =
         deps.presence.enter(enter.resume_id(visitor.resume_id).trace(context.outgoing_trace())).await?;
@@ -124,7 +124,7 @@ async fn enter(
     Ok((Session::agent(membership, user), Some(guard), resumption))
 }
 
-/// The lesson of the payload, else the handshake's, else the token's.
+/// Chooses the lesson: the payload's, or else the handshake's, or else the token's.
 fn choose(visitor: &Visitor, user: Option<&Claims>, named: Option<LessonId>) -> Result<LessonId, AckError> {
     if user.is_some_and(|user| user.role == Role::Hub) {
         return Err(AckError::HubCannotJoin);
@@ -133,7 +133,7 @@ fn choose(visitor: &Visitor, user: Option<&Claims>, named: Option<LessonId>) -> 
     lesson.ok_or(AckError::LessonIdRequired)
 }
 
-/// Checks a token of a join: it must be the client's own user's, if that is known.
+/// Checks the token of a join: if the client's user is known, the token must be that user's.
 async fn verify(keyring: &Keyring, visitor: &Visitor, token: &str) -> Result<Claims, HandlerError> {
     let user = keyring.admit(token).await?;
     let other = visitor.user().is_some_and(|(sub, audience)| sub != user.user || audience != user.audience);

@@ -12,7 +12,7 @@ use rollcall_schema::{AckError, JoinLesson, LessonId, Role, RoomId, ack::LessonJ
 
 use crate::refresh::verify;
 
-/// What join_lesson needs.
+/// The dependencies of this handler.
 pub struct Deps {
     keyring: Arc<Keyring>,
     hook: Arc<Hook>,
@@ -22,7 +22,7 @@ pub struct Deps {
 }
 
 impl Deps {
-    /// Picks it out of the resources.
+    /// Takes the dependencies out of the resources.
     #[must_use]
     pub fn new(resources: &Resources) -> Self {
         let Resources { keyring, hook, presence, rooms, mixpanel, .. } = resources.clone();
@@ -30,17 +30,18 @@ impl Deps {
     }
 }
 
-/// Joins a lesson. The numbers are the seed's, of the Teacher App's flow.
+/// Joins a lesson. The numbers in the comments are the steps of the Teacher App's flow in seed 003.
 ///
 /// # Errors
-/// What PROTOCOL 2 lists under ack; `try again later` while SQL or the keys are away.
+/// The errors that PROTOCOL 2 lists for the ack of join_lesson; `try again later` while SQL or Redis is away.
 pub async fn handle(deps: &Deps, session: &mut Session, request: JoinLesson) -> Result<LessonJoined, HandlerError> {
     let user = match &request.access_token {
         Some(token) => Some(verify(&deps.keyring, session, token.as_str()).await?),
         None => session.claims(),
     };
     let lesson = choose(session, user.as_ref(), request.lesson_id)?;
-    // No service is asked about guests: a gateway that lets guests in opens its lessons to all.
+    // The authorization service is not asked about guests: a gateway that accepts guests opens its lessons to all of
+    // them.
     if let Some(user) = &user
         && !deps.hook.admits_lesson(user, session.classroom(), &lesson).await?
     {
@@ -48,13 +49,13 @@ pub async fn handle(deps: &Deps, session: &mut Session, request: JoinLesson) -> 
         return Err(AckError::LessonNotFound.into());
     }
 
-    // 2, 3, 5, 8: check_lesson_exists, get seat, both saved with the session's row.
+    // Steps 2, 3, 5 and 8: check_lesson_exists, get the seat; both are saved with the session's row.
     let (socket, identity) = (session.socket(), user.as_ref().map(|user| (user.user.clone(), user.role)));
     let joining = deps.presence.join(&mut session.membership, lesson.clone(), identity).await?;
-    // 4: enter_room.
+    // Step 4: enter_room.
     deps.rooms.enter(socket, RoomId::Lesson(lesson.clone())).await;
     let offset = if session.resumes { Some(deps.rooms.end().await.offset) } else { None };
-    // 6, 7, 9 to 12: the session, the seat map if it is missing, the user's keys, TTLs.
+    // Steps 6, 7 and 9 to 12: the session, the seat map if it is missing, the user's keys, and their TTLs.
     let joined = joining.write_keys().await?;
 
     if let Some(user) = user {
@@ -66,7 +67,8 @@ pub async fn handle(deps: &Deps, session: &mut Session, request: JoinLesson) -> 
     Ok(LessonJoined { lesson, seat: joined.seat, seats: joined.seats, offset })
 }
 
-/// The lesson of the payload, else of the URL, else of the token; an error where this client may not join it.
+/// Chooses the lesson: the payload's, or else the URL's, or else the token's. Returns an error if the client may not
+/// join it.
 fn choose(session: &Session, user: Option<&Claims>, named: Option<LessonId>) -> Result<LessonId, AckError> {
     if user.is_some_and(|user| user.role == Role::Hub) {
         return Err(AckError::HubCannotJoin);

@@ -1,16 +1,17 @@
-//! `leave_lesson`: out of the lesson, and still in the classroom (PROTOCOL 9).
+//! `leave_lesson`: the client leaves the lesson and stays in the classroom (PROTOCOL 9).
 //!
-//! Invariant: after a success no event of the lesson comes, and neither row nor keys say that the user is there.
+//! Invariant: after a success the client gets no event of the lesson, and neither row nor keys say that the user is
+//! there.
 use rollcall_runtime::{HandlerError, Presence, Resources, Session};
 use rollcall_schema::ack::Empty;
 
-/// What leave_lesson needs.
+/// The dependencies of this handler.
 pub struct Deps {
     presence: Presence,
 }
 
 impl Deps {
-    /// Picks it out of the resources.
+    /// Takes the dependencies out of the resources.
     #[must_use]
     pub fn new(resources: &Resources) -> Self {
         Self { presence: resources.presence.clone() }

@@ -1,6 +1,6 @@
 //! The handlers of a classroom gateway: one file for each named event, and the table that names them.
 //!
-//! Invariant: a handler knows the domain only. Sockets, frames, SQL text, NATS and Redis are the runtime's.
+//! Invariant: a handler knows the domain only. Sockets, frames, SQL text, NATS and Redis belong to the runtime.
 pub mod admit;
 pub mod connect;
 pub mod disconnect;
@@ -15,8 +15,8 @@ pub mod set_state;
 
 use rollcall_runtime::Table;
 
-/// The table: each event by its name on the wire, with the dependencies that its handler asks for. A new event is one
-/// file and one line here.
+/// The table: each event by its name on the wire, with its handler and the handler's dependencies. A new event needs
+/// one file and one line here.
 #[must_use]
 pub fn table() -> Table {
     let connect = ("connect_request", connect::Deps::new, connect::handle);

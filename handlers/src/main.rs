@@ -3,7 +3,8 @@ use std::process::ExitCode;
 
 use mimalloc::MiMalloc;
 
-/// With it a join takes less processor time than with glibc's allocator, and it gives memory back as well.
+/// With mimalloc a join takes less processor time than with glibc's allocator, and freed memory goes back to the system
+/// as well.
 #[global_allocator]
 static ALLOCATOR: MiMalloc = MiMalloc;
 

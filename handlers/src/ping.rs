@@ -1,8 +1,8 @@
-//! `ping`: a client asks whether its line is alive (PROTOCOL 12), and the ack is the answer.
+//! `ping`: a client asks whether its connection is alive (PROTOCOL 12). The ack is the answer.
 use rollcall_runtime::{HandlerError, Session};
 use rollcall_schema::ack::Empty;
 
-/// Answers.
+/// Returns the ack's empty data.
 ///
 /// # Errors
 /// None.

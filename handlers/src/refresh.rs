@@ -1,4 +1,4 @@
-//! `refresh`: a fresh token for a session, before the one that it has expires (PROTOCOL 2).
+//! `refresh`: a client gives its session a fresh token before the present token expires (PROTOCOL 2).
 //!
 //! Invariant: a session never becomes another user's. A fresh token that does not admit the session's classroom, or its
 //! lesson, changes nothing.
@@ -10,13 +10,13 @@ use rollcall_runtime::{
 };
 use rollcall_schema::{AckError, Refresh, ack::Refreshed};
 
-/// What refresh needs.
+/// The dependencies of this handler.
 pub struct Deps {
     keyring: Arc<Keyring>,
 }
 
 impl Deps {
-    /// Picks it out of the resources.
+    /// Takes the dependencies out of the resources.
     #[must_use]
     pub fn new(resources: &Resources) -> Self {
         Self { keyring: Arc::clone(&resources.keyring) }
@@ -41,7 +41,8 @@ pub async fn handle(deps: &Deps, session: &mut Session, request: Refresh) -> Res
     Ok(Refreshed { expires_at })
 }
 
-/// Checks a later token than connect_request's: it must be valid, and of the session's own user, if there is one.
+/// Checks a token that comes after connect_request's: it must be valid, and if the session has a user, it must be that
+/// user's.
 pub(crate) async fn verify(keyring: &Keyring, session: &Session, token: &str) -> Result<Claims, HandlerError> {
     let user = keyring.admit(token).await?;
     let other = session.user().is_some_and(|(sub, audience)| sub != user.user || audience != user.audience);

@@ -1,28 +1,28 @@
-//! `resume` of a connect_request: back into the lesson, and what was missed (PROTOCOL 3).
+//! `resume` of a connect_request: the client joins its lesson again and gets the events that it missed (PROTOCOL 3).
 //!
-//! Invariant: the session exists already, so what cannot be recovered is reported and ends nothing. `recovered` is about the
-//! rooms that the client named: the classroom, and the lesson where there is one.
+//! Invariant: the session exists already, so events that cannot be recovered are reported, and the session goes on.
+//! `recovered` is about the rooms that the client named: the classroom, and the lesson if it named one.
 use rollcall_runtime::{Position, Resources, Resumption, Rooms, Session};
 use rollcall_schema::{JoinLesson, Resume};
 
 use crate::join_lesson;
 
-/// What a resume needs.
+/// The dependencies of this handler.
 pub struct Deps {
     rooms: Rooms,
     join_lesson: join_lesson::Deps,
 }
 
 impl Deps {
-    /// Picks it out of the resources.
+    /// Takes the dependencies out of the resources.
     #[must_use]
     pub fn new(resources: &Resources) -> Self {
         Self { rooms: resources.rooms.clone(), join_lesson: join_lesson::Deps::new(resources) }
     }
 }
 
-/// Joins the lesson that the client was in, and looks for what it missed. `start` is the end of the stream after the
-/// classroom was entered: events that are stored later come live.
+/// Joins the lesson that the client was in, and looks for the events that it missed. `start` is the end of the stream
+/// after the classroom was entered: events that are stored later reach the client live.
 pub async fn handle(deps: &Deps, session: &mut Session, resume: Resume, start: Position) -> Resumption {
     session.resumes = true;
     let after = resume.position().map(|(epoch, offset)| Position { epoch: epoch.to_owned(), offset });
@@ -42,7 +42,8 @@ pub async fn handle(deps: &Deps, session: &mut Session, resume: Resume, start: P
     if !named {
         return Resumption { position: start, recovered: false, replay: None };
     }
-    // The lesson was entered later than `start`: a replay brings its events since then.
+    // The lesson was entered after `start`, so a replay also brings the lesson's events between `start` and the
+    // entering.
     match deps.rooms.replay(&session.rooms(), &start).await {
         Some(replay) => Resumption { position: start, recovered: false, replay: Some(replay) },
         None => Resumption { position: deps.rooms.end().await, recovered: false, replay: None },

@@ -1,25 +1,25 @@
 //! `roster`: who is in the classroom, or in one of its lessons (PROTOCOL 9).
 //!
-//! Invariant: the answer and the events after it, together, leave nothing out: the room's events wait from before the
-//! query until the answer is sent.
+//! Invariant: the answer and the events after it, together, leave nothing out: the room's events are buffered from
+//! before the query until the answer is sent.
 use rollcall_runtime::{HandlerError, Presence, Resources, Rooms, Session};
 use rollcall_schema::{AckError, Roster, ack::RosterRead};
 
-/// What roster needs.
+/// The dependencies of this handler.
 pub struct Deps {
     presence: Presence,
     rooms: Rooms,
 }
 
 impl Deps {
-    /// Picks it out of the resources.
+    /// Takes the dependencies out of the resources.
     #[must_use]
     pub fn new(resources: &Resources) -> Self {
         Self { presence: resources.presence.clone(), rooms: resources.rooms.clone() }
     }
 }
 
-/// Reads a page.
+/// Reads a page of the roster.
 ///
 /// # Errors
 /// `not in a classroom` for a guest; `try again later` while SQL is away.

@@ -4,13 +4,13 @@
 use rollcall_runtime::{HandlerError, Presence, Resources, Session};
 use rollcall_schema::{SetState, ack::Empty};
 
-/// What set_state needs.
+/// The dependencies of this handler.
 pub struct Deps {
     presence: Presence,
 }
 
 impl Deps {
-    /// Picks it out of the resources.
+    /// Takes the dependencies out of the resources.
     #[must_use]
     pub fn new(resources: &Resources) -> Self {
         Self { presence: resources.presence.clone() }

@@ -1,7 +1,8 @@
-// What the browser's tests share: Chromium, what every page must hold, and the steps that the test that started this
-// script takes meanwhile.
+// What the browser's tests share: Chromium, the checks of every page, and the steps that a script asks its test to
+// take.
 //
-// Invariant: a script fails if a page asks anybody but its gateway, or breaks its own content security policy.
+// Invariant: a script fails if a page sends a request to any server but its gateway, or breaks its content security
+// policy.
 
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
@@ -9,13 +10,13 @@ import { mkdirSync, readFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { createInterface } from "node:readline";
 
-// Where loadtest/setup/packages puts them.
+// The folder into which loadtest/setup/packages installs modules.
 const modules = execFileSync("npm", ["root", "--global"], { encoding: "utf8" }).trim();
 const require = createRequire(`${modules}/from-here.js`);
 const { chromium } = require("playwright-core");
 const axe = readFileSync(require.resolve("axe-core/axe.min.js"), "utf8");
 
-/** How long a page may take to show something. Machines may be busy. */
+/** How long a page may take to show something; the machine may be busy. */
 export const SOON = 30_000;
 export const SIZES = [360, 1024, 1920];
 export const SCHEMES = ["light", "dark"];
@@ -27,16 +28,16 @@ export function setting(name) {
 
 const lines = createInterface({ input: process.stdin })[Symbol.asyncIterator]();
 
-/** Lets the test do something, such as kill a node, and waits until it has. */
+/** Asks the test to do something, such as to kill a node, and waits until it is done. */
 export async function step(name) {
   console.log(`step ${name}`);
   const { value } = await lines.next();
   assert.equal(value, "done", `the test did not do: ${name}`);
 }
 
-/** Runs with a browser, which it ends. */
+/** Runs a function with a browser, and closes the browser. */
 export async function withBrowser(run) {
-  // The pages are our own, and root has no sandbox.
+  // The browser only loads pages of this repository, and root cannot use its sandbox.
   const browser = await chromium.launch({ executablePath: "/usr/bin/chromium", args: ["--no-sandbox", "--disable-dev-shm-usage"] });
   try {
     await run(browser);
@@ -46,7 +47,7 @@ export async function withBrowser(run) {
   process.exit(0);
 }
 
-/** A page of a gateway's console, in a session of its own. `faults` are what went wrong. */
+/** Opens a page of a gateway's console in a session of its own. `faults` collects what goes wrong on it. */
 export async function open(browser, origin, { scheme = "light", width = 1280, height = 800, allowed = [] } = {}) {
   const context = await browser.newContext({ colorScheme: scheme, viewport: { width, height }, acceptDownloads: true, reducedMotion: "reduce" });
   const page = await context.newPage();
@@ -65,14 +66,14 @@ export async function open(browser, origin, { scheme = "light", width = 1280, he
   return { page, context, faults };
 }
 
-/** What axe-core finds wrong, in one line each. */
+/** The faults that axe-core finds, one line each. */
 export async function violations(page) {
   await page.evaluate(axe);
   const { violations } = await page.evaluate(() => globalThis.axe.run(document, { resultTypes: ["violations"] }));
   return violations.flatMap((rule) => rule.nodes.map((node) => `${rule.id}: ${node.html.slice(0, 120)} (${node.failureSummary})`));
 }
 
-/** That a page, as it is now, can be read by everybody: by screen readers, at each size, in dark and light. */
+/** Checks that everybody can read a page as it is now: with screen readers, at each size, in dark and light. */
 export async function canBeRead(page, name) {
   for (const scheme of SCHEMES) {
     await page.emulateMedia({ colorScheme: scheme });
@@ -88,19 +89,19 @@ export async function canBeRead(page, name) {
   await page.setViewportSize({ width: 1280, height: 800 });
 }
 
-/** A screenshot, where they are wanted. */
+/** Takes a screenshot, if pictures are wanted. */
 export async function picture(page, name, options = {}) {
   if (!pictures) return;
   mkdirSync(pictures, { recursive: true });
   await page.screenshot({ path: `${pictures}/${name}.png`, ...options });
 }
 
-/** Waits until a text is somewhere in a part of the page. */
+/** Waits until a part of the page contains a text. */
 export async function shows(page, part, text) {
   await page.locator(part).filter({ hasText: text }).first().waitFor();
 }
 
-/** Presses Tab until the focus is where it is wanted, as somebody without a mouse does. */
+/** Presses Tab until the focus is on the wanted element, as a user without a mouse does. */
 export async function tabTo(page, wanted) {
   for (let presses = 0; presses < 80; presses += 1) {
     if (await wanted.evaluate((element) => element === document.activeElement)) return wanted;

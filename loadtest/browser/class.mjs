@@ -1,4 +1,4 @@
-// A class of a school day: the pictures of README, and the story of a student who was disconnected.
+// A class on a school day: takes the pictures of README, and explains the end of a student who was disconnected.
 
 import assert from "node:assert/strict";
 

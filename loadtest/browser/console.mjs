@@ -1,4 +1,4 @@
-// The console of two nodes, page by page: what an operator does in the first minutes.
+// The console of two nodes, page by page, as an operator uses it in the first minutes.
 
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
@@ -25,7 +25,7 @@ async function now(page) {
   await hidden(page);
 }
 
-/** A page that nobody sees asks for nothing. */
+/** Checks that a page that is not visible sends no requests. */
 async function hidden(page) {
   const stream = (request) => request.url() === `${origin}/api/console/now`;
   const see = (seen) =>
@@ -99,7 +99,7 @@ async function follow(page) {
   assert.ok(copied.some(({ event }) => event.from === "from another service"), "the copy has the events");
 }
 
-/** With the keyboard alone, and not at the first answer. */
+/** Ends a session with the keyboard alone, with a first answer of no. */
 async function throwOut(page) {
   const button = page.getByRole("button", { name: `Disconnect ${student}` });
   await (await tabTo(page, button)).press("Enter");
@@ -143,7 +143,7 @@ async function explain(page) {
   await shows(page, "[role=status]", "Nothing is known of nobody.at.all");
 }
 
-/** The history knows the operator also where another node has the call. */
+/** Checks that the history names the operator even if the call was made on another node. */
 async function explainElsewhere(browser) {
   const { page, faults } = await open(browser, other);
   await page.goto(`${other}/#/explain?agent=${encodeURIComponent(student)}`);
@@ -152,7 +152,7 @@ async function explainElsewhere(browser) {
   assert.deepEqual(faults, []);
 }
 
-/** The other node first, then the one that is looked at. */
+/** Lets the other node die, and then the node whose console is open. */
 async function dyingNodes(page) {
   await page.getByRole("link", { name: "Now" }).click();
   const rows = page.locator("section", { hasText: "Nodes" }).locator("tbody tr");

@@ -1,4 +1,4 @@
-// The console of a gateway with tokens: a wrong one, one that only reads, and the right one.
+// The console of a gateway with tokens: a wrong token, one that only allows reading, and the right one.
 
 import assert from "node:assert/strict";
 
@@ -29,7 +29,7 @@ await withBrowser(async (browser) => {
 
   const guesser = await open(browser, origin);
   await guesser.page.goto(`${origin}/`);
-  // As many as it takes: an address is given another try every few seconds.
+  // The test sends as many tokens as it takes, because an address may try again every few seconds.
   const limited = guesser.page.locator("dialog").filter({ hasText: "Many wrong ones came from this address" });
   let tries = 0;
   do {
@@ -38,7 +38,7 @@ await withBrowser(async (browser) => {
     await guesser.page.locator("dialog [role=alert]").filter({ hasText: "That token is not right." }).waitFor();
   } while (!(await limited.isVisible()));
 
-  // The right one is taken all the same.
+  // The right token is accepted even now.
   const operator = guesser.page;
   await enter(operator, setting("TOKEN"));
   await shows(operator, "h1", "Now");

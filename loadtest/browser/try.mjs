@@ -1,4 +1,4 @@
-// The tour of README without a terminal, on a first run.
+// The tour of README in the browser instead of a terminal, on a first run.
 
 import assert from "node:assert/strict";
 

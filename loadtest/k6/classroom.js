@@ -1,7 +1,6 @@
-// What every k6 script here needs to know about a Rollcall classroom: its ids,
-// its tokens, and the lessons that `rollcall load` is given for them.
-// Invariant: ids depend on the room's number only, so the CSV files that
-// lessons.sh writes and the script under load agree without talking.
+// A Rollcall classroom for the k6 scripts: its ids, its tokens, and the lessons for `rollcall load`. Invariant: ids
+// depend on the room's number only, so the CSV files that lessons.sh writes and the script under load use the same ids
+// without exchanging them.
 import crypto from 'k6/crypto';
 import encoding from 'k6/encoding';
 

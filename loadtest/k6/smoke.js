@@ -1,11 +1,10 @@
 // 200 virtual users in rooms of 20: enter a classroom, join its lesson, see the
 // others come, leave, and see the others go. `make k6` starts a gateway for it.
 //
-// Invariant: what is seen does not depend on luck. The teacher is there first and
-// leaves first, when all 19 participants have come. A participant leaves when
-// everyone with a lower slot has. So nobody leaves before all entered events are
-// out, every pair yields at least one entered (PROTOCOL 2: of two who enter at
-// once at least one sees the other), and exactly one left.
+// Invariant: what each user sees does not depend on timing. The teacher is there first and leaves first, when all 19
+// participants have come. A participant leaves when all participants with a lower slot have left. So no user leaves
+// before all entered events are out, every pair yields at least one entered (PROTOCOL 2: of two users that enter at
+// once, at least one sees the other), and exactly one left.
 //
 // ROLLCALL_WS              the gateway, host:port
 // ROLLCALL_HS256_SECRET    signs the tokens

@@ -1,5 +1,5 @@
-// Draws a diagram: text in, SVG out. It is readable on light and on dark pages.
-// usage: node draw.mjs FILE.txt >FILE.svg     the language is described in architecture.txt
+// Draws a diagram: reads text and writes an SVG that is readable on light and on dark pages. usage: node draw.mjs
+// FILE.txt >FILE.svg     the language is described in architecture.txt
 
 import { readFileSync } from "node:fs";
 
@@ -47,7 +47,7 @@ function drawBox({ kind, x, y, title, below }) {
   return [shape, text(x + width / 2, y + 27 + down, "title", title), text(x + width / 2, y + 45 + down, "below", below)].join("\n");
 }
 
-/** The point of a side, and the direction in which an arrow leaves it. */
+/** The middle of a side, and the direction in which an arrow leaves it. */
 function side(name, where, shift = "0") {
   const box = boxes.get(name) ?? fault(`${name}.${where}`);
   const along = Number(shift);
@@ -60,7 +60,7 @@ function side(name, where, shift = "0") {
   }[where];
 }
 
-/** The frame's edges. */
+/** The edges of the frame. */
 function edges() {
   const around = frame.names.map((name) => boxes.get(name) ?? fault(name));
   return {
@@ -71,7 +71,7 @@ function edges() {
   };
 }
 
-/** The middle of a level line; of one that crosses the frame, of its part outside. */
+/** The middle of a horizontal line. If the line crosses the frame, the middle of its part outside. */
 function middle(from, to) {
   const [start, end] = [Math.min(from, to), Math.max(from, to)];
   const { left, right } = frame ? edges() : { left: -1, right: -1 };

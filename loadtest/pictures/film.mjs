@@ -1,9 +1,9 @@
-// Records what README's two commands print, and makes an animated SVG of it: the gateway starts, a client enters and joins,
-// and the tests run.
-// usage: node film.mjs 'cargo run --release' 'make test' >film.svg     in the repository's folder; the second may be left out
+// Records what README's two commands print, and makes an animated SVG of it: the gateway starts, a client enters and
+// joins, and the tests run. usage: node film.mjs 'cargo run --release' 'make test' >film.svg     in the repository's
+// folder; the second command may be left out
 //
-// Invariant: each command that is shown was run as it is shown, and printed what is shown. Tokens are shortened, waits are
-// cut, and of a long output the middle: a line says how much.
+// Invariant: each command that is shown was run as it is shown, and printed what is shown. Tokens are shortened, long
+// waits are cut, and the middle of a long output is left out: a line says how much.
 
 import { spawn } from "node:child_process";
 import { mkdtempSync, rmSync } from "node:fs";
@@ -16,7 +16,8 @@ const COLUMNS = 104;
 const ROWS = 24;
 const CELL = { width: 7.8, height: 19 };
 const TYPED_A_SECOND = 45;
-// The longest wait that is shown, and the lines of a command that are, from its beginning and from its end.
+// The longest wait in seconds that is shown, and how many lines of an output are shown from its beginning and from its
+// end.
 const WAIT = 1.2;
 const HEAD = 14;
 const TAIL = 12;
@@ -25,7 +26,7 @@ const ROOM = "de300000-0000-4000-8000-000000000001";
 const [gatewayCommand, testCommand] = process.argv.slice(2);
 const binary = `target/${gatewayCommand.includes("--release") ? "release" : "debug"}/rollcall`;
 const scratch = mkdtempSync(join(tmpdir(), "rollcall-film-"));
-// As a terminal without colours prints it.
+// The environment of a terminal without colours.
 const plain = { ...process.env, NO_COLOR: "1", CARGO_TERM_COLOR: "never", CARGO_TERM_PROGRESS_WHEN: "never" };
 const demo = { ...plain, DATABASE_URL: `sqlite:${scratch}/rollcall.db` };
 
@@ -34,13 +35,13 @@ let clock = 0.4;
 
 function add(text, kind) {
   const short = text.replace(/eyJ[\w.-]{40,}/g, (token) => `${token.slice(0, 8)}…`).replaceAll("\t", "    ");
-  // As a terminal wraps it.
+  // A long line is wrapped as a terminal does it.
   for (let from = 0; from === 0 || from < short.length; from += COLUMNS) lines.push({ at: clock, text: short.slice(from, from + COLUMNS), kind });
 }
 
 function type(command) {
   const from = clock;
-  // Of a long line that is pasted, the time to type its beginning.
+  // A long line is pasted, so only its beginning takes time to type.
   clock += Math.min(command.length / TYPED_A_SECOND, 1.2);
   const first = lines.length;
   add(`$ ${command}`, "typed");
@@ -50,7 +51,7 @@ function type(command) {
 
 /** Runs a command in a shell, and resolves with its lines when one of them matches, or it ends. */
 function run(command, until, env) {
-  // A client ends when its input does.
+  // A client ends when its input ends, so the input stays open.
   const child = spawn("bash", ["-c", `exec 2>&1; ${command}`], { stdio: ["pipe", "pipe", "inherit"], detached: true, env });
   const begun = Date.now();
   const [said, later] = [[], []];
@@ -67,7 +68,7 @@ function run(command, until, env) {
   return { child, done, later };
 }
 
-/** Shows a command and what it printed. Returns the process, the line that was waited for, and what is printed `later`. */
+/** Shows a command and its output. Returns the process, the line that was waited for, and what is printed `later`. */
 async function show(command, until, env = demo) {
   type(command);
   const { child, done, later } = run(command, until, env);
@@ -95,7 +96,7 @@ const pasted = gateway.last.trim().replace(/^paste: /, "").replace(" -w 5 ", " -
 const client = await show(pasted, /"type":"ack"/);
 await show(`${binary} agents ${ROOM}`);
 await show(`${binary} publish lesson.demo.note '{"text":"hello"}'`);
-// The client is told of it.
+// The client gets a message about the other one.
 for (const end = Date.now() + 5000; client.later.length === 0 && Date.now() < end; ) await new Promise((resolve) => setTimeout(resolve, 100));
 client.later.forEach((text) => add(text, "said"));
 clock += 1.2;
@@ -105,7 +106,7 @@ rmSync(scratch, { recursive: true, force: true });
 if (!/"type":"ack"/.test(client.last)) throw new Error(`the client did not join: ${client.last}`);
 
 const escape = (text) => text.replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(" ", "\u00a0");
-// A run may be shorter or longer than the film.
+// The times are scaled, because a run may be shorter or longer than the film.
 const scale = (SECONDS - 2) / Math.max(lines.at(-1).at, 1);
 const percent = (time) => Math.min(99, (100 * time * scale) / SECONDS).toFixed(2);
 const styles = [];

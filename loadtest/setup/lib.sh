@@ -1,6 +1,5 @@
-# shellcheck shell=bash disable=SC2034
-# Sourced by the scripts beside it: messages, a scratch folder, a server in the background.
-# Invariant: what a script starts or makes, leave() ends and removes, also after Ctrl-C.
+# shellcheck shell=bash disable=SC2034 Sourced by the scripts beside it: messages, a scratch folder, a server in the
+# background. Invariant: leave() ends and removes whatever a script has started or made, also after Ctrl-C.
 set -euo pipefail
 repo=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 here=$repo/loadtest/setup
@@ -10,8 +9,8 @@ cd "$repo"
 say() { printf '==> %s\n' "$*" >&2; }
 die() { printf 'error: %s\n' "$*" >&2; exit 1; }
 
-# Everything that inherited our TMPDIR or works below it is ours, whoever started it and as
-# whichever user it runs. (Redis writes its title over its environment, hence the second test.)
+# Finds the processes to end: those that inherited this script's TMPDIR, or work in a folder below it, of any user. The
+# second test is needed because Redis writes its title over its environment.
 ours() {
     local proc
     for proc in /proc/[0-9]*; do
@@ -36,8 +35,8 @@ leave() {
     rm -rf "$scratch"
 }
 
-# Makes $scratch and points TMPDIR there. Not below target/: a Unix socket's path must be short,
-# and Postgres, which refuses to run as root, has to pass through as another user.
+# Makes $scratch, and points TMPDIR to it. It is not below target/, because a Unix socket's path must be short, and
+# because Postgres, which refuses to run as root, must be able to enter it as another user.
 enter_scratch() {
     scratch=$(mktemp -d /tmp/rollcall.XXXXXX)
     chmod 711 "$scratch"
@@ -47,13 +46,13 @@ enter_scratch() {
     trap 'exit 143' TERM
 }
 
-# Starts `COMMAND...` in the background: $server is its process, $scratch/server.log what it prints.
+# Starts `COMMAND...` in the background. $server is its process id, and $scratch/server.log its output.
 start_server() {
     : >"$scratch/server.log"
     "$@" >"$scratch/server.log" 2>&1 </dev/null &
     server=$!
 }
-# The address that the started server prints after WORDS.
+# Prints the address that follows WORDS in the started server's output.
 address() {
     local deadline=$((SECONDS + 30))
     until grep -m1 -oP "$1 \K[0-9.]+:[0-9]+" "$scratch/server.log"; do
@@ -63,8 +62,8 @@ address() {
     done
 }
 
-# Makes `go` one that fetches the version a module asks for (1.21 or later). The distribution's may be older: then such a
-# Go comes as a module, from where the modules come from, and is kept below target/.
+# Makes `go` a version that fetches the toolchain a module asks for (1.21 or later). If the distribution's version is
+# older, a newer Go is taken from the module proxy and kept below target/.
 current_go() {
     command -v go >/dev/null || "$here/packages" golang-go
     local minor dir=$target/go module
@@ -76,7 +75,7 @@ current_go() {
     say "Go 1.$minor is too old for the tools that are built with it: fetching $module"
     rm -rf "$dir"
     cp -r "$(go mod download -json "$module" | sed -nE 's/.*"Dir": "(.*)".*/\1/p')" "$dir.new"
-    # What a module's files cannot have: permission to write or run them, and a go.mod below it.
+    # Files of a module are read-only and not executable, and a module contains no go.mod below its own.
     chmod -R u+w "$dir.new"
     chmod +x "$dir.new"/bin/* "$dir.new"/pkg/tool/*/*
     cp "$dir.new/src/_go.mod" "$dir.new/src/go.mod"

@@ -44,7 +44,8 @@ def main():
         known = schemas.get((thing["apiVersion"], thing["kind"]))
         try:
             if known:
-                # Not jsonschema.validate: it refuses Go's regular expressions, also of fields that are not there.
+                # jsonschema.validate would check the schema first, and refuse Go's regular expressions in it, also
+                # those of absent fields.
                 jsonschema.Draft202012Validator(known).validate(thing)
             else:
                 kubernetes_validate.validate(thing, version, strict=True)

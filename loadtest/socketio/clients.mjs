@@ -1,5 +1,5 @@
-// The unmodified socket.io-client of npm against a gateway of this script's own, over each transport.
-// usage: CLIENT=FOLDER_WITH_NODE_MODULES ROLLCALL=BINARY node clients.mjs     in a folder of its own
+// The unmodified socket.io-client of npm against a gateway that this script starts, over each transport. usage:
+// CLIENT=FOLDER_WITH_NODE_MODULES ROLLCALL=BINARY node clients.mjs     run it in a folder of its own
 import assert from "node:assert/strict";
 import { createRequire } from "node:module";
 import { Gateway, SOON, SUCCESS, room, token } from "./gateway.mjs";
@@ -16,7 +16,7 @@ const open = [];
 function connect(options = {}, namespace = "") {
   const socket = io(url + namespace, { forceNew: true, reconnectionDelay: 50, reconnectionDelayMax: 200, ...options });
   open.push(socket);
-  // Events are kept from the beginning, so that a test can look for one after it came.
+  // Events are kept from the beginning, so that a test can look for an event after it came.
   socket.came = [];
   socket.onAny((name, ...args) => socket.came.push([name, ...args]));
   return socket;
@@ -30,7 +30,7 @@ async function until(what, holds) {
     await new Promise((done) => setTimeout(done, 10));
   }
 }
-/** The first argument of an event that has come, or comes. */
+/** Returns the first argument of an event that has come, or waits for it. */
 async function event(socket, name, fits = () => true) {
   const found = await until(`${name} for ${socket.id}`, () => socket.came.find(([known, arg]) => known === name && fits(arg)));
   return found[1];
@@ -42,7 +42,7 @@ const join = (socket, ...data) => socket.timeout(SOON).emitWithAck("join_lesson"
 const cases = {
   async "joins, events and acks"(transports) {
     const alice = connect({ transports, auth: { token: token("alice") } });
-    // Emitted before connect: the client keeps it.
+    // The request is emitted before the client has connected, so the client's library keeps it.
     assert.deepEqual(await join(alice, { lesson_id: "algebra" }), SUCCESS);
     const success = await event(alice, "connect_success");
     assert.equal(success.sid, alice.id);
@@ -62,7 +62,7 @@ const cases = {
     assert.equal((await join(bob, { file: Buffer.from([1, 2, 3]) })).message, "invalid payload");
     bob.disconnect();
     await event(alice, "agent.left", (push) => push.id.sequence_id === session_id);
-    // The same socket connects again.
+    // The same socket connects again after its namespace was left.
     bob.connect();
     assert.deepEqual(await join(bob, {}), SUCCESS);
   },
@@ -114,7 +114,7 @@ const cases = {
     assert.equal(main.connected, true);
     teachers.connect();
     assert.deepEqual(await join(teachers, { lesson_id: "algebra" }), SUCCESS);
-    // What breaks the transport breaks both, and both come back.
+    // A break of the transport ends both namespaces, and both come back.
     main.io.engine.close();
     await until("both are back", () => main.connected && teachers.connected && main.recovered && teachers.recovered);
   },
@@ -130,7 +130,7 @@ const cases = {
       await count(3);
       await until("events", () => numbers().length === sent);
       const [before, back] = [socket.id, new Promise((done) => socket.once("connect", done))];
-      // A break as the library itself tries it: below Socket.IO.
+      // The connection is closed below Socket.IO, as the library's own tests do it.
       socket.io.engine.close();
       await count(4);
       await back;

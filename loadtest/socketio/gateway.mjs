@@ -1,4 +1,4 @@
-// A gateway of a script's own, and what its clients need: tokens, and events to hear.
+// A gateway that a script starts, with what its clients need: tokens, and events to receive.
 import { spawn, execFileSync } from "node:child_process";
 import { once } from "node:events";
 import { createHmac } from "node:crypto";

@@ -1,5 +1,6 @@
-// A page in Chromium with the unmodified socket.io-client of npm, from another origin than the gateway's, over each transport.
-// usage: CLIENT=FOLDER_WITH_NODE_MODULES BROWSER=ANOTHER ROLLCALL=BINARY node page.mjs     in a folder of its own
+// A page in Chromium with the unmodified socket.io-client of npm, from another origin than the gateway's, over each
+// transport. usage: CLIENT=FOLDER_WITH_NODE_MODULES BROWSER=ANOTHER ROLLCALL=BINARY node page.mjs     run it in a
+// folder of its own
 import assert from "node:assert/strict";
 import { once } from "node:events";
 import { readFileSync } from "node:fs";
@@ -21,7 +22,7 @@ const origin = `http://127.0.0.1:${pages.address().port}`;
 const gateway = await Gateway.start({ ROLLCALL_ORIGINS: origin });
 const browser = await chromium.launch({ executablePath: "/usr/bin/chromium", args: ["--no-sandbox", "--disable-dev-shm-usage"] });
 
-/** Connects in the page; what comes is kept in `came`. */
+/** Connects in the page, which keeps the events that come in `came`. */
 async function connect(page, options) {
   const connecting = ([url, options]) => {
     window.came = [];
@@ -50,12 +51,12 @@ for (const transports of TRANSPORTS) {
     assert.equal((await event(alice, "agent.entered")).payload.agent_id, "web.bob.example.org");
     await gateway.publish("lesson.algebra.board", { n: 1 });
     for (const page of [alice, bob]) assert.deepEqual(await event(page, "board"), { n: 1 });
-    // A break, and what was missed.
+    // The transport breaks, and the client gets the events that it missed.
     await alice.evaluate(() => window.socket.io.engine.close());
     await gateway.publish("lesson.algebra.board", { n: 2 });
     assert.deepEqual(await event(alice, "board", 2), { n: 2 });
     assert.equal(await alice.evaluate(() => window.socket.recovered), true);
-    // The page is closed: its agent leaves.
+    // When the page is closed, its agent leaves.
     await bob.close();
     await event(alice, "agent.left");
     console.log(`ok      Chromium ${browser.version()} ${transports}`);
@@ -65,7 +66,7 @@ for (const transports of TRANSPORTS) {
   }
   await alice.close();
 }
-// A page of another origin gets nothing.
+// A page of a foreign origin gets nothing.
 const foreign = await browser.newPage();
 await foreign.goto(origin.replace("127.0.0.1", "localhost"));
 for (const transports of [["websocket"], ["polling"]]) {

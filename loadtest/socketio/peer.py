@@ -11,7 +11,7 @@ server = socketio.AsyncServer(async_mode="asgi", transports=["websocket"], ping_
 
 @server.event
 async def connect(sid, environ, auth):
-    # The answer to CONNECT follows this handler.
+    # The server answers CONNECT after this handler, so the event is sent later.
     asyncio.get_running_loop().call_soon(lambda: asyncio.ensure_future(server.emit("connect_success", {}, to=sid)))
 
 

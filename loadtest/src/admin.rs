@@ -10,7 +10,7 @@ use ureq::{Body, Error};
 
 const LIMIT: Duration = Duration::from_secs(10);
 
-/// GET: status and body.
+/// Sends a GET. Returns the status and the body.
 ///
 /// # Errors
 /// When no answer comes.
@@ -20,7 +20,7 @@ pub fn get(admin: SocketAddr, path: &str) -> io::Result<(u16, String)> {
     answer(request.timeout_global(Some(LIMIT)).build().call())
 }
 
-/// POST of a JSON body: status and body.
+/// Sends a POST with a JSON body. Returns the status and the body.
 ///
 /// # Errors
 /// When no answer comes.

@@ -1,4 +1,4 @@
-//! A proxy for https: each tunnel (CONNECT) leads to one address, whatever host it asks for.
+//! A proxy for HTTPS. Each of its tunnels (CONNECT) leads to one address, whatever host the client names.
 
 use std::io;
 use std::net::SocketAddr;
@@ -10,7 +10,7 @@ use tokio::task::JoinHandle;
 
 const MAX_HEAD: usize = 8 << 10;
 
-/// The proxy; it ends when dropped.
+/// A running proxy. It ends when it is dropped.
 pub struct ConnectProxy {
     address: SocketAddr,
     requests: Arc<Mutex<Vec<String>>>,
@@ -18,8 +18,8 @@ pub struct ConnectProxy {
 }
 
 impl ConnectProxy {
-    /// Starts one in front of this address. With an `authorization`, like `Basic bWU6cA==`, it lets in
-    /// nobody else.
+    /// Starts a proxy whose tunnels lead to `target`. With an `authorization`, such as `Basic bWU6cA==`, it refuses
+    /// requests without it.
     ///
     /// # Errors
     /// When there is no free port.
@@ -32,7 +32,7 @@ impl ConnectProxy {
         let task = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 let (wanted, seen) = (wanted.clone(), Arc::clone(&seen));
-                // A client that breaks off ends its own tunnel only.
+                // An error ends only the client's own tunnel.
                 tokio::spawn(async move { tunnel(stream, target, wanted.as_deref(), &seen).await.ok() });
             }
         });
@@ -45,7 +45,7 @@ impl ConnectProxy {
         self.address
     }
 
-    /// The first lines of the requests that it let in.
+    /// The first lines of the requests that the proxy accepted.
     #[must_use]
     pub fn requests(&self) -> Vec<String> {
         self.requests.lock().unwrap_or_else(PoisonError::into_inner).clone()
@@ -81,7 +81,7 @@ async fn tunnel(
     copy_bidirectional(&mut client, &mut server).await.map(drop)
 }
 
-/// A request's head: a client sends nothing after it before it is answered.
+/// Reads a request's head. A client sends nothing after the head before it has an answer.
 async fn head(client: &mut TcpStream) -> io::Result<String> {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") && head.len() < MAX_HEAD {

@@ -1,4 +1,4 @@
-//! A gateway as a process of its own, started and ended as its operators do.
+//! A gateway in a process of its own, which is started and ended as operators do it.
 
 use std::ffi::OsString;
 use std::io;
@@ -18,7 +18,7 @@ use crate::wait::poll;
 const START_LIMIT: Duration = Duration::from_secs(20);
 const PORT_ATTEMPTS: usize = 5;
 
-/// What of the environment of the tests must not reach a gateway.
+/// Variables of the tests' environment that a gateway must not get.
 const CONFIGURATION: [&str; 8] =
     ["ROLLCALL_", "OTEL_", "DATABASE_URL", "REDIS_URL", "NATS_URL", "HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY"];
 
@@ -31,8 +31,8 @@ pub struct GatewayOptions {
 }
 
 impl GatewayOptions {
-    /// A gateway of this binary, embedded, with the secret of [`token`]; its database is a file that
-    /// lives as long as the [`Gateway`].
+    /// Options of an embedded gateway of this binary, with the secret of [`token`]. Its database is a file that is
+    /// deleted with the [`Gateway`].
     #[must_use]
     pub fn new(binary: impl Into<PathBuf>) -> Self {
         Self {
@@ -50,7 +50,7 @@ impl GatewayOptions {
         self
     }
 
-    /// Takes a variable back, the secret for one.
+    /// Removes a variable, for example the secret.
     #[must_use]
     pub fn without(mut self, name: &str) -> Self {
         self.environment.retain(|(known, _)| known != name);
@@ -64,7 +64,7 @@ impl GatewayOptions {
         self
     }
 
-    /// The command in this environment, for other verbs than `serve` too.
+    /// The command with these options, also for verbs other than `serve`.
     #[must_use]
     pub fn command(&self) -> Command {
         let mut command = Command::new(&self.binary);
@@ -79,7 +79,7 @@ impl GatewayOptions {
     }
 }
 
-/// A running gateway; ends with the value, or with this process.
+/// A running gateway. It ends when this value is dropped, or with this process.
 pub struct Gateway {
     options: GatewayOptions,
     ports: (u16, u16),
@@ -89,15 +89,15 @@ pub struct Gateway {
 }
 
 impl Gateway {
-    /// Starts one and waits until it has said where it listens.
+    /// Starts a gateway and waits until it has printed its addresses.
     ///
     /// # Errors
-    /// When it ends or says nothing; the error holds its output.
+    /// Returns an error with the gateway's output if it ends, or prints no addresses.
     pub fn start(options: GatewayOptions) -> io::Result<Self> {
         let folder = private_folder("gateway")?;
         let mut attempt = 1;
         loop {
-            // Fixed ports, so that a restart is found at the same address.
+            // The ports are fixed, so that the gateway has the same addresses after a restart.
             let ports = (free_port()?, free_port()?);
             match launch(&options, ports, folder.path()) {
                 Ok((process, addresses)) => {
@@ -109,7 +109,7 @@ impl Gateway {
         }
     }
 
-    /// Starts it again at the same addresses on the same folder, after killing it if it still runs.
+    /// Kills the gateway if it still runs, and starts it again at the same addresses in the same folder.
     ///
     /// # Errors
     /// When it does not come up.
@@ -121,7 +121,7 @@ impl Gateway {
         Ok(())
     }
 
-    /// The same with other options.
+    /// Restarts the gateway with changed options.
     ///
     /// # Errors
     /// When it does not come up.
@@ -130,43 +130,43 @@ impl Gateway {
         self.restart()
     }
 
-    /// Where clients connect.
+    /// The address for clients.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.addresses.0
     }
 
-    /// Where /metrics and /api are.
+    /// The admin address, with /metrics and /api.
     #[must_use]
     pub fn admin(&self) -> SocketAddr {
         self.addresses.1
     }
 
-    /// Its process; another one after a restart.
+    /// The process id. It changes with each restart.
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.process.pid()
     }
 
-    /// Its working directory, with the database of an embedded one.
+    /// The working directory. It holds the database of an embedded gateway.
     #[must_use]
     pub fn folder(&self) -> &Path {
         self.folder.path()
     }
 
-    /// What it has printed since its last start.
+    /// The output since the last start.
     #[must_use]
     pub fn output(&self) -> String {
         output(self.folder.path())
     }
 
-    /// What it has printed since its first start.
+    /// The output since the first start.
     #[must_use]
     pub fn all_output(&self) -> String {
         all_output(self.folder.path())
     }
 
-    /// Asks it to drain (SIGTERM).
+    /// Asks the gateway to drain (SIGTERM).
     ///
     /// # Errors
     /// When the kernel refuses.
@@ -174,7 +174,7 @@ impl Gateway {
         self.process.signal(Signal::SIGTERM)
     }
 
-    /// Asks it to read its settings again (SIGHUP).
+    /// Asks the gateway to read its settings again (SIGHUP).
     ///
     /// # Errors
     /// When the kernel refuses.
@@ -182,15 +182,15 @@ impl Gateway {
         self.process.signal(Signal::SIGHUP)
     }
 
-    /// Waits for its end.
+    /// Waits until the gateway has ended.
     ///
     /// # Errors
-    /// When it still runs after `limit`.
+    /// When the gateway still runs after `limit`.
     pub fn wait(&mut self, limit: Duration) -> io::Result<ExitStatus> {
         self.process.wait(limit, "the gateway's end")
     }
 
-    /// Kills it (SIGKILL).
+    /// Kills the gateway (SIGKILL).
     ///
     /// # Errors
     /// When the kernel refuses.
@@ -198,23 +198,23 @@ impl Gateway {
         self.process.kill()
     }
 
-    /// Stops it where it stands (SIGSTOP).
+    /// Stops the gateway (SIGSTOP).
     ///
     /// # Errors
-    /// When it does not run.
+    /// When the gateway does not run.
     pub fn pause(&self) -> io::Result<()> {
         self.process.pause()
     }
 
-    /// Lets it go on after [`pause`](Self::pause).
+    /// Lets the gateway go on after [`pause`](Self::pause).
     ///
     /// # Errors
-    /// When it does not run.
+    /// When the gateway does not run.
     pub fn resume(&self) -> io::Result<()> {
         self.process.resume()
     }
 
-    /// GET from the admin address: status and body.
+    /// Sends a GET to the admin address. Returns the status and the body.
     ///
     /// # Errors
     /// When no answer comes.
@@ -222,7 +222,7 @@ impl Gateway {
         admin::get(self.admin(), path)
     }
 
-    /// POST of a JSON body to the admin address: status and body.
+    /// Sends a POST with a JSON body to the admin address. Returns the status and the body.
     ///
     /// # Errors
     /// When no answer comes.
@@ -230,8 +230,8 @@ impl Gateway {
         admin::post(self.admin(), path, body)
     }
 
-    /// The sum of all series of this name in /metrics whose labels contain each of `labels`
-    /// (`outcome="ok"`); zero where there is none.
+    /// The sum of all series of this name in /metrics whose labels contain each of `labels` (`outcome="ok"`); zero if
+    /// there is no such series.
     ///
     /// # Errors
     /// When no answer comes.
@@ -250,7 +250,7 @@ impl Gateway {
     /// Polls [`metric`](Self::metric) until it has the value that a test waits for.
     ///
     /// # Errors
-    /// When it does not within `limit`.
+    /// When it does not have it within `limit`.
     pub fn wait_for_metric(
         &self,
         name: &str,
@@ -278,7 +278,8 @@ fn launch(options: &GatewayOptions, ports: (u16, u16), folder: &Path) -> io::Res
     let mut process = Process::spawn(command, folder)?;
     let failed = |how: &str| io::Error::other(format!("the gateway {how}:\n{}", output(folder)));
     let addresses = poll(START_LIMIT, "the gateway's addresses", || {
-        // Asked before the output is read, so that the last words of one that ended count.
+        // The process is checked before its output is read, so that the last lines of a process that ended are not
+        // missed.
         let ended = process.ended()?;
         let printed = output(folder);
         let public = printed_address(&printed, "listening on ");
@@ -297,7 +298,7 @@ fn launch(options: &GatewayOptions, ports: (u16, u16), folder: &Path) -> io::Res
 
 fn printed_address(output: &str, label: &str) -> Option<SocketAddr> {
     let (_, after) = output.split_once(label)?;
-    // The line may still be on its way.
+    // The end of the line may not be written yet.
     let (line, _) = after.split_once('\n')?;
     line.split_whitespace().next()?.parse().ok()
 }

@@ -1,8 +1,8 @@
-//! What judges Rollcall: private servers and a client for tests, and the load generator behind
+//! The tools that test and measure Rollcall: private servers and a client for tests, and the load generator
 //! `rollcall-loadtest`.
 //!
-//! Nothing here shares code with the gateway under test; it is written from the contract alone, so
-//! a mistake in the gateway cannot hide behind the same mistake in its judge.
+//! No code here is shared with the gateway under test. It is written from the contract alone, so that the tests do not
+//! repeat a mistake of the gateway.
 //!
 //! # In tests
 //!
@@ -46,9 +46,9 @@
 //! # }
 //! ```
 //!
-//! Servers stop when they are dropped, and also when the process that owns them is killed. They
-//! need the Debian packages `postgresql`, `redis-server`, `nats-server` and `prometheus`, and tests of
-//! wrong clocks `faketime`; an error names the package that is missing.
+//! Servers stop when they are dropped, and also when the process that owns them is killed. They need the Debian
+//! packages `postgresql`, `redis-server`, `nats-server` and `prometheus`, and tests of wrong clocks `faketime`; an
+//! error names a missing package.
 
 pub mod admin;
 pub mod client;

@@ -30,43 +30,43 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Verb {
-    /// What a bare epoll loop does with the same requests.
+    /// What a bare epoll loop does with the same requests
     Floor(Options),
-    /// Durable joins: rates, latency, a thousand into one room, beside 10,000 idle.
+    /// Durable joins: rates and latency, a thousand agents into one room, and joins beside 10,000 idle agents
     Join(Options),
     /// Memory and processor time of idle connections.
     Idle(Options),
     /// Fan-out into big and small rooms, and slow readers.
     Fanout(Options),
-    /// Functions over HTTP: calls a second, and the wait of the last of 50.
+    /// Functions over HTTP: calls in a second, and how long the last of 50 agents waits
     Functions(Options),
-    /// A thousand into one room, without and with a roster for each.
+    /// A thousand agents enter one room, without and with a roster for each
     Rosters(Options),
-    /// A million sessions in one classroom's history: reading them, and deleting them while agents join.
+    /// A million sessions in one classroom's history: reading them, and deleting them while agents join
     Attendance(Options),
-    /// The webhook's receiver is down, and nodes break: nothing may be lost, nothing out of order.
+    /// The webhook's receiver is down, and nodes break: no event may be lost or come out of order
     Webhook(WebhookOptions),
-    /// What classmates notice of a flood of pings.
+    /// How much a flood of pings slows down classmates
     Hostile(Options),
-    /// Socket.IO beside `/ws`.
+    /// Socket.IO, compared with `/ws`
     Socketio(Options),
-    /// Everybody comes back after a kill -9.
+    /// All agents come back after a kill -9
     Reconnect(Options),
-    /// What 20 open consoles cost a full node.
+    /// What 20 open consoles cost a full node
     Consoles(Options),
-    /// Several nodes on one machine, full, for some time.
+    /// Several full nodes on one machine, held for some time
     Soak(SoakOptions),
-    /// Rates, and what Postgres pays, with one node and with many.
+    /// Rates, and the cost for Postgres, with one node and with many
     Scale(ScaleOptions),
-    /// All of the above but scale; the webhook's outage and the soak are short.
+    /// All of the above but `scale`, with a short outage of the webhook and a short soak
     Bench(SoakOptions),
-    /// Pairs that enter at once on several nodes: list and pushes must say who is there, for everybody.
+    /// Pairs that enter at once on several nodes: list and pushes must give every client a whole view
     Race(RaceOptions),
-    /// Three nodes, faults from seeds, and a ledger that must balance.
+    /// Three nodes, faults from seeds, and a ledger that must balance
     Chaos(chaos::Options),
-    /// Writes the HTML report of earlier results again.
+    /// Writes the HTML report of earlier results again
     Report {
-        /// Where the results are.
+        /// The folder of the results
         #[arg(long, default_value = "loadtest/out")]
         out: PathBuf,
     },
@@ -78,16 +78,16 @@ enum Verb {
 
 #[derive(Args)]
 struct Options {
-    /// The gateway to measure.
+    /// The gateway to measure
     #[arg(long, default_value = "target/release/rollcall")]
     gateway: PathBuf,
-    /// What stands behind it.
+    /// The backends of the gateway
     #[arg(long, value_delimiter = ',', default_value = "embedded,real")]
     backends: Vec<Kind>,
-    /// The most agents at once, on each node.
+    /// The most agents at once on each node
     #[arg(long, default_value_t = 18_000)]
     agents: usize,
-    /// Where results and report go.
+    /// The folder for the results and the report
     #[arg(long, default_value = "loadtest/out")]
     out: PathBuf,
 }
@@ -96,29 +96,29 @@ struct Options {
 struct SoakOptions {
     #[command(flatten)]
     options: Options,
-    /// How many nodes a soak starts.
+    /// How many nodes the soak starts
     #[arg(long)]
     nodes: Option<usize>,
-    /// How long they are held, in seconds.
+    /// How many seconds the nodes are held full
     #[arg(long)]
     hold: Option<u64>,
-    /// Joins a second while they fill.
+    /// The joins in a second while the nodes fill
     #[arg(long, default_value_t = 2000.0)]
     rate: f64,
 }
 
 #[derive(Args)]
 struct ScaleOptions {
-    /// The gateway to measure.
+    /// The gateway to measure
     #[arg(long, default_value = "target/release/rollcall")]
     gateway: PathBuf,
-    /// How many nodes, one number after the other; rates are compared with those of the first.
+    /// The numbers of nodes, measured one after the other; rates are compared with those of the first number
     #[arg(long, value_delimiter = ',', default_value = "1,8,55")]
     nodes: Vec<usize>,
-    /// How many agents come, on all nodes together, at each pace.
+    /// How many agents come at each pace, on all nodes together
     #[arg(long, default_value_t = 6000)]
     agents: usize,
-    /// Where results and report go.
+    /// The folder for the results and the report
     #[arg(long, default_value = "loadtest/out")]
     out: PathBuf,
 }
@@ -127,29 +127,29 @@ struct ScaleOptions {
 struct WebhookOptions {
     #[command(flatten)]
     options: Options,
-    /// How long the receiver is down.
+    /// How many seconds the receiver is down
     #[arg(long, default_value_t = 600)]
     seconds: u64,
-    /// Events a second meanwhile.
+    /// The events in a second during the outage
     #[arg(long, default_value_t = 1000.0)]
     rate: f64,
-    /// How many nodes there are on PostgreSQL, Redis and NATS.
+    /// How many nodes run on PostgreSQL, Redis and NATS
     #[arg(long, default_value_t = 3)]
     nodes: usize,
 }
 
 #[derive(Args)]
 struct RaceOptions {
-    /// The gateway to judge.
+    /// The gateway to judge
     #[arg(long, default_value = "target/release/rollcall")]
     gateway: PathBuf,
-    /// How many pairs.
+    /// How many pairs enter
     #[arg(long, default_value_t = 2000)]
     pairs: usize,
-    /// How many of them enter at once.
+    /// How many pairs enter at once
     #[arg(long, default_value_t = 200)]
     at_once: usize,
-    /// How many nodes.
+    /// How many nodes run
     #[arg(long, default_value_t = 3)]
     nodes: usize,
 }
@@ -176,7 +176,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Whether every limit was kept.
+/// Runs a command. Returns whether every limit was kept.
 fn run(verb: Verb) -> io::Result<bool> {
     match verb {
         Verb::Worker => load::worker::run().map(|()| true),
@@ -234,7 +234,7 @@ fn run(verb: Verb) -> io::Result<bool> {
     }
 }
 
-/// Runs scenarios, then writes what they found, also when one of them broke off.
+/// Runs scenarios, then writes their results, even if a scenario failed.
 fn perform(options: &Options, scenarios: impl FnOnce(&mut Stage) -> io::Result<()>) -> io::Result<bool> {
     let gateway = options.gateway.exists().then(|| options.gateway.clone());
     let mut stage = Stage::new(gateway, options.backends.clone(), options.agents);
@@ -245,11 +245,11 @@ fn perform(options: &Options, scenarios: impl FnOnce(&mut Stage) -> io::Result<(
     Ok(stage.results.hold())
 }
 
-/// Writes the results and their report, both with what earlier runs in this folder have measured.
+/// Writes the results and their report. Both include what earlier runs in this folder have measured.
 fn write(results: &Results, out: &Path) -> io::Result<()> {
     fs::create_dir_all(out)?;
     let file = out.join(RESULTS);
-    // None where there was no run, or one of a version that wrote other results.
+    // There are no earlier results in the first run, or if another version wrote them in another form.
     let earlier = Results::read(&file).unwrap_or_default();
     let results = results.with_earlier(earlier);
     results.write(&file)?;

@@ -1,4 +1,4 @@
-//! Ends TLS in front of a server that speaks without.
+//! A proxy that ends TLS before a server that speaks without.
 
 use std::io;
 use std::net::SocketAddr;
@@ -15,14 +15,14 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::servers::Issued;
 
-/// See the module; it ends when dropped.
+/// A running proxy. It ends when it is dropped.
 pub struct TlsFront {
     address: SocketAddr,
     task: JoinHandle<()>,
 }
 
 impl TlsFront {
-    /// Shows this certificate, and leads to this server.
+    /// Starts a proxy with this certificate before this server.
     ///
     /// # Errors
     /// When the certificate cannot be used, or there is no free port.
@@ -37,7 +37,7 @@ impl TlsFront {
         let address = listener.local_addr()?;
         let task = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                // A client that trusts it not, or breaks off, ends its own connection only.
+                // If a client does not trust the certificate or breaks off, only its own connection ends.
                 let acceptor = acceptor.clone();
                 tokio::spawn(async move {
                     let mut client = acceptor.accept(stream).await?;
@@ -48,7 +48,7 @@ impl TlsFront {
         Ok(Self { address, task })
     }
 
-    /// Where it is.
+    /// The address for clients.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address

@@ -1,8 +1,9 @@
-//! Who is in a classroom, as a client knows it (PROTOCOL 2, "The view is whole"), and what each shows (PROTOCOL 9).
+//! A client's view of its classroom: which agents are there (PROTOCOL 2, "The view is whole"), and the state of each
+//! (PROTOCOL 9).
 //!
-//! Invariant: what it was listed or told of is in it, but for the sessions whose left it heard, in whatever order list
-//! and pushes come: a session's id is never used again. Of two states the one with the higher version counts. A roster that
-//! came over the connection itself is taken as it is, for pushes wait for it.
+//! Invariant: the view has every session of the lists and pushes, except those whose left has come. The order of list
+//! and pushes does not matter, because a session's id is never used again. Of two states the one with the higher
+//! version counts. A roster that came over the connection itself is exact, because pushes wait for it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -17,20 +18,20 @@ use tokio::time::timeout;
 /// Agents by session id.
 pub type Agents = BTreeMap<i64, String>;
 
-/// States by session id, each with its version; none of agents that have not set any.
+/// States by session id, each with its version. Agents that have not set a state are not in it.
 pub type States = BTreeMap<i64, (i64, Value)>;
 
 /// A list of agents.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Listed {
-    /// Who is there.
+    /// The agents by session.
     pub agents: Agents,
-    /// What they show.
+    /// Their states by session.
     pub states: States,
 }
 
 impl Listed {
-    /// Adds an agent as lists and rosters have it; false where it is none.
+    /// Adds an agent of a list or a roster. Returns false if the value is not an agent.
     fn add(&mut self, agent: &Value) -> bool {
         let (Some(session), Some(id)) = (agent["session_id"].as_i64(), agent["agent_id"].as_str()) else {
             return false;
@@ -54,17 +55,17 @@ pub struct View {
 }
 
 impl View {
-    /// Adds a list that was read after the connection's success.
+    /// Adds a list that was read after connect_success.
     pub fn list(&mut self, listed: Listed) {
         listed.agents.into_iter().for_each(|(session, agent)| self.add(session, agent));
         listed.states.into_iter().for_each(|(session, (version, state))| self.set(session, version, state));
     }
 
-    /// A page of a roster came over the connection: of the sessions above `after`, through `next` where more follow, exactly
-    /// these are there.
+    /// Reads a page of a roster that came over the connection. Of the sessions above `after`, up to `next` if more
+    /// pages follow, exactly those of the page are there.
     ///
     /// # Errors
-    /// When the page is not one.
+    /// Returns an error if `page` is not a page of a roster.
     pub fn read(&mut self, after: i64, page: &Value, next: Option<i64>) -> Result<(), String> {
         let mut listed = Listed::default();
         let agents = page.as_array().ok_or_else(|| format!("no page: {page}"))?;
@@ -86,14 +87,14 @@ impl View {
         }
     }
 
-    /// Adds an agent that is known to be there.
+    /// Adds an agent that is known to be in the classroom.
     pub fn add(&mut self, session: i64, agent: String) {
         if !self.left.contains(&session) {
             self.agents.insert(session, agent);
         }
     }
 
-    /// Follows a push, without its offset; those that are not about an agent change nothing.
+    /// Applies a push without its offset. A push that is not about an agent changes nothing.
     pub fn hear(&mut self, push: &Value) {
         let id = &push["id"];
         let Some(session) = id["sequence_id"].as_i64().filter(|_| id["entity_type"] == "agent") else { return };
@@ -112,15 +113,15 @@ impl View {
         }
     }
 
-    /// What those who are there show, where it is not this, in words; `own` is the client's own session, of whose updates it
-    /// is not told.
+    /// Compares the states in this view with `there`. Returns the differences in words, or `None`. `own` is the
+    /// client's own session, whose updates it does not get.
     #[must_use]
     pub fn other_states(&self, there: &States, own: i64) -> Option<String> {
         let nothing = (0, Value::Null);
         let others = self.agents.keys().filter(|session| **session != own);
         let wrong = others.filter_map(|session| {
             let [seen, there] = [&self.states, there].map(|states| states.get(session).unwrap_or(&nothing));
-            // After a failover of the database the same may have been told with a higher version.
+            // After a failover of the database, the same state may have been pushed with a higher version.
             let right = seen.1 == there.1 && seen.0 >= there.0;
             (!right).then(|| format!("sees state {seen:?} of session {session}, which shows {there:?}"))
         });
@@ -128,7 +129,7 @@ impl View {
         (!wrong.is_empty()).then(|| wrong.join("; "))
     }
 
-    /// The same without these sessions.
+    /// A copy of this view without these sessions.
     #[must_use]
     pub fn without(&self, sessions: &BTreeSet<i64>) -> Self {
         let mut other = self.clone();
@@ -136,13 +137,13 @@ impl View {
         other
     }
 
-    /// Who is there.
+    /// The agents in this view.
     #[must_use]
     pub fn agents(&self) -> &Agents {
         &self.agents
     }
 
-    /// How it differs from who is there, in words; none where it does not.
+    /// Compares this view with the agents that are there. Returns the differences in words, or `None`.
     #[must_use]
     pub fn difference(&self, there: &Agents) -> Option<String> {
         let lacking = |of: &Agents, other: &Agents| -> Vec<String> {
@@ -157,11 +158,11 @@ impl View {
     }
 }
 
-/// Reads the whole list of a classroom's agents, page by page: from a node's admin address, or with a client's token from its
-/// clients' address.
+/// Reads the whole list of a classroom's agents, page by page: from a node's admin address, or with a client's token
+/// from a node's address for clients.
 ///
 /// # Errors
-/// When a page does not come, or is no list of agents.
+/// Returns an error if a page does not come, or is not a list of agents.
 pub async fn read_agents(address: SocketAddr, token: Option<&str>, classroom: &str) -> io::Result<Listed> {
     let mut listed = Listed::default();
     loop {
@@ -178,7 +179,7 @@ pub async fn read_agents(address: SocketAddr, token: Option<&str>, classroom: &s
     }
 }
 
-/// The body of an answer with status 200.
+/// The body of an answer, whose status must be 200.
 async fn get(address: SocketAddr, token: Option<&str>, path: &str) -> io::Result<Vec<u8>> {
     let mut stream = TcpStream::connect(address).await?;
     let token = token.map(|token| format!("Authorization: Bearer {token}\r\n")).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! Waiting for a thing itself, never for a guess of how long it takes.
+//! Waits for the condition itself, never for a fixed time.
 
 use std::io;
 use std::thread;
@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 const PAUSE: Duration = Duration::from_millis(5);
 
-/// Asks `probe` until it has an answer. `Ok(None)` means not yet; an error ends the wait.
+/// Calls `probe` until it returns a value. `Ok(None)` means that the value is not there yet; an error ends the wait.
 pub(crate) fn poll<T>(limit: Duration, what: &str, mut probe: impl FnMut() -> io::Result<Option<T>>) -> io::Result<T> {
     let deadline = Instant::now() + limit;
     loop {

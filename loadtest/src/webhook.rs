@@ -1,4 +1,4 @@
-//! A receiver of the webhook that can refuse, hang, die and come back, and keeps a ledger of what it took.
+//! A receiver of the webhook that can refuse, hang, end and start again. It keeps a ledger of the events that it took.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -10,45 +10,45 @@ use std::time::Duration;
 use serde_json::Value;
 
 const PAUSE: Duration = Duration::from_millis(3);
-/// A request that never ends shall not keep a thread for ever.
+/// How long a request may take to arrive, so that a request without an end does not keep its thread for ever.
 const READ_LIMIT: Duration = Duration::from_secs(60);
 
 /// A secret of 32 bytes, for gateways that post to a [`Receiver`].
 pub const SECRET: &str = "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
 
-/// What the receiver does with requests.
+/// How the receiver answers requests.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Mood {
-    /// Answers 200, and keeps the events.
+    /// It answers 200, and keeps the events.
     #[default]
     Takes,
-    /// Answers with this status.
+    /// It answers with this status.
     Answers(u16),
-    /// Answers with this status where an event of this classroom is among them, and takes the others.
+    /// It answers with this status if an event of this classroom is in the request, and takes other requests.
     AnswersClassroom(u16, String),
-    /// Answers with this status where an event of this agent is among them.
+    /// It answers with this status if an event of this agent is in the request.
     AnswersAgent(u16, String),
-    /// Answers nothing.
+    /// It does not answer.
     Hangs,
 }
 
-/// An event that was taken.
+/// An event that the receiver took.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Taken {
-    /// The epoch of its offset.
+    /// The epoch of the offset.
     pub epoch: String,
-    /// Its offset.
+    /// The offset.
     pub offset: u64,
-    /// Its classroom.
+    /// The classroom.
     pub classroom: String,
     /// Why the agent left.
     pub reason: Option<String>,
-    /// The seed's JSON.
+    /// The event as the seed's JSON.
     pub event: Value,
 }
 
 impl Taken {
-    /// `agent.entered 7`, as the chaos suite names events.
+    /// The key of the event, such as `agent.entered 7`, as the chaos suite names events.
     #[must_use]
     pub fn key(&self) -> String {
         let id = &self.event["id"];
@@ -56,10 +56,10 @@ impl Taken {
     }
 }
 
-/// A request: its headers, in lower case, and its body.
+/// A request.
 #[derive(Debug, Clone)]
 pub struct Posted {
-    /// Values by the headers' names.
+    /// The headers by names in lower case.
     pub headers: BTreeMap<String, String>,
     /// The body, byte for byte.
     pub body: Vec<u8>,
@@ -82,7 +82,7 @@ pub struct Receiver {
 }
 
 impl Receiver {
-    /// Starts one that takes everything.
+    /// Starts a receiver that takes everything.
     ///
     /// # Errors
     /// When there is no port.
@@ -93,28 +93,28 @@ impl Receiver {
         Ok(this)
     }
 
-    /// The URL at which it listens.
+    /// The URL of the receiver.
     #[must_use]
     pub fn url(&self) -> String {
         format!("http://{}/events", self.address)
     }
 
-    /// Changes what it does.
+    /// Changes how the receiver answers.
     pub fn set(&self, mood: Mood) {
         self.lock().mood = mood;
     }
 
-    /// Ends it, with all its connections: nobody listens any more.
+    /// Closes the receiver's port and all its connections.
     pub fn kill(&self) {
         let mut state = self.lock();
         state.alive = false;
         for connection in state.connections.drain(..) {
-            // It may be closed already.
+            // An error means that the connection is closed already.
             connection.shutdown(std::net::Shutdown::Both).ok();
         }
     }
 
-    /// Starts it again at the same address, with the ledger that it had.
+    /// Starts the receiver again at the same address, with the same ledger.
     ///
     /// # Errors
     /// When the address is taken.
@@ -128,19 +128,20 @@ impl Receiver {
         self.listen(listener)
     }
 
-    /// Every event of every request that it took, in the order of taking; some more than once.
+    /// The events of all requests that the receiver took, in their order. An event may be there more than once.
     #[must_use]
     pub fn taken(&self) -> Vec<Taken> {
         self.lock().taken.clone()
     }
 
-    /// The same since the last call, for a receiver of more events than memory should hold.
+    /// The events since the last call, which are removed from the receiver. Use this if there are too many events to
+    /// keep in memory.
     #[must_use]
     pub fn drain(&self) -> Vec<Taken> {
         std::mem::take(&mut self.lock().taken)
     }
 
-    /// How many requests came, whatever it did with them.
+    /// How many requests came, whether or not the receiver took them.
     #[must_use]
     pub fn requests(&self) -> usize {
         self.lock().requests
@@ -152,7 +153,8 @@ impl Receiver {
         self.lock().latest.clone()
     }
 
-    /// What an app has that ignores offsets not above its last of a classroom and epoch, in the order of taking.
+    /// The events that remain if offsets not above the last one of their classroom and epoch are ignored, as an app
+    /// should do.
     #[must_use]
     pub fn ledger(&self) -> Vec<Taken> {
         deduplicated(self.taken())
@@ -171,7 +173,8 @@ impl Receiver {
                 match listener.accept() {
                     Ok((stream, _)) => {
                         let state = Arc::clone(&state);
-                        // A client that closes has sent all it had.
+                        // An error ends only the thread of this connection: the gateway closes a connection after its
+                        // last request.
                         thread::spawn(move || serve(&stream, &state).ok());
                     }
                     Err(_) => thread::sleep(PAUSE),
@@ -273,7 +276,7 @@ fn read(reader: &mut BufReader<&TcpStream>) -> io::Result<Option<Posted>> {
     Ok(Some(Posted { headers, body }))
 }
 
-/// The events of a body; a body that is none of the contract's fails the test that looks for its events.
+/// The events of a body. An invalid body counts as no events, so the test that expects its events fails.
 fn events(body: &[u8]) -> Vec<Taken> {
     let Ok(body) = serde_json::from_slice::<Value>(body) else { return Vec::new() };
     let text = |value: &Value| value.as_str().map(str::to_owned);
@@ -288,8 +291,8 @@ fn events(body: &[u8]) -> Vec<Taken> {
     body["events"].as_array().into_iter().flatten().map(event).collect()
 }
 
-/// What is wrong with a ledger, where `wanted` has the keys of each classroom in the order of the stream: something is
-/// missing, came in another order, or is not in the stream. An event that the stream holds twice counts once.
+/// The faults of a ledger, in words: an event is missing, is out of order, or is not in the stream. `wanted` has the
+/// keys of each classroom in the stream's order. An event that the stream holds twice counts once.
 #[must_use]
 pub fn faults(ledger: &[Taken], wanted: &BTreeMap<String, Vec<String>>) -> Vec<String> {
     let mut faults = Vec::new();
@@ -307,7 +310,7 @@ pub fn faults(ledger: &[Taken], wanted: &BTreeMap<String, Vec<String>>) -> Vec<S
     faults
 }
 
-/// Each the first time that it comes.
+/// The distinct keys, in the order of their first occurrence.
 fn once(keys: impl Iterator<Item = String>) -> Vec<String> {
     let mut seen = BTreeSet::new();
     keys.filter(|key| seen.insert(key.clone())).collect()

@@ -1,8 +1,9 @@
-//! The network before a server: a relay of bytes that can stand still, in one direction alone too, be slow, cut, or lose
-//! whoever connected.
+//! The network before a server: a relay of bytes that can hold everything in one or both directions, be slow, cut
+//! connections, or lose its clients.
 //!
-//! Invariant: what a side sent arrives whole and in order, however late, also after that side's process is dead; each side
-//! hears of the other's end after all that came before it. Only what is cut is lost.
+//! Invariant: the bytes that a side sent arrive complete and in order, even late and after the death of that side's
+//! process. Each side sees the other's end after all of the other's bytes. Only bytes on a connection that is cut are
+//! lost.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener as Listening};
@@ -17,52 +18,52 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 
 const DIAL_LIMIT: Duration = Duration::from_secs(1);
-/// The most pieces under way in one direction, and the bytes of one.
+/// The most pieces of bytes under way in one direction, and the size of a piece.
 const UNDER_WAY: (usize, usize) = (64, 16 << 10);
 
-/// Beside any runtime of a test, which may be blocked by what it does with its processes.
+/// The relay has a runtime of its own, because a test may block the threads of its runtime.
 static NETWORK: LazyLock<Runtime> = LazyLock::new(|| {
     let built = Builder::new_multi_thread().worker_threads(1).thread_name("network").enable_all().build();
     built.expect("a thread for the network")
 });
 
-/// A way through a [`Wire`].
+/// A direction through a [`Wire`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Way {
-    /// From the side that connected to the server.
+    /// From the client to the server.
     Up,
-    /// From the server to the side that connected.
+    /// From the server to the client.
     Down,
-    /// Both.
+    /// Both directions.
     Both,
 }
 
-/// What is wrong. Connections that were there before a count rose are hit by it.
+/// The present faults. A fault that is a counter hits the connections that existed when it was last increased.
 #[derive(Debug, Default, Clone, Copy)]
 struct Weather {
     held: (bool, bool),
     late: Duration,
-    /// New connections end at once.
+    /// New connections are closed at once.
     closed: bool,
     cuts: u32,
     halves: u32,
-    /// This many bytes of each connection go to the server; the rest is held.
+    /// This many bytes of each connection go to the server, and the rest is held.
     upto: Option<usize>,
-    /// Halves up to this one are told to the server.
+    /// The value of `halves` through which connections with a lost client are now closed to the server, too.
     known: u32,
 }
 
 /// The network before one server.
 pub struct Wire {
     server: SocketAddr,
-    /// Where new connections lead.
+    /// The server to which new connections lead.
     target: watch::Sender<SocketAddr>,
     address: SocketAddr,
     weather: watch::Sender<Weather>,
 }
 
 impl Wire {
-    /// Listens, and relays to `server` for as long as the value lives.
+    /// Listens, and relays connections to `server` until this value is dropped.
     ///
     /// # Errors
     /// When there is no port.
@@ -76,7 +77,7 @@ impl Wire {
         let _network = NETWORK.enter();
         let listener = TcpListener::from_std(listener)?;
         NETWORK.spawn(async move {
-            // Ends with the value, whose sender is dropped then.
+            // The loop ends when the value is dropped, and its sender with it.
             while seen.has_changed().is_ok() {
                 let Ok(Ok((client, _))) = timeout(DIAL_LIMIT, listener.accept()).await else { continue };
                 if !seen.borrow().closed {
@@ -88,54 +89,55 @@ impl Wire {
         Ok(Self { server, target, address, weather })
     }
 
-    /// Where to connect.
+    /// The address for clients.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// A URL of the server, as one that leads through here.
+    /// A URL of the server, changed so that it leads through this relay.
     #[must_use]
     pub fn instead_of(&self, url: &str) -> String {
         url.replace(&self.server.to_string(), &self.address.to_string())
     }
 
-    /// New connections lead to another server from now on, as after a failover; those that are there stay.
+    /// Makes new connections lead to another server, as after a failover. Existing connections stay.
     pub fn lead_to(&self, server: SocketAddr) {
         self.target.send_replace(server);
     }
 
-    /// Nothing goes through any more, not even an end; connections stay, and new ones are accepted.
+    /// Holds all bytes and ends of connections in this direction. Connections stay open, and new ones are accepted.
     pub fn hold(&self, way: Way) {
         self.weather.send_modify(|weather| weather.held = (way != Way::Down, way != Way::Up));
     }
 
-    /// Lets this many more bytes of each connection through to the server, and then nothing; connections stay.
+    /// Lets this many more bytes of each connection through to the server, and then holds the rest. Connections stay
+    /// open.
     pub fn stall_after(&self, bytes: usize) {
         self.weather.send_modify(|weather| weather.upto = Some(bytes));
     }
 
-    /// Everything arrives so much later.
+    /// Makes all bytes arrive later by this time.
     pub fn delay(&self, by: Duration) {
         self.weather.send_modify(|weather| weather.late = by);
     }
 
-    /// Ends all connections of this moment.
+    /// Ends all present connections.
     pub fn cut(&self) {
         self.weather.send_modify(|weather| weather.cuts += 1);
     }
 
-    /// Ends all connections; new ones end too.
+    /// Ends all present connections, and each new one.
     pub fn close(&self) {
         self.weather.send_modify(|weather| (weather.closed, weather.cuts) = (true, weather.cuts + 1));
     }
 
-    /// Whoever connected loses the connection; the server does not hear of it before [`Wire::clear`].
+    /// Ends the connections to the clients. The server does not notice it before [`Wire::clear`].
     pub fn lose_clients(&self) {
         self.weather.send_modify(|weather| weather.halves += 1);
     }
 
-    /// Ends all faults of the wire, but for where it leads to. What was held is passed on.
+    /// Ends all faults, and passes on what was held. A changed server stays.
     pub fn clear(&self) {
         self.weather.send_modify(|weather| {
             *weather =
@@ -144,7 +146,7 @@ impl Wire {
     }
 }
 
-/// Why bytes stopped going through.
+/// Why a connection's bytes stopped.
 enum Stop {
     Ended,
     ClientLost,
@@ -169,7 +171,7 @@ async fn relay(mut client: TcpStream, server: SocketAddr, mut weather: watch::Re
     };
     if let Stop::ClientLost = stop {
         drop(client);
-        // Neither side hears of the end before the faults are over, or the wire is gone.
+        // Neither side sees the end before the faults are over, or the relay is dropped.
         weather.wait_for(|weather| weather.known > born.halves).await.ok();
     }
 }
@@ -182,14 +184,14 @@ async fn struck(born: Weather, mut weather: watch::Receiver<Weather>) -> Stop {
     }
 }
 
-/// What one direction lets through.
+/// The limits of one direction.
 #[derive(Debug, PartialEq, Eq)]
 struct Bounds {
     held: bool,
     upto: Option<usize>,
 }
 
-/// Copies one direction until its end.
+/// Copies the bytes of one direction until its end.
 async fn copy(
     mut from: ReadHalf<'_>,
     mut to: WriteHalf<'_>,
@@ -203,7 +205,7 @@ async fn copy(
         loop {
             let mut piece = Vec::with_capacity(length);
             let ended = !matches!(from.read_buf(&mut piece).await, Ok(1..));
-            // The last piece is empty.
+            // The last piece is empty, and stands for the end.
             let due = Instant::now() + seen.borrow().late;
             if came.send((due, piece)).await.is_err() || ended {
                 return;
@@ -211,7 +213,7 @@ async fn copy(
         }
     };
     let write = async {
-        // Bytes passed since the wire has a bound.
+        // The bytes that passed since a limit was set.
         let mut passed = 0;
         'pieces: while let Some((due, piece)) = under_way.recv().await {
             sleep_until(due).await;

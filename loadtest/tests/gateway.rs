@@ -1,4 +1,4 @@
-//! The gateway's process, played by a shell script that prints what PROTOCOL 7 promises.
+//! A shell script in place of the gateway's process. It prints the lines that PROTOCOL 7 promises.
 
 #![allow(clippy::unwrap_used)]
 

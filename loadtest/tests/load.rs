@@ -1,4 +1,4 @@
-//! The generator against the floor, small: what it counts is what was sent, and the report is whole.
+//! A small run of the generator against the floor: it counts exactly what was sent, and the report is complete.
 
 #![allow(clippy::unwrap_used)]
 

@@ -1,4 +1,4 @@
-//! The private servers start, bear every fault, and leave nothing behind.
+//! The private servers start, survive every fault, and leave nothing behind.
 
 #![allow(clippy::unwrap_used)]
 
@@ -10,7 +10,7 @@ use std::time::Duration;
 use rollcall_loadtest::servers::{Kind, Nats, Postgres, PostgresOptions, Prometheus, Redis, Server, Standby};
 use rollcall_loadtest::servers::{psql, shared};
 
-/// Every fault in turn; `alive` asks a question with a short limit.
+/// Injects every fault, one after the other. `alive` asks the server with a short limit.
 fn bears_every_fault<K: Kind>(server: &mut Server<K>) {
     let url = server.url();
     let alive = |server: &Server<K>| K::ask(server.port()).is_ok();

@@ -1,4 +1,4 @@
-//! The network before a server lets through what it says.
+//! The network before a server passes on what both sides send.
 
 #![allow(clippy::unwrap_used)]
 
@@ -28,7 +28,7 @@ fn a_connection_stalls_after_some_bytes_and_goes_on_where_it_stood() {
     assert_eq!(&got, b"fourei");
     server.set_read_timeout(Some(SILENCE)).unwrap();
     assert_eq!(server.read(&mut got).unwrap_err().kind(), ErrorKind::WouldBlock);
-    // The other direction goes on.
+    // The other direction goes on while this one is stalled.
     server.write_all(b"answer").unwrap();
     client.set_read_timeout(Some(SOON)).unwrap();
     client.read_exact(&mut got).unwrap();

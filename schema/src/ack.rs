@@ -1,7 +1,7 @@
 //! Answers to requests (PROTOCOL 2): the seed's callback objects in the envelope of the plain WebSocket.
 //!
-//! Invariant: an error's text is an entry of [`AckError`]'s table, or an [`AckMessage`] that the author of a handler wrote
-//! for clients, never that of an internal error.
+//! Invariant: an error's text is an entry of [`AckError`]'s table, or an [`AckMessage`] that the author of a handler
+//! wrote for clients, and never the text of an internal error.
 use std::{borrow::Cow, fmt, sync::Arc, time::Duration};
 
 use serde::{Deserialize, Serialize, Serializer};
@@ -14,28 +14,28 @@ use crate::{
     wire,
 };
 
-/// Why a request failed, as its client is told. The connection stays as it was.
+/// Why a request failed, in a form for clients. The connection stays as it was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AckError {
     /// Neither payload, nor URL, nor token names a lesson.
     LessonIdRequired,
-    /// No such lesson here, or none that this token may enter.
+    /// The gateway has no such lesson, or the token does not admit it.
     LessonNotFound,
     /// The token's role is `hub`.
     HubCannotJoin,
     /// The token of join_lesson or refresh is not valid.
     InvalidAccessToken,
-    /// The token is valid, but another user's.
+    /// The token is valid, but belongs to another user.
     AccessTokenOfAnotherUser,
-    /// A second connect_request.
+    /// The connection sent a second connect_request.
     AlreadyConnected,
-    /// A `type` without a handler.
+    /// No handler has this `type`.
     UnknownEvent,
-    /// Broken JSON, or a wrong or missing field.
+    /// The JSON is broken, or a field is wrong or missing.
     InvalidPayload,
     /// The connection has joined no lesson.
     NotInALesson,
-    /// The connection has entered no classroom: a guest.
+    /// The connection has entered no classroom, because it is a guest's.
     NotInAClassroom,
     /// A limit is reached.
     TooManyRequests(Duration),
@@ -46,7 +46,7 @@ pub enum AckError {
 }
 
 impl AckError {
-    /// The text for clients, and how long to wait where waiting helps.
+    /// The text for clients, and how long to wait if waiting helps.
     #[must_use]
     pub fn entry(self) -> (&'static str, Option<Duration>) {
         match self {
@@ -78,7 +78,7 @@ impl std::error::Error for AckError {}
 /// The longest [`AckMessage`], in characters.
 const MAX_MESSAGE: usize = 200;
 
-/// A handler's own reason why it did not do what it was asked for: 1 to 200 characters, written for clients.
+/// A handler's own reason for refusing a request: 1 to 200 characters, written for clients.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AckMessage(Cow<'static, str>);
 
@@ -128,7 +128,7 @@ pub struct Reply {
 #[derive(Debug)]
 enum Data {
     Own(Box<RawValue>),
-    /// Shared by all who asked at the same time.
+    /// A page that is shared by all clients that asked at the same time.
     Roster(Arc<RosterPage>),
 }
 
@@ -155,11 +155,11 @@ impl<D: Serialize> From<D> for Reply {
 pub struct LessonJoined {
     /// The lesson.
     pub lesson: LessonId,
-    /// The user's seat, where there is one.
+    /// The user's seat, if it has one.
     pub seat: Option<Seat>,
     /// How many seats the lesson has.
     pub seats: u32,
-    /// If the connection resumes: it gets the lesson's events with higher offsets.
+    /// The offset after which the connection gets the lesson's events, if it asked to resume.
     pub offset: Option<Offset>,
 }
 
@@ -172,7 +172,7 @@ impl From<LessonJoined> for Reply {
 /// The success of refresh. Its `data` is `{}`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Refreshed {
-    /// When the new token ends, in Unix seconds.
+    /// The expiry of the new token, in Unix seconds.
     pub expires_at: u64,
 }
 
@@ -182,7 +182,7 @@ impl From<Refreshed> for Reply {
     }
 }
 
-/// The success of roster: a page, encoded once for all who asked at the same time.
+/// The success of roster: a page, encoded once for all clients that asked at the same time.
 #[derive(Clone, Debug)]
 pub struct RosterRead(pub Arc<RosterPage>);
 
@@ -193,21 +193,21 @@ impl From<RosterRead> for Reply {
 }
 
 impl Reply {
-    /// After which offset a connection that resumes gets the joined lesson's events.
+    /// The offset after which a connection that resumes gets the joined lesson's events.
     #[must_use]
     pub fn offset(&self) -> Option<Offset> {
         self.joined.as_ref()?.offset
     }
 }
 
-/// What a request is answered with.
+/// The answer to a request.
 #[derive(Debug)]
 pub enum Answer {
-    /// It was done.
+    /// The request succeeded.
     Success(Reply),
-    /// It was not done, with one line about what to change where there is one.
+    /// The request failed. The text, if there is one, says in one line what to change.
     Error(AckError, Option<String>),
-    /// The handler refused it, with a reason of its own.
+    /// The handler refused the request with its own reason.
     Refused(AckMessage),
 }
 
@@ -218,7 +218,7 @@ impl From<AckError> for Answer {
 }
 
 impl Answer {
-    /// The ack on the plain WebSocket; none for a success of a request without `ref`.
+    /// The ack on the plain WebSocket, or `None` for a success of a request without `ref`.
     #[must_use]
     pub fn plain(&self, reference: Ref) -> Option<Vec<u8>> {
         match self {
@@ -228,7 +228,7 @@ impl Answer {
         }
     }
 
-    /// The seed's object alone, for a callback of Socket.IO.
+    /// The seed's object, for a callback of Socket.IO.
     #[must_use]
     pub fn object(&self) -> Vec<u8> {
         match self.error() {
@@ -237,7 +237,7 @@ impl Answer {
         }
     }
 
-    /// The argument of Socket.IO's event `request_error`; none for a success.
+    /// The argument of Socket.IO's event `request_error`, or `None` for a success.
     #[must_use]
     pub fn request_error(&self, event: &str) -> Option<Vec<u8>> {
         self.error().err().map(|error| wire::json(&RequestError { event, error }))
@@ -320,11 +320,11 @@ struct Failure<'a> {
     detail: Option<&'a str>,
 }
 
-/// The seed's `data`, and the payload of an event that takes none: `{}`.
+/// The seed's empty `data`, which is also the payload of an event without fields: `{}`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Empty {}
 
-/// The ack of a success; none where the request had no `ref`.
+/// The ack of a success, or `None` if the request had no `ref`.
 #[must_use]
 pub fn success(reference: Ref, reply: &Reply) -> Option<Vec<u8>> {
     if reference == Ref::Missing {
@@ -352,7 +352,7 @@ pub fn error(reference: Ref, error: AckError) -> Vec<u8> {
     error_with(reference, error, None)
 }
 
-/// The same with one line about what to change.
+/// The ack of an error, with one line about what to change if there is one.
 #[must_use]
 pub fn error_with(reference: Ref, error: AckError, detail: Option<&str>) -> Vec<u8> {
     let (message, wait) = error.entry();

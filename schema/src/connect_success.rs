@@ -1,9 +1,9 @@
 //! The answer to connect_request, the first frame that a client gets (PROTOCOL 2 and 3).
 //!
-//! Invariant: `session_id`, `agent_id`, `sid`, `ping_interval`, `expires_at`, `protocol` and `version` are always there, so
-//! that clients need not test for them. A guest has no session, agent id and token: all three are `null`. `epoch`,
-//! `offset` and `recovered` are there where the connection asked to resume, `roster` and `roster_next` where it asked for the
-//! roster.
+//! Invariant: `session_id`, `agent_id`, `sid`, `ping_interval`, `expires_at`, `protocol` and `version` are always
+//! there, so that clients need not test for them. A guest has no session, agent id and token: all three are `null`.
+//! `epoch`, `offset` and `recovered` are there if the connection asked to resume, `roster` and `roster_next` if it
+//! asked for the roster.
 use std::time::Duration;
 
 use serde::Serialize;
@@ -16,36 +16,36 @@ use crate::{
     wire,
 };
 
-/// The version of the contract: clients read it to know what they may ask for.
+/// The version of the contract. From it clients know which requests the gateway understands.
 pub const PROTOCOL: u32 = 1;
 
-/// Where a resumable connection starts.
+/// The position at which a resumable connection starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Start<'a> {
     /// The epoch of the stream that the offsets belong to.
     pub epoch: &'a str,
-    /// Every event up to it is either replayed or missed, as `recovered` says; pushes have higher ones.
+    /// Every event up to this offset is replayed or missed, as `recovered` says. Pushes have higher offsets.
     pub offset: Offset,
-    /// Whether all that was missed follows; false where nothing was asked for.
+    /// Whether all missed events follow; false if the client asked for none.
     pub recovered: bool,
 }
 
 /// `connect_success`.
 #[derive(Clone, Copy, Debug)]
 pub struct ConnectSuccess<'a> {
-    /// None for a guest.
+    /// The session and its agent; `None` for a guest.
     pub session: Option<(SessionId, &'a AgentId)>,
-    /// The connection.
+    /// The connection's id.
     pub sid: Sid,
-    /// How often the server pings; told in whole seconds.
+    /// How often the server pings. Clients get it in whole seconds.
     pub ping_interval: Duration,
-    /// When the token ends, in Unix seconds; none for a guest.
+    /// The expiry of the token in Unix seconds; `None` for a guest.
     pub expires_at: Option<u64>,
     /// The gateway's version, for people.
     pub version: &'a str,
-    /// Where a connection that asked to resume starts.
+    /// The start of a connection that asked to resume.
     pub start: Option<Start<'a>>,
-    /// The roster, where the connection asked for it.
+    /// The roster, if the connection asked for it.
     pub roster: Option<&'a RosterPage>,
 }
 
@@ -77,13 +77,13 @@ struct Roster<'a> {
 }
 
 impl ConnectSuccess<'_> {
-    /// The message.
+    /// The message for a plain WebSocket.
     #[must_use]
     pub fn message(&self) -> Vec<u8> {
         wire::json(&Message { r#type: "connect_success", payload: self.fields() })
     }
 
-    /// Its payload alone, as Socket.IO's clients get it.
+    /// The payload of the message, as clients of Socket.IO get it.
     #[must_use]
     pub fn payload(&self) -> Vec<u8> {
         wire::json(&self.fields())

@@ -1,7 +1,7 @@
-//! What handlers and services publish (PROTOCOL 10): the names of an event, and its message id.
+//! The names and the message id of events that handlers and services publish (PROTOCOL 10).
 //!
-//! Invariant: an [`EntityType`] is never `agent`, and a [`MessageId`] is never one of presence: nobody but the gateway
-//! publishes who is there, or uses up the id of such an event.
+//! Invariant: an [`EntityType`] is never `agent`, and a [`MessageId`] is never one of presence: only the gateway
+//! publishes events of presence, and no other service can use up the message id of such an event.
 use std::{borrow::Cow, fmt, str::FromStr};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -13,13 +13,13 @@ pub const AGENT: &str = "agent";
 
 const AGENT_BYTES: &[u8] = AGENT.as_bytes();
 
-/// The longest name of an event, in bytes.
+/// The longest name in an event, in bytes.
 const MAX_NAME: usize = 64;
 
 /// The longest message id, in bytes.
 const MAX_MESSAGE_ID: usize = 128;
 
-/// How the message ids of presence begin.
+/// The beginning of the message ids of presence.
 const PRESENCE: &str = "agent.";
 
 const fn is_name(text: &str) -> bool {
@@ -43,7 +43,7 @@ fn is_message_id(text: &str) -> bool {
     printable && !text.starts_with(PRESENCE)
 }
 
-/// A name of an event, which handlers have as a constant and services as a text.
+/// A name in an event. Handlers have it as a constant, and services send it as a text.
 macro_rules! event_name {
     ($(#[$doc:meta])* $name:ident, $kind:literal, $check:ident) => {
         $(#[$doc])*
@@ -51,10 +51,10 @@ macro_rules! event_name {
         pub struct $name(Cow<'static, str>);
 
         impl $name {
-            /// A name that is known when the program is compiled.
+            /// Makes a name from a constant text.
             ///
             /// # Panics
-            /// If it breaks the rule of its type; in a constant, that is an error of the compiler.
+            /// Panics if the text breaks the rule of its type. In a constant, this is a compile-time error.
             #[must_use]
             pub const fn from_static(text: &'static str) -> Self {
                 assert!($check(text), concat!("not a valid ", $kind));
@@ -64,7 +64,7 @@ macro_rules! event_name {
             /// Checks the text.
             ///
             /// # Errors
-            /// [`IdError`], where it breaks the rule of its type.
+            /// [`IdError`], if the text breaks the rule of its type.
             pub fn parse(text: &str) -> Result<Self, IdError> {
                 if $check(text) { Ok(Self(Cow::Owned(text.to_owned()))) } else { Err(IdError($kind)) }
             }
@@ -75,18 +75,18 @@ macro_rules! event_name {
 }
 
 event_name! {
-    /// What an event is about, like `hand`: 1 to 64 of `a-z 0-9 _ -`, and never `agent`. It is the last token of the
-    /// event's subject.
+    /// The type of the thing that an event is about, such as `hand`: 1 to 64 of `a-z 0-9 _ -`, and never `agent`. It is
+    /// the last token of the event's subject.
     EntityType, "entity_type", is_entity_type
 }
 event_name! {
-    /// What happened to it, like `raised`: 1 to 64 of `a-z 0-9 _ -`.
+    /// What happened to the entity, such as `raised`: 1 to 64 of `a-z 0-9 _ -`.
     Operation, "operation", is_name
 }
 
 text_id! {
-    /// `Nats-Msg-Id` of an event that is not one of presence: 1 to 128 printable ASCII characters without space, not
-    /// starting with `agent.`. A second event with the same id within the stream's duplicate window is not stored.
+    /// The `Nats-Msg-Id` of an event other than those of presence: 1 to 128 printable ASCII characters without space,
+    /// not starting with `agent.`. A second event with the same id within the stream's duplicate window is not stored.
     MessageId, "message id", is_message_id
 }
 

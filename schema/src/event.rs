@@ -1,6 +1,7 @@
 //! agent.entered and agent.left, as seed 000 shows them, and agent.updated (PROTOCOL 9), with the headers of PROTOCOL 3.
 //!
-//! Invariant: one session's change has one body, one set of headers and one message id, however often it is published.
+//! Invariant: a change of a session has one body, one set of headers and one message id, even if it is published
+//! several times.
 use serde::Serialize;
 use uuid::Uuid;
 
@@ -14,25 +15,25 @@ use crate::{
     wire,
 };
 
-/// What presence publishes.
+/// The changes that presence publishes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
     /// agent.entered.
     Entered,
-    /// agent.updated. Boxed, because most events are none.
+    /// agent.updated. It is boxed, because most events are of another kind.
     Updated(Box<Update>),
-    /// agent.left, with the reason where this version knows it.
+    /// agent.left, with its reason if this version knows that reason.
     Left(Option<LeftReason>),
 }
 
-/// What agent.updated says of the agent.
+/// The changed fields of an agent.updated.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Update {
-    /// The agent's state; none where it has none any more.
+    /// The agent's state; `None` if it has no state any more.
     pub state: Option<JsonObject>,
-    /// The version of state, role and info.
+    /// The version of state, role and info together.
     pub state_n: StateVersion,
-    /// The role, where a takeover has changed role or info: then the event carries both.
+    /// The role, if a takeover has changed role or info. Then the event carries both.
     pub role: Option<Role>,
 }
 
@@ -56,8 +57,8 @@ impl Change {
         }
     }
 
-    /// Reads what [`Change::operation`] and [`Change::reason`] gave of an entered or left. A reason that a newer version
-    /// wrote is left out: without its left, an agent would stay in everybody's list.
+    /// Reads an entered or left from the texts of [`Change::operation`] and [`Change::reason`]. An unknown reason,
+    /// which a newer version wrote, is left out, because without its left the agent would stay in every client's list.
     ///
     /// # Errors
     /// [`IdError`] for any other operation.
@@ -70,14 +71,14 @@ impl Change {
     }
 }
 
-/// What an event is about: `id` in the seed's events, and the Entity-Event headers.
+/// What an event is about: the `id` of the seed's events, and the Entity-Event headers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct EntityEvent<'a> {
-    /// `agent`, or the type of another service's entity.
+    /// The type of the entity: `agent`, or a type of another service.
     pub entity_type: &'a str,
-    /// What happened to it.
+    /// What happened to the entity.
     pub operation: &'a str,
-    /// For agents, the session id.
+    /// The entity's number. For agents it is the session id.
     pub sequence_id: i64,
 }
 
@@ -103,16 +104,17 @@ struct Payload<'a> {
     info: Option<Option<&'a JsonObject>>,
 }
 
-/// An agent entered, changed or left.
+/// An event that says that an agent entered, changed or left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AgentEvent<'a> {
-    /// What happened.
+    /// What happened to the agent.
     pub change: &'a Change,
-    /// `sequence_id`.
+    /// The session, which is the event's `sequence_id`.
     pub session: SessionId,
     /// The agent.
     pub agent: &'a AgentId,
-    /// Its token's `info`, if there is one: of an entered, and of an updated that tells its role.
+    /// The `info` of the agent's token, if it has one. It is sent with an entered, and with an updated that has the
+    /// role.
     pub info: Option<&'a JsonObject>,
 }
 
@@ -121,7 +123,7 @@ impl<'a> AgentEvent<'a> {
         EntityEvent { entity_type: AGENT, operation: self.change.operation(), sequence_id: self.session.0 }
     }
 
-    /// The seed's JSON, with the fields of PROTOCOL 9 only where there is something to tell.
+    /// The seed's JSON. The fields of PROTOCOL 9 are left out if they have no value.
     #[must_use]
     pub fn body(&self) -> Vec<u8> {
         let update = if let Change::Updated(update) = self.change { Some(update) } else { None };
@@ -144,14 +146,14 @@ impl<'a> AgentEvent<'a> {
     }
 
     /// [`header::NATS_MSG_ID`]: `agent.entered:{installation}:{session_id}:{nonce}`. Two databases behind one stream
-    /// number their sessions alike, the installation tells them apart; so does one that was put back to an earlier
-    /// time, and there the nonce does.
+    /// give out the same session ids, and their installation ids differ. A database that was put back to an earlier
+    /// time gives out its session ids again, and then the nonce differs.
     #[must_use]
     pub fn message_id(&self, installation: Uuid, nonce: Nonce) -> String {
         format!("agent.{}:{installation}:{}:{nonce}", self.change.operation(), self.session)
     }
 
-    /// The other headers.
+    /// The other headers of the event.
     #[must_use]
     pub fn headers(&self) -> Vec<(&'static str, String)> {
         let EntityEvent { entity_type, operation, sequence_id } = self.entity();

@@ -1,5 +1,5 @@
-//! Pings that a page sees (PROTOCOL 12): browsers answer the WebSocket's own ones without their page, so a page would never
-//! notice that its line is dead.
+//! Pings that a page sees (PROTOCOL 12). Browsers answer the WebSocket's own pings without telling the page, so without
+//! these a page would not notice that its connection is dead.
 use serde::Serialize;
 
 use crate::{id::Offset, request::Request, wire};
@@ -7,7 +7,7 @@ use crate::{id::Offset, request::Request, wire};
 /// The longest message that is read as a pong, in bytes.
 const MAX_PONG: usize = 64;
 
-/// The type of the answer. No event may have this name.
+/// The type of the answer to a ping. No event may have this name.
 pub const PONG: &str = "pong";
 
 #[derive(Serialize)]
@@ -17,14 +17,14 @@ struct Ping {
     offset: Option<Offset>,
 }
 
-/// `{"type":"ping"}`. It tells a connection that resumes the offset through which it has everything, so that it can
-/// resume from there even if no event has come for long.
+/// The message `{"type":"ping"}`. For a connection that resumes, it has the offset through which the client got every
+/// event. So the client can resume from there, even if no event has come for a long time.
 #[must_use]
 pub fn ping(offset: Option<Offset>) -> Vec<u8> {
     wire::json(&Ping { r#type: "ping", offset })
 }
 
-/// Whether a client's message is the answer, `{"type":"pong"}`.
+/// Whether a client's message is the answer to a ping, `{"type":"pong"}`.
 #[must_use]
 pub fn is_pong(message: &str) -> bool {
     message.len() <= MAX_PONG && Request::parse(message.as_bytes()).is_ok_and(|request| request.event == PONG)

@@ -1,6 +1,6 @@
-//! Ids as newtypes, so none is mistaken for another (PROTOCOL 1 and 6).
+//! Ids as newtypes, so that one kind of id is never taken for another (PROTOCOL 1 and 6).
 //!
-//! Invariant: a value that exists has passed the check of its type, so it can be used in a subject, a key or a query.
+//! Invariant: every value has passed the check of its type, so it is safe in a subject, a key or a query.
 use std::{borrow::Cow, fmt, marker::PhantomData, num::NonZeroI32, str::FromStr};
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
@@ -10,15 +10,16 @@ use serde::{
 };
 use uuid::Uuid;
 
-/// A text is not an id of this type. The error names the type, never the text, which comes from clients.
+/// The error for a text that is not an id of this type. It names the type and never the text, because the text comes
+/// from clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not a valid {0}")]
 pub struct IdError(pub &'static str);
 
-/// The rule of a small object ([`JsonObject`](crate::JsonObject)).
+/// The rule for a small object ([`JsonObject`](crate::JsonObject)), in words.
 pub(crate) const OBJECT_RULE: &str = "a JSON object of at most 1024 bytes";
 
-/// The rules of the ids in requests, for error messages to clients.
+/// The rules for the ids in requests, for error messages to clients.
 pub(crate) const RULES: [(&str, &str); 4] = [
     ("agent_label", "[A-Za-z0-9_-]{1,64}"),
     ("classroom_id", "a UUID with hyphens"),
@@ -26,7 +27,7 @@ pub(crate) const RULES: [(&str, &str); 4] = [
     ("state", OBJECT_RULE),
 ];
 
-/// What every checked text has, whatever it is kept in.
+/// The methods that every checked text has.
 macro_rules! checked_text {
     ($name:ident, $kind:literal) => {
         impl $name {
@@ -70,7 +71,7 @@ macro_rules! text_id {
             /// Checks the text.
             ///
             /// # Errors
-            /// [`IdError`], where it breaks the rule of its type.
+            /// [`IdError`], if the text breaks the rule of its type.
             pub fn parse(text: &str) -> Result<Self, IdError> {
                 if $check(text) { Ok(Self(text.into())) } else { Err(IdError($kind)) }
             }
@@ -88,7 +89,7 @@ macro_rules! text_id {
 
 pub(crate) use text_id;
 
-/// A number that the database assigns.
+/// An id that the database assigns as a number.
 macro_rules! number_id {
     ($(#[$doc:meta])* $name:ident, $inner:ty) => {
         $(#[$doc])*
@@ -104,7 +105,7 @@ macro_rules! number_id {
     };
 }
 
-/// Reads a text and checks it in place: a text that fails is never copied.
+/// Reads a text and checks it in place. A text that fails is never copied.
 pub(crate) fn checked<'de, D, T>(deserializer: D, kind: &'static str) -> Result<T, D::Error>
 where
     D: Deserializer<'de>,
@@ -135,8 +136,8 @@ fn is_word(text: &str) -> bool {
     of(text, 64, b"_-")
 }
 
-/// A user's keys in Redis have the sub as their name, so it must not start as other keys do. The characters that are
-/// not allowed are wildcards of subjects, hash tags of keys, and ends of texts in some format.
+/// Whether a text is a sub. The sub is the name of the user's key in Redis, so it must not start as other keys do. The
+/// forbidden characters are wildcards in subjects, hash tags in keys, or end a text in some format.
 fn is_user(text: &str) -> bool {
     let is_plain = |b: u8| b.is_ascii_graphic() && !b"*>{}\"'\\".contains(&b);
     (1..=128).contains(&text.len())
@@ -157,7 +158,7 @@ const ENCODED: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'~')
     .remove(b'-');
 
-/// The sub in an agent's id. There is one encoding of it, so the texts of agent ids can be compared.
+/// Reads the sub of an agent's id. A sub has only one encoding, so the texts of agent ids can be compared.
 fn decode_user(encoded: &str) -> Option<Cow<'_, str>> {
     let user = percent_decode_str(encoded).decode_utf8().ok()?;
     let is_canonical = Cow::from(utf8_percent_encode(&user, ENCODED)) == encoded;
@@ -185,7 +186,7 @@ text_id! {
     LessonId, "lesson_id", is_word
 }
 text_id! {
-    /// The label of an agent's client, like `web`: `[A-Za-z0-9_-]{1,64}`.
+    /// The label of an agent's client, such as `web`: `[A-Za-z0-9_-]{1,64}`.
     AgentLabel, "agent_label", is_word
 }
 text_id! {
@@ -198,8 +199,8 @@ text_id! {
     Audience, "aud", is_dns_name
 }
 text_id! {
-    /// An agent: `{agent_label}.{sub}.{aud}`, the sub percent-encoded outside `[A-Za-z0-9_=+/@|~-]`. So neither label
-    /// nor sub has a dot, and the id can be split again.
+    /// An agent: `{agent_label}.{sub}.{aud}`, with the sub percent-encoded outside `[A-Za-z0-9_=+/@|~-]`. So neither
+    /// label nor sub has a dot, and the id can be split again.
     AgentId, "agent_id", is_agent
 }
 
@@ -214,20 +215,20 @@ impl AgentId {
         split_agent(&self.0).expect("an agent's id was checked when it was made")
     }
 
-    /// The `agent_label` in it.
+    /// The `agent_label` in this id.
     #[must_use]
     pub fn label(&self) -> AgentLabel {
         AgentLabel(self.parts().0.into())
     }
 
-    /// The `sub` in it, decoded.
+    /// The `sub` in this id, decoded.
     #[must_use]
     pub fn user(&self) -> UserId {
         let user = percent_decode_str(self.parts().1).decode_utf8();
         UserId(user.expect("an agent's id was checked when it was made").into())
     }
 
-    /// The `aud` in it.
+    /// The `aud` in this id.
     #[must_use]
     pub fn audience(&self) -> Audience {
         Audience(self.parts().2.into())
@@ -235,23 +236,24 @@ impl AgentId {
 }
 
 number_id! {
-    /// An agent's presence in a classroom: `sequence_id` in events. Survives a takeover.
+    /// The presence of an agent in a classroom; events have it as `sequence_id`. It stays the same in a takeover.
     SessionId, i64
 }
 number_id! {
-    /// A running process, numbered by the database.
+    /// The number of a running process, which the database assigns.
     NodeId, i64
 }
 number_id! {
-    /// How often a node's lease changed its owner; every write carries it (fencing).
+    /// How often a node's lease changed its owner. Every write carries it, so that a node that lost its lease writes
+    /// nothing.
     Epoch, i64
 }
 number_id! {
-    /// The version of an agent's state, role and info: of two that a client has, the higher one is the later. 0: none of
-    /// them has changed since the agent entered.
+    /// The version of an agent's state, role and info. Of two versions the higher one is later. 0: none of them has
+    /// changed since the agent entered.
     StateVersion, i64
 }
-/// A random number that is stored in an outbox row: part of the event's message id.
+/// A random number in an outbox row that is part of the event's message id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Nonce(pub i64);
 
@@ -261,16 +263,16 @@ impl fmt::Display for Nonce {
     }
 }
 
-/// Joins the connections of a client of Socket.IO that go on where the one before broke (PROTOCOL 11, Recovery): it is
-/// stored with their session.
+/// Joins those connections of a client of Socket.IO that each go on where the one before broke (PROTOCOL 11, Recovery).
+/// It is stored with their session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ResumeId(pub NonZeroI32);
 
 impl ResumeId {
-    /// A new one.
+    /// Makes a new id.
     ///
     /// # Panics
-    /// Where the system has no randomness: nothing safe can be done then.
+    /// Panics if the system has no random numbers, because nothing safe can be done then.
     #[must_use]
     pub fn random() -> Self {
         let mut bytes = [0; 4];
@@ -284,11 +286,11 @@ number_id! {
     Seat, u32
 }
 number_id! {
-    /// An event's sequence number in the stream, from 1. 0 is before the first.
+    /// The sequence number of an event in the stream. The first event has 1, so 0 is before it.
     Offset, u64
 }
 
-/// A classroom: any UUID, written with hyphens.
+/// A classroom's id: a UUID of any version, written with hyphens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ClassroomId(pub Uuid);
 
@@ -296,7 +298,7 @@ impl ClassroomId {
     /// Checks the text: the 36 characters of a hyphenated UUID, in either case.
     ///
     /// # Errors
-    /// [`IdError`] for any other text, other spellings of UUIDs too.
+    /// [`IdError`] for any other text, also for other spellings of a UUID.
     pub fn parse(text: &str) -> Result<Self, IdError> {
         let hyphenated = text.len() == 36;
         Uuid::try_parse(text).ok().filter(|_| hyphenated).map(Self).ok_or(IdError("classroom_id"))

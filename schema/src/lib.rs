@@ -1,7 +1,7 @@
 //! The shapes of Rollcall's contract with the outside: ids, requests, acks, pushes, events, error tables,
 //! subjects, keys and SQL migrations.
 //!
-//! Invariant: nothing here does I/O or knows of sockets, runtimes or databases; a value that exists is valid.
+//! Invariant: no code here does I/O or knows of sockets, runtimes or databases, and every value is valid.
 pub mod ack;
 pub mod connect_success;
 pub mod entity;

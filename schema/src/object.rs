@@ -1,7 +1,7 @@
-//! A small JSON object that the gateway passes on without looking into it: a token's `info`, an agent's `state`
+//! A small JSON object that the gateway passes on without reading its fields: a token's `info`, an agent's `state`
 //! (PROTOCOL 9).
 //!
-//! Invariant: it is one JSON object of at most [`MAX_OBJECT`] bytes, and is passed on byte for byte as it was written.
+//! Invariant: the text is one JSON object of at most [`MAX_OBJECT`] bytes, and is passed on byte for byte.
 use std::fmt;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
@@ -17,12 +17,12 @@ pub const MAX_OBJECT: usize = 1024;
 pub struct JsonObject(Box<RawValue>);
 
 impl JsonObject {
-    /// Checks a text.
+    /// Checks that a text is such an object.
     ///
     /// # Errors
-    /// [`IdError`], where it is too long or no JSON object.
+    /// [`IdError`], if the text is too long or not a JSON object.
     pub fn parse(text: &str) -> Result<Self, IdError> {
-        // What is too long is not looked at.
+        // A text that is too long is not parsed.
         if text.len() > MAX_OBJECT {
             return Err(IdError("object"));
         }
@@ -63,7 +63,7 @@ impl Serialize for JsonObject {
 
 impl<'de> Deserialize<'de> for JsonObject {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        // Borrowed until its length is known: what is too long is not copied.
+        // The text is borrowed until its length is known, so that a text that is too long is not copied.
         let raw = <&RawValue>::deserialize(deserializer)?;
         let object = (raw.get().len() <= MAX_OBJECT).then(|| Self::check(raw.to_owned())).flatten();
         object.ok_or_else(|| D::Error::custom(format_args!("not {OBJECT_RULE}")))

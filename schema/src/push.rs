@@ -1,6 +1,6 @@
 //! Events on their way to clients (PROTOCOL 3).
 //!
-//! Invariant: a push is one valid JSON object, and its body is byte for byte what was published. The body is checked
+//! Invariant: a push is one valid JSON object, and its body is published byte for byte as it came. The body is checked
 //! without building a tree, in linear time, at any depth of nesting.
 use std::{borrow::Cow, fmt, io::Write};
 
@@ -12,18 +12,18 @@ use serde_json::value::RawValue;
 
 use crate::{event::EntityEvent, id::Offset, wire};
 
-/// Why a body is dropped and counted.
+/// Why a body is not pushed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PushError {
-    /// It is not exactly one JSON object in UTF-8.
+    /// The body is not exactly one JSON object in UTF-8.
     #[error("the body is not a JSON object")]
     NotAnObject,
-    /// Its `type` is that of a message of the gateway: a client would mistake it for one.
+    /// The body's `type` is that of a message of the gateway, so a client would take it for one.
     #[error("the body's type is one of the gateway's own messages")]
     ReservedType,
 }
 
-/// The `type` of every message that the gateway sends and that is no push.
+/// The `type` of every message of the gateway other than pushes.
 const RESERVED: [&[u8]; 5] =
     [b"ack", b"ping", b"connect_success", b"recoverable_session_error", b"unrecoverable_session_error"];
 
@@ -31,25 +31,25 @@ const RESERVED: [&[u8]; 5] =
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Push<'a> {
     body: &'a [u8],
-    /// The `id` that the body is wrapped with; none: it is sent as it is.
+    /// The `id` with which the body is wrapped; `None` if it is sent as it is.
     id: Option<EntityEvent<'a>>,
 }
 
 impl<'a> Push<'a> {
-    /// Checks a body. It is wrapped as `{"id":...,"payload":body}` if it has no `id` of its own (`"id":null` is one)
-    /// and `entity` is known from the headers.
+    /// Checks a body. It is wrapped as `{"id":...,"payload":body}` if it has no `id` of its own (`"id":null` counts as
+    /// one) and `entity` is known from the headers.
     ///
     /// # Errors
     /// [`PushError`].
     pub fn parse(body: &'a [u8], entity: Option<EntityEvent<'a>>) -> Result<Self, PushError> {
         let Outline { has_id, reserved } = Outline::read(body)?;
         let id = entity.filter(|_| !has_id);
-        // Wrapped, it has no `type` of its own any more.
+        // A wrapped body's `type` is inside the payload, where it does no harm.
         if reserved && id.is_none() { Err(PushError::ReservedType) } else { Ok(Self { body, id }) }
     }
 
-    /// The body to store for an event of this entity, so that clients get it as `{"id":...,"payload":body}` whatever is in
-    /// it. A body with an `id` of its own would be forwarded as it is, so that one is wrapped before it is stored.
+    /// The body to store for an event of this entity. Clients get it as `{"id":...,"payload":body}`, whatever is in it.
+    /// A body with an `id` of its own would be forwarded unchanged, so such a body is wrapped before it is stored.
     ///
     /// # Errors
     /// [`PushError::NotAnObject`].
@@ -59,8 +59,8 @@ impl<'a> Push<'a> {
         Ok(if has_id { wrapped.plain() } else { Cow::Borrowed(body) })
     }
 
-    /// What happened, as `{entity_type}.{operation}`; none where the body has no `id` of the seed's form with names of
-    /// `[a-z0-9_-]+`.
+    /// The name of the event, as `{entity_type}.{operation}`; `None` if the body has no `id` of the seed's form with
+    /// names of `[a-z0-9_-]+`.
     #[must_use]
     pub fn name(&self) -> Option<String> {
         let named = match self.id {
@@ -125,11 +125,11 @@ struct Named<'a> {
     operation: Cow<'a, str>,
 }
 
-/// What is checked in a body.
+/// What the check of a body finds.
 struct Outline {
     has_id: bool,
-    /// Whether it has one of [`RESERVED`] as its `type`; of several, any counts, since parsers differ in which one
-    /// does.
+    /// Whether the body has one of [`RESERVED`] as its `type`. If it has several, any of them counts, because parsers
+    /// differ in which one they use.
     reserved: bool,
 }
 
@@ -173,14 +173,14 @@ impl<'de> Visitor<'de> for OutlineVisitor {
 
 /// Whether a value is one of [`RESERVED`], with or without escapes.
 fn is_reserved(value: &RawValue) -> bool {
-    // A longer text is none of them, even where each of its characters is an escape.
+    // A longer text is none of them, even if each of its characters is an escape.
     let text = value.get();
     text.starts_with('"')
         && text.len() <= 6 * RESERVED[4].len() + 2
         && serde_json::from_str::<Cow<'_, str>>(text).is_ok_and(|text| RESERVED.contains(&text.as_bytes()))
 }
 
-/// A key that matters, with or without escapes (`"\u0069d"` is `id`).
+/// A key that the check looks for, with or without escapes (`"\u0069d"` is `id`).
 enum Key {
     Id,
     Type,
@@ -189,7 +189,7 @@ enum Key {
 
 impl<'de> Deserialize<'de> for Key {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        // Read as bytes, because a key with a lone surrogate is JSON, but no text.
+        // The key is read as bytes, because a key with a lone surrogate is valid JSON but not a text.
         deserializer.deserialize_bytes(KeyVisitor)
     }
 }

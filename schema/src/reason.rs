@@ -3,38 +3,38 @@ use std::{fmt, str::FromStr};
 
 use crate::{id::IdError, session_error::SessionError};
 
-/// `Left-Reason` and the history row's `reason`.
+/// The reason in `Left-Reason` and in the history row's `reason`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum LeftReason {
     /// The client sent a close frame.
     Closed,
     /// The socket broke.
     Lost,
-    /// No pong.
+    /// No pong came in time.
     TimedOut,
-    /// Slow consumer, violation, expiry, administrator. The stream does not say which of them, so one that was read from
-    /// there has none.
+    /// The gateway ended the session: a slow consumer, a violation, an expired token or an operator. The stream does
+    /// not say which, so a reason that was read from it has no cause.
     Kicked(Option<KickCause>),
-    /// The node shut down and the client did not come back elsewhere.
+    /// The node shut down, and the client did not come back to another one.
     Drained,
     /// The node died.
     NodeLost,
 }
 
-/// Why the gateway ended a session: the history row's `cause`.
+/// Why the gateway ended a session, as in the history row's `cause`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum KickCause {
-    /// What the client was told.
+    /// The client was told this error.
     Told(SessionError),
-    /// The client broke the protocol, and was told so by the close frame alone.
+    /// The client broke the protocol, and only the close frame told it so.
     Violation,
 }
 
 impl KickCause {
-    /// An operator ended it.
+    /// An operator ended the session.
     pub const OPERATOR: Self = Self::Told(SessionError::Kicked);
 
-    /// The error's name, or `violation`.
+    /// The name of the error, or `violation`.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -48,7 +48,7 @@ impl LeftReason {
     const ALL: [Self; 6] =
         [Self::Closed, Self::Lost, Self::TimedOut, Self::Kicked(None), Self::Drained, Self::NodeLost];
 
-    /// The word outside.
+    /// The word for the reason in events and rows.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -61,7 +61,7 @@ impl LeftReason {
         }
     }
 
-    /// Why it was kicked, where it was and that is known.
+    /// The cause of a kick, if this is a kick whose cause is known.
     #[must_use]
     pub fn cause(self) -> Option<KickCause> {
         match self {

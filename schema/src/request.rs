@@ -1,11 +1,11 @@
 //! Requests from clients (PROTOCOL 2): the envelope and the payloads, read in place.
 //!
 //! Invariant: parsing never builds a tree. The envelope is borrowed from the message, a payload's texts are copied
-//! once, nested values that no field needs are skipped without recursion, and time is linear: above a fixed 64 KiB at
-//! most 2 bytes of memory for each byte received, at any depth of nesting. Errors and `Debug` show no payload: there
-//! are tokens in it.
+//! once, and nested values that no field needs are skipped without recursion. Time is linear, and beyond a fixed 64 KiB
+//! each received byte costs at most 2 bytes of memory, at any depth of nesting. Errors and `Debug` show no payload,
+//! because it contains tokens.
 //!
-//! What the protocol leaves open is decided here:
+//! These cases are left open by the protocol, and decided here:
 //!
 //! | input | outcome |
 //! | --- | --- |
@@ -29,10 +29,10 @@ use crate::{
 /// The `ref` of a request, which its ack repeats.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Ref {
-    /// There is none: a success is not acknowledged.
+    /// The request has none, so a success is not acknowledged.
     #[default]
     Missing,
-    /// There is one, but it is neither an integer of 64 bits nor a short text: comes back as `null`.
+    /// It is neither an integer of 64 bits nor a short text, so the ack has `null`.
     Faulty,
     /// An integer, which the ack repeats.
     Number(i64),
@@ -43,7 +43,7 @@ pub enum Ref {
 /// The longest text of a `ref`, in bytes of UTF-8.
 const MAX_REF: usize = 64;
 
-/// A short text without an allocation.
+/// A short text that needs no allocation.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct RefText {
     length: u8,
@@ -51,7 +51,7 @@ pub struct RefText {
 }
 
 impl RefText {
-    /// None where the text is too long.
+    /// Copies a text. Returns `None` if it is too long.
     #[must_use]
     pub fn new(text: &str) -> Option<Self> {
         let mut bytes = [0; MAX_REF];
@@ -78,7 +78,7 @@ impl<'de> Deserialize<'de> for Ref {
         if let Ok(number) = raw.get().parse() {
             return Ok(Self::Number(number));
         }
-        // Too long even if each character is an escape, so it is not copied.
+        // A text of this length is too long even if each character is an escape, so it is not copied.
         let text =
             (raw.get().len() <= 6 * MAX_REF + 2).then(|| serde_json::from_str::<Text<'_>>(raw.get()).ok()).flatten();
         Ok(text.and_then(|Text(text)| RefText::new(&text)).map_or(Self::Faulty, Self::Text))
@@ -98,10 +98,10 @@ impl Serialize for Ref {
 /// Why a message is not a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RequestError {
-    /// Not a JSON object in UTF-8, or one with a field of the envelope twice.
+    /// It is not a JSON object in UTF-8, or has a field of the envelope twice.
     #[error("the message is not a JSON object")]
     Syntax,
-    /// No `type`, or one that is not a text.
+    /// It has no `type`, or one that is not a text.
     #[error("the message has no type")]
     NoEvent(Ref),
 }
@@ -111,7 +111,7 @@ impl RequestError {
     #[must_use]
     pub fn reference(self) -> Ref {
         match self {
-            // A message that cannot be read may have had one.
+            // A message that cannot be parsed may have had a `ref`.
             Self::Syntax => Ref::Faulty,
             Self::NoEvent(reference) => reference,
         }
@@ -122,7 +122,7 @@ impl RequestError {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the payload is not what the event takes")]
 pub struct PayloadError {
-    /// The field and its rule, where they are known. It repeats nothing of the payload.
+    /// The field and its rule, if they are known. The text repeats nothing of the payload.
     pub detail: Option<String>,
 }
 
@@ -137,8 +137,8 @@ impl From<serde_json::Error> for PayloadError {
     }
 }
 
-/// Whether an error speaks of an id of this kind: of its text, or of what stands there instead of one. A text of the
-/// payload in it can only make the detail another rule.
+/// Whether an error is about an id of this kind: about its text, or about another value in its place. A text of the
+/// payload in the error can only make the detail name another rule.
 fn names(error: &str, kind: &str) -> bool {
     let of = |start: &str| error.contains(&format!("{start} {kind} at line"));
     of("not a valid") || of("expected")
@@ -147,11 +147,11 @@ fn names(error: &str, kind: &str) -> bool {
 /// A message of a client: `{"type": "<event>", "ref": <integer>, "payload": <object>}`.
 #[derive(Clone)]
 pub struct Request<'a> {
-    /// `type`.
+    /// The event's name, from `type`.
     pub event: Cow<'a, str>,
-    /// `ref`.
+    /// The request's `ref`.
     pub reference: Ref,
-    /// Not parsed yet; see [`Request::payload`].
+    /// The payload, which is not parsed yet (see [`Request::payload`]).
     pub payload: Option<&'a RawValue>,
 }
 
@@ -165,7 +165,7 @@ struct Envelope<'a> {
     payload: Option<&'a RawValue>,
 }
 
-/// A text, borrowed where it has no escapes: a bare `Cow` would always be copied.
+/// A text that is borrowed if it has no escapes. Serde always copies a bare `Cow`.
 #[derive(Deserialize)]
 #[serde(transparent)]
 struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
@@ -174,7 +174,7 @@ impl<'a> Request<'a> {
     /// Reads the envelope.
     ///
     /// # Errors
-    /// See [`RequestError`]; nothing in `payload` is one, but broken JSON.
+    /// See [`RequestError`]. Of faults in `payload`, only broken JSON is an error here.
     pub fn parse(message: &'a [u8]) -> Result<Self, RequestError> {
         let text = std::str::from_utf8(message).map_err(|_| RequestError::Syntax)?;
         let Envelope { event, reference, payload } = object(text).map_err(|_| RequestError::Syntax)?;
@@ -201,7 +201,7 @@ impl fmt::Debug for Request<'_> {
     }
 }
 
-/// Reads one JSON object: serde alone would take an array of the fields' values for it.
+/// Reads one JSON object. Serde alone would also accept an array of the fields' values.
 fn object<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, serde_json::Error> {
     let text = text.trim_start_matches([' ', '\t', '\n', '\r']);
     if text.starts_with('{') { serde_json::from_str(text) } else { Err(serde_json::Error::custom("not an object")) }
@@ -217,7 +217,7 @@ where
     raw.map(|raw| object(raw.get())).transpose().map_err(|_| D::Error::custom("not the object asked for"))
 }
 
-/// A JWT that is not checked yet. `Debug` does not show it. Owned, because it outlives its message.
+/// A JWT that is not checked yet. `Debug` does not show it. It is owned, because it outlives its message.
 #[derive(Clone, PartialEq, Eq, Deserialize)]
 #[serde(transparent)]
 pub struct Token(Box<str>);
@@ -245,20 +245,20 @@ impl fmt::Debug for Token {
 /// `connect_request`, the first message.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct ConnectRequest {
-    /// None for a guest.
+    /// The token; `None` for a guest.
     pub token: Option<Token>,
-    /// The classroom; a guest names it too.
+    /// The classroom. A guest names it, too.
     pub classroom_id: ClassroomId,
-    /// The label of the client; a guest has one too.
+    /// The label of the client. A guest has one, too.
     pub agent_label: AgentLabel,
-    /// Asks for offsets, and for the missed events where it names an offset.
+    /// Asks for offsets, and, if it names an offset, for the missed events.
     #[serde(default, deserialize_with = "optional_object")]
     pub resume: Option<Resume>,
-    /// Asks for the roster in the success.
+    /// Asks for the roster in connect_success.
     pub roster: Option<bool>,
     /// Asks for pings that a page sees.
     pub heartbeat: Option<bool>,
-    /// The trace that the connection belongs to.
+    /// The trace of the connection.
     #[serde(default, deserialize_with = "trace_parent::lenient")]
     pub traceparent: Option<TraceParent>,
 }
@@ -266,58 +266,58 @@ pub struct ConnectRequest {
 /// What a client knows of the stream (PROTOCOL 3). `{}` asks for offsets but not for missed events.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 pub struct Resume {
-    /// The epoch of the stream that the offset belongs to.
+    /// The epoch of the offset's stream.
     pub epoch: Option<String>,
-    /// The last event that it has.
+    /// The offset of the last event that the client has.
     pub offset: Option<Offset>,
     /// The lesson to join before the replay.
     pub lesson_id: Option<LessonId>,
 }
 
 impl Resume {
-    /// Epoch and offset to replay from; none unless both are given.
+    /// The epoch and the offset after which to replay; `None` unless both are given.
     #[must_use]
     pub fn position(&self) -> Option<(&str, Offset)> {
         Some((self.epoch.as_deref()?, self.offset?))
     }
 }
 
-/// `join_lesson`. The seed's data is `None`: everything is optional.
+/// The payload of `join_lesson`. The seed's data is `None`, so everything is optional.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 pub struct JoinLesson {
-    /// The lesson; none: the upgrade URL's, else the token's.
+    /// The lesson. Without it, the lesson of the upgrade's URL or of the token is joined.
     pub lesson_id: Option<LessonId>,
-    /// The user's token; none: the token of connect_request is used.
+    /// The user's token. Without it, the token of connect_request is used.
     pub access_token: Option<Token>,
 }
 
-/// `refresh`: a fresh token for the session.
+/// The payload of `refresh`: a fresh token for the session.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct Refresh {
     /// The fresh token.
     pub token: Token,
 }
 
-/// `roster`: who is in the classroom, or in one of its lessons.
+/// The payload of `roster`: which agents are in the classroom, or in one of its lessons.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 pub struct Roster {
-    /// Sessions above this one.
+    /// Only sessions with higher ids than this.
     pub after: Option<SessionId>,
-    /// The most agents of the page.
+    /// The most agents of a page.
     pub limit: Option<u32>,
     /// Only agents in this lesson.
     pub lesson_id: Option<LessonId>,
 }
 
-/// `set_state`: the agent's state from now on.
+/// The payload of `set_state`: the agent's new state.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct SetState {
-    /// `null`: none any more.
+    /// The state; `null` removes it.
     #[serde(deserialize_with = "nullable_state")]
     pub state: Option<JsonObject>,
 }
 
-/// Unlike an optional field it must be there, and an error names it.
+/// Reads a field that may be `null` but must be present. An error names the field.
 fn nullable_state<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<JsonObject>, D::Error> {
     Option::deserialize(deserializer).map_err(|_| D::Error::custom(IdError("state")))
 }

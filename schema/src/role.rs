@@ -5,16 +5,16 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::IdError;
 
-/// Who a client is in a lesson.
+/// What a client is in a lesson.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
-    /// The seed's flow 1.
+    /// Joins a lesson by the seed's flow 1.
     Teacher,
-    /// The seed's flow 2; where the claim is absent.
+    /// Joins a lesson by the seed's flow 2. A token without the claim has this role.
     #[default]
     Participant,
-    /// May be in a classroom, joins no lesson.
+    /// May enter a classroom, and joins no lesson.
     Hub,
 }
 

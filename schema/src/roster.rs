@@ -1,4 +1,4 @@
-//! Who is in a classroom (PROTOCOL 9): AGENT, and a page of them as clients get it.
+//! Which agents are in a classroom (PROTOCOL 9): the object AGENT, and a page of agents as clients get it.
 //!
 //! Invariant: a page is encoded once for all who ask for it at the same time.
 use serde::Serialize;
@@ -11,35 +11,35 @@ use crate::{
     wire,
 };
 
-/// The most agents of a page.
+/// The most agents in a page.
 pub const MAX_PAGE: usize = 1000;
-/// A page for clients ends before its text is longer than this, but has at least one agent.
+/// The longest text of a page for clients, in bytes. A page ends before it, but has at least one agent.
 pub const MAX_PAGE_BYTES: usize = 64 * 1024;
 
 /// An agent as the roster shows it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct RosterAgent {
-    /// Its session.
+    /// The agent's session.
     pub session_id: SessionId,
-    /// The agent.
+    /// The agent's id.
     pub agent_id: AgentId,
-    /// Its token's role.
+    /// The role in the agent's token.
     pub role: Role,
-    /// The lesson that it is in.
+    /// The lesson that the agent has joined.
     pub lesson_id: Option<LessonId>,
-    /// Its seat there, if it has one.
+    /// The agent's seat in that lesson, if it has one.
     pub seat: Option<Seat>,
-    /// The version of its role, info and state.
+    /// The version of the agent's role, info and state.
     pub state_n: StateVersion,
-    /// Its token's `info`, if there is one.
+    /// The `info` of the agent's token, if it has one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub info: Option<JsonObject>,
-    /// Its state, if it has set one.
+    /// The agent's state, if it has set one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub state: Option<JsonObject>,
 }
 
-/// An agent over HTTP: its session id also under the names that lists of other services have.
+/// An agent in a list over HTTP. Its session id has a second name, which the lists of other services use.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ListedAgent<'a> {
     id: SessionId,
@@ -54,17 +54,18 @@ impl<'a> From<&'a RosterAgent> for ListedAgent<'a> {
     }
 }
 
-/// A page of a roster, as the data of an ack has it.
+/// A page of a roster, as it is in the data of an ack.
 #[derive(Clone, Debug, Serialize)]
 pub struct RosterPage {
-    /// `[AGENT, ...]`, encoded.
+    /// The encoded array `[AGENT, ...]`.
     pub agents: Box<RawValue>,
-    /// The session after which the next page begins, where there is one.
+    /// The session after which the next page begins, if there is one.
     pub next: Option<SessionId>,
 }
 
 impl RosterPage {
-    /// The page of at most `limit` of these agents, which ascend by their session. `shown` is how each is written.
+    /// Encodes the first `limit` of these agents, which ascend by session. `shown` makes the object that is written for
+    /// an agent.
     pub fn encode<'a, T: Serialize>(
         agents: &'a [RosterAgent],
         limit: usize,

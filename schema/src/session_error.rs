@@ -1,22 +1,23 @@
 //! Why the server ends a connection, and how the client is told (PROTOCOL 2): a message, then a close frame.
 //!
-//! Invariant: each error has one row, at its own index; close codes below 3500 are the recoverable ones.
+//! Invariant: each error has one row, at its own index. Errors with a close code below 3500 are recoverable, the others
+//! are not.
 use std::{fmt, time::Duration};
 
 use serde::Serialize;
 
 use crate::wire;
 
-/// An error that ends the connection with a message and a close code of the application's range.
+/// An error that ends a connection with a message and a close code from the range for applications.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum SessionError {
     /// The node drains.
     Terminated,
-    /// A backend is away while connecting, or the gateway has a bug.
+    /// A backend is away during a connect, or the gateway has a bug.
     InternalServerError,
     /// The token expired during the session.
     TokenExpired,
-    /// The outbound queue is full.
+    /// The queue of bytes for the client is full.
     SlowConsumer,
     /// The client sent nothing within the time for a pong.
     PongTimedOut,
@@ -24,9 +25,9 @@ pub enum SessionError {
     TooManyRequests,
     /// There is no token, or it is not valid.
     Unauthenticated,
-    /// The first message is of another type.
+    /// The first message has another type than connect_request.
     UnsupportedRequest,
-    /// Broken JSON, or a wrong or missing field, before connecting.
+    /// Before the connection has entered: the JSON is broken, or a field is wrong or missing.
     SerializationFailed,
     /// connect_request did not come in time.
     AuthTimedOut,
@@ -74,7 +75,7 @@ pub const TABLE: [Row; 13] = [
     row(SessionError::Kicked, "kicked", "Kicked", 403, 3508),
 ];
 
-// An error finds its row by its own number.
+// A row is found by its error's number.
 const _: () = {
     let mut place = 0;
     while place < TABLE.len() {
@@ -102,13 +103,13 @@ struct Payload<'a> {
 }
 
 impl SessionError {
-    /// Its row of the table.
+    /// The error's row of the table.
     #[must_use]
     pub const fn row(self) -> &'static Row {
         &TABLE[self as usize]
     }
 
-    /// `payload.type`; also the metrics' label.
+    /// The error's `payload.type`, which is also the label of metrics.
     #[must_use]
     pub const fn name(self) -> &'static str {
         self.row().name
@@ -120,20 +121,19 @@ impl SessionError {
         self.row().close_code
     }
 
-    /// Whether the client should connect again; otherwise the same would happen again.
+    /// Whether the client should connect again. After any other error, the same would happen again.
     #[must_use]
     pub const fn is_recoverable(self) -> bool {
         self.close_code() < 3500
     }
 
-    /// The message before the close frame. `reconnect_after` is sent only where the client should connect
-    /// again.
+    /// The message before the close frame. `reconnect_after` is sent only if the client should connect again.
     #[must_use]
     pub fn message(self, reconnect_after: Duration) -> Vec<u8> {
         self.message_with(reconnect_after, None)
     }
 
-    /// The same with one line about what to change.
+    /// The message before the close frame, with one line about what to change if there is one.
     #[must_use]
     pub fn message_with(self, reconnect_after: Duration, detail: Option<&str>) -> Vec<u8> {
         let recoverable = self.is_recoverable();
@@ -141,7 +141,7 @@ impl SessionError {
         wire::json(&Message { r#type: kind, payload: self.fields(reconnect_after, detail) })
     }
 
-    /// The payload of that message alone, as Socket.IO's clients get it.
+    /// The payload of that message, as clients of Socket.IO get it.
     #[must_use]
     pub fn payload_with(self, reconnect_after: Duration, detail: Option<&str>) -> Vec<u8> {
         wire::json(&self.fields(reconnect_after, detail))
@@ -162,7 +162,7 @@ impl fmt::Display for SessionError {
 
 impl std::error::Error for SessionError {}
 
-/// Violations of RFC 6455, which end a connection with a close frame, without a message.
+/// Violations of RFC 6455, which end a connection with a close frame and no message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u16)]
 pub enum Violation {

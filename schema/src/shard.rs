@@ -1,7 +1,7 @@
 //! The shards of the outbox in Postgres: each is published by one relay at a time.
 //!
-//! Invariant: [`Shards::of`] says what the generated column of the table `outbox` says. So whoever commits an event knows
-//! whom to wake.
+//! Invariant: [`Shards::of`] gives the same shard as the generated column of the table `outbox`. So a node that commits
+//! an event knows which relay to wake.
 use crate::ClassroomId;
 
 /// A set of shards.
@@ -9,13 +9,13 @@ use crate::ClassroomId;
 pub struct Shards(u8);
 
 impl Shards {
-    /// How many there are.
+    /// The number of shards.
     pub const COUNT: u8 = 8;
-    /// All of them.
+    /// All shards.
     pub const ALL: Self = Self(u8::MAX);
 
-    /// The shard of this classroom. The two bytes differ between ids of each usual kind: random ones, those made of the
-    /// time, and those that somebody counted up by hand.
+    /// The shard of a classroom. It is made of two bytes that differ between ids of each usual kind: random ids, ids
+    /// made of the time, and ids that were counted up by hand.
     #[must_use]
     pub fn of(classroom: ClassroomId) -> Self {
         let bytes = classroom.0.as_bytes();
@@ -52,7 +52,7 @@ impl Shards {
         self.0 == 0
     }
 
-    /// Their numbers, ascending.
+    /// The numbers of the shards in this set, ascending.
     pub fn numbers(self) -> impl Iterator<Item = u8> {
         (0..Self::COUNT).filter(move |number| self.meets(Self::one(*number)))
     }
@@ -81,7 +81,7 @@ mod tests {
 
     #[test]
     fn ids_of_each_kind_are_in_all_shards() {
-        // Counted up, of a clock in one process, and random.
+        // Ids that are counted up, ids made of a clock in one process, and random ids.
         let kinds: [fn(u128) -> u128; 3] = [
             |n| n,
             |n| (n << 96) | 0x1000_8000_0000_0000_0001,

@@ -1,6 +1,6 @@
 //! The opaque id of a socket (PROTOCOL 1).
 //!
-//! Invariant: it cannot be guessed, and its text is canonical: one spelling for each.
+//! Invariant: a sid cannot be guessed, and its text is canonical: each sid has one spelling.
 use std::{fmt, str::FromStr};
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
@@ -8,15 +8,15 @@ use serde::{Serialize, Serializer};
 
 use crate::id::IdError;
 
-/// One socket: 128 random bits, 22 characters of base64url outside.
+/// The id of a socket: 128 random bits, written as 22 characters of base64url.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Sid(pub u128);
 
 impl Sid {
-    /// A new one.
+    /// Makes a new sid.
     ///
     /// # Panics
-    /// Where the system has no randomness: nothing safe can be done then.
+    /// Panics if the system has no random numbers, because nothing safe can be done then.
     #[must_use]
     pub fn random() -> Self {
         let mut bytes = [0; 16];
@@ -24,7 +24,7 @@ impl Sid {
         Self(u128::from_be_bytes(bytes))
     }
 
-    /// Reads what [`fmt::Display`] wrote.
+    /// Reads the text that [`fmt::Display`] writes.
     ///
     /// # Errors
     /// [`IdError`] for any other text.

@@ -1,19 +1,19 @@
-//! The tables (PROTOCOL 5) as migrations, embedded, once for each kind of database.
+//! The tables (PROTOCOL 5) as embedded migrations, once for each kind of database.
 //!
-//! Invariant: a migration that was released never changes; what is new gets the next number, in both dialects. The
-//! release before must be able to run on the new tables: a migration expands them, and what is no longer used goes one
-//! release later. `compatible_from` says which version a binary must know to run on them.
+//! Invariant: a migration that was released never changes; a new migration gets the next number, in both dialects. The
+//! release before must be able to run on the new tables: a migration only adds to them, and what is no longer used is
+//! removed one release later. `compatible_from` is the version that a binary must know to run on the tables.
 
 /// One step of a database's history.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Migration {
-    /// From 1, without gaps.
+    /// The number of the step, from 1 and without gaps.
     pub version: i32,
-    /// For people.
+    /// The name of the step, for people.
     pub name: &'static str,
-    /// A binary may run on these tables if it knows this version: it may be older than the migration.
+    /// The version that a binary must know to run on these tables. A binary may be older than the migration.
     pub compatible_from: i32,
-    /// The statements, run in one transaction.
+    /// The statements, which run in one transaction.
     pub sql: &'static str,
 }
 

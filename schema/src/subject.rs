@@ -1,6 +1,6 @@
 //! Rooms and the NATS subjects that feed them (PROTOCOL 3).
 //!
-//! Invariant: a subject is built only from checked ids, so it has no wildcard and no additional token.
+//! Invariant: a subject is only built from checked ids, so it has no wildcard and no further token.
 use std::fmt;
 
 use crate::{
@@ -14,9 +14,9 @@ pub const LIVE_PREFIX: &str = "live.";
 /// A group that gets the same events: the connections in a classroom, or in a lesson.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum RoomId {
-    /// Fed by `classroom.{id}.*`.
+    /// The events of `classroom.{id}.*`.
     Classroom(ClassroomId),
-    /// Fed by `lesson.{id}.*`.
+    /// The events of `lesson.{id}.*`.
     Lesson(LessonId),
 }
 
@@ -30,8 +30,9 @@ impl RoomId {
         }
     }
 
-    /// The subjects of the room, `classroom.{id}.*`: filters, in the stream's own names (not the republished ones), the one
-    /// that we publish to first. NATS compares them with case, and some services write a UUID in upper case.
+    /// The filters of the room's subjects, such as `classroom.{id}.*`, as they are in the stream and not as they are
+    /// republished. The first is the one that the gateway publishes to. NATS compares subjects with case, and some
+    /// services write a UUID in upper case.
     pub fn filters(&self) -> impl Iterator<Item = String> + use<> {
         let own = format!("{self}.*");
         let upper = match self {
@@ -43,7 +44,7 @@ impl RoomId {
     }
 }
 
-/// `classroom.{id}` or `lesson.{id}`.
+/// The form `classroom.{id}` or `lesson.{id}`.
 impl fmt::Display for RoomId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -62,7 +63,7 @@ pub struct Subject {
 }
 
 impl Subject {
-    /// `classroom.{id}.agent`, where presence is published.
+    /// The subject `classroom.{id}.agent`, on which presence is published.
     #[must_use]
     pub fn agent(classroom: ClassroomId) -> Self {
         Self { room: RoomId::Classroom(classroom), entity: AGENT.into() }
@@ -74,13 +75,13 @@ impl Subject {
         Self { room, entity: entity_type.as_str().into() }
     }
 
-    /// The last token: what the event is about.
+    /// The last token, which says what the event is about.
     #[must_use]
     pub fn entity(&self) -> &str {
         &self.entity
     }
 
-    /// Checks a subject as it came, without [`LIVE_PREFIX`].
+    /// Reads a subject, which must not have [`LIVE_PREFIX`].
     ///
     /// # Errors
     /// [`IdError`] for anything but the two forms above; the last token is `[A-Za-z0-9_-]{1,64}`.
@@ -96,7 +97,7 @@ impl Subject {
             "lesson" => RoomId::Lesson(LessonId::parse(id)?),
             _ => return Err(wrong),
         };
-        // An entity is a word like a lesson's id.
+        // The rule for an entity is that of a lesson's id.
         let entity = LessonId::parse(entity).map_err(|_| wrong)?;
         Ok(Self { room, entity: entity.as_str().into() })
     }

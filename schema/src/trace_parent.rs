@@ -1,21 +1,22 @@
-//! Where a request belongs in a trace of several services: `traceparent` of W3C's Trace Context.
+//! The place of a request in a trace of several services: `traceparent` of W3C's Trace Context.
 //!
-//! Invariant: what is no `traceparent` is read as none, as W3C asks: a trace begins anew, and nobody is refused for it.
+//! Invariant: an invalid `traceparent` counts as none, as W3C requires: a new trace begins, and the request is not
+//! refused.
 use std::fmt;
 
 use serde::{Deserialize, Deserializer};
 
-/// Bytes of version 00; later ones begin alike.
+/// The length of version 00 in bytes. Later versions begin with the same fields.
 const LENGTH: usize = 55;
 
-/// The trace, the span of it that the request comes from, and whether that span is recorded.
+/// The trace of a request, the span that the request comes from, and whether that span is recorded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TraceParent {
-    /// The trace; not 0.
+    /// The trace's id, which is not 0.
     pub trace: u128,
-    /// The span; not 0.
+    /// The span's id, which is not 0.
     pub span: u64,
-    /// Whether it is recorded.
+    /// Whether the span is recorded.
     pub sampled: bool,
 }
 
@@ -44,7 +45,7 @@ impl fmt::Display for TraceParent {
     }
 }
 
-/// A field that may hold one; whatever else stands there is none.
+/// Reads a field that may hold a `traceparent`. Any other value counts as none.
 pub(crate) fn lenient<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<TraceParent>, D::Error> {
     let raw = <&serde_json::value::RawValue>::deserialize(deserializer)?;
     Ok(raw.get().strip_prefix('"').and_then(|text| text.strip_suffix('"')).and_then(TraceParent::parse))

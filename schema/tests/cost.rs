@@ -1,4 +1,4 @@
-//! What a hostile message may cost: at most 2 bytes of memory for each of its own above a fixed 64 KiB, and no stack.
+//! The cost of a hostile message: beyond a fixed 64 KiB at most 2 bytes of memory for each of its bytes, and no stack.
 use allocation_counter::measure;
 use rollcall_schema::{ConnectRequest, JoinLesson, Push, Refresh, Request};
 

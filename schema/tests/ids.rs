@@ -1,10 +1,11 @@
-//! Ids against the rules of PROTOCOL 1 and 6: tables of bad ones, and their regular expressions.
+//! Checks ids by the rules of PROTOCOL 1 and 6: with tables of invalid texts, and with the rules as regular
+//! expressions.
 use proptest::{prelude::*, test_runner::FileFailurePersistence::WithSource};
 use rollcall_schema::{AgentId, AgentLabel, Audience, ClassroomId, LessonId, Role, RoomId, Sid, Subject, UserId};
 
 const UUID: &str = "5c2f2c26-6b1c-4a4b-9d4e-2b9f5a3f7d10";
 
-/// Texts that would be wildcards, further tokens or further commands in a subject, a key or a query.
+/// Texts that would be wildcards, or would add a token or a command, in a subject, a key or a query.
 const HOSTILE: [&str; 23] = [
     "",
     "*",
@@ -49,7 +50,7 @@ fn every_check() -> [(&'static str, Check); 7] {
 fn hostile_texts_are_no_ids() {
     for (kind, is_valid) in every_check() {
         for text in HOSTILE {
-            // In an agent's id a sub's dots and signs are encoded.
+            // These are valid in a sub, because its dots and signs are encoded in an agent's id.
             let fine = kind == "sub" && [".", "..", ".a", "a.", "a..b", "a;b", "a:b"].contains(&text);
             assert_eq!(is_valid(text), fine, "{text:?} as {kind}");
         }
@@ -59,7 +60,7 @@ fn hostile_texts_are_no_ids() {
 #[test]
 fn hostile_texts_are_no_part_of_an_id() {
     for text in HOSTILE {
-        // More labels make a longer host name, that is not hostile.
+        // Further labels make a longer host name, which is not hostile.
         let longer_name = matches!(text, "a..b");
         for agent in
             [format!("{text}.alice.example.org"), format!("web.{text}.example.org"), format!("web.alice.{text}")]
@@ -77,7 +78,7 @@ fn hostile_texts_are_no_part_of_an_id() {
 #[test]
 fn lengths_have_limits() {
     let of = |length: usize| "a".repeat(length);
-    // Each character takes three in an agent's id.
+    // Each of these characters takes three in an agent's id.
     let user = UserId::parse(&".".repeat(128)).expect("128 characters");
     let label = AgentLabel::parse(&of(64)).expect("64 characters");
     let agent = AgentId::new(&label, &user, &Audience::parse("example.org").expect("a name"));
@@ -172,7 +173,7 @@ fn an_audience_is_like_a_dns_name() {
 fn a_sid_has_one_spelling() {
     let sid = Sid(u128::MAX).to_string();
     assert_eq!(sid, "_____________________w");
-    // The last character has bits to spare, which must be zero.
+    // The last character has unused bits, which must be zero.
     for text in
         ["_____________________x", "____________________w", "______________________w", "////////////////////////"]
     {

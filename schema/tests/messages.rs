@@ -1,4 +1,4 @@
-//! Every message of the contract against its line in `golden/protocol`.
+//! Compares every message of the contract with its line in `golden/protocol`.
 use std::{sync::Arc, time::Duration};
 
 use rollcall_schema::{

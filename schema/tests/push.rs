@@ -1,4 +1,4 @@
-//! Wrapping and forwarding by the rules of PROTOCOL 3.
+//! Which bodies are wrapped and which are forwarded, by the rules of PROTOCOL 3.
 use std::borrow::Cow;
 
 use proptest::{prelude::*, test_runner::FileFailurePersistence::WithSource};
@@ -31,7 +31,7 @@ fn without_an_id_the_headers_decide() {
     }
 }
 
-/// What is stored for a handler's event comes to clients in one form, whatever the handler has put into it.
+/// A handler's event reaches clients in one form, whatever the handler has put into its body.
 #[test]
 fn a_stored_body_always_comes_wrapped() {
     let entity = NOTE.expect("an entity");
@@ -68,7 +68,7 @@ fn what_clients_would_take_for_the_gateways_own_is_refused() {
         ] {
             assert_eq!(Push::parse(body.as_bytes(), None), Err(PushError::ReservedType), "{body}");
         }
-        // Not at the top of what is sent.
+        // A reserved `type` below the top level is no fault.
         for body in [format!(r#"{{"a":{{"type":"{kind}"}}}}"#), format!(r#"{{"type":["{kind}"]}}"#)] {
             assert!(Push::parse(body.as_bytes(), None).is_ok(), "{body}");
         }

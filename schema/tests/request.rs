@@ -1,4 +1,4 @@
-//! What strangers may send, and what it is taken for: the rows of the table in `request.rs`, and any bytes at all.
+//! How messages of clients are read: the rows of the table in `request.rs`, and arbitrary bytes.
 use std::borrow::Cow;
 
 use proptest::{prelude::*, test_runner::FileFailurePersistence::WithSource};

@@ -1,4 +1,4 @@
-//! The seeds' own text against the golden files, and the golden files against what this crate writes.
+//! Compares the seeds' text with the golden files, and the golden files with the messages that this crate writes.
 //!
 //! The examples are cut out of the two documents here, so a golden file that was edited by hand fails.
 use std::time::Duration;
@@ -20,7 +20,7 @@ const SUCCESS: &str = include_str!("../golden/join_lesson_success.json");
 const ERROR: &str = include_str!("../golden/join_lesson_error.txt");
 const CLIENT_EVENT_HANDLER: &str = include_str!("../golden/client_event_handler.txt");
 
-/// Language and text of each fenced block, without the fence's own indentation.
+/// The language and the text of each fenced block, without the fence's indentation.
 fn blocks(document: &str) -> Vec<(&str, String)> {
     let mut blocks = Vec::new();
     let mut open: Option<(usize, &str, String)> = None;
@@ -46,7 +46,7 @@ fn diagrams(document: &str) -> Vec<String> {
     blocks(document).into_iter().filter(|(language, _)| *language == "mermaid").map(|(_, text)| text).collect()
 }
 
-/// JSON without the blanks between its tokens: equal texts have equal values in equal order.
+/// JSON without blanks between its tokens. Equal texts have equal values in the same order.
 fn compact(json: &str) -> String {
     let mut in_text = false;
     let mut escaped = false;

@@ -1,4 +1,4 @@
-//! An agent that has entered a classroom, and a client that is refused.
+//! An agent that has entered a classroom, and a client whose connect is refused.
 
 use rollcall_loadtest::Client;
 use rollcall_loadtest::client::{ClientError, Closing};
@@ -16,7 +16,7 @@ pub(crate) struct Agent {
 }
 
 impl Agent {
-    /// What connect_success says of whom `client` is.
+    /// The agent that entered on `client`, from its connect_success.
     pub(crate) fn of(client: Client, success: &Value) -> Self {
         let text = |field: &str| success[field].as_str().unwrap_or_else(|| panic!("{field} in {success}")).to_owned();
         Self { client, id: text("agent_id"), session: success["session_id"].as_i64().unwrap(), sid: text("sid") }
@@ -54,14 +54,14 @@ impl Agent {
     }
 }
 
-/// Whom an event is about.
+/// The agent that an event is about.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Whom {
     pub(crate) id: String,
     pub(crate) session: i64,
 }
 
-/// The seed's event.
+/// The event of a session's entering or leaving, as the seed defines it.
 pub(crate) fn agent_event(label: &str, session: i64, agent: &str) -> Value {
     json!({
         "id": {"entity_type": "agent", "operation": label, "sequence_id": session},
@@ -69,7 +69,7 @@ pub(crate) fn agent_event(label: &str, session: i64, agent: &str) -> Value {
     })
 }
 
-/// The seed's event as it is written, with its keys in the seed's order.
+/// The same event as text, with its keys in the seed's order.
 pub(crate) fn agent_event_text(label: &str, session: i64, agent: &str) -> String {
     let id = format!(r#"{{"entity_type":"agent","operation":"{label}","sequence_id":{session}}}"#);
     let payload = format!(r#"{{"version":"v1","entity_type":"agent","label":"{label}","agent_id":"{agent}"}}"#);
@@ -77,17 +77,17 @@ pub(crate) fn agent_event_text(label: &str, session: i64, agent: &str) -> String
 }
 
 impl Backend {
-    /// An upgraded connection.
+    /// A WebSocket connection that has not sent anything.
     pub(crate) async fn client(&self) -> Client {
         Client::connect(self.gateway.address()).await.unwrap()
     }
 
-    /// Somebody with this token enters as `web`.
+    /// An agent with this token enters under the label `web`.
     pub(crate) async fn enters(&self, room: &Classroom, token: &str) -> Agent {
         self.enters_as(room, token, "web").await
     }
 
-    /// Somebody with this token enters under a label.
+    /// An agent with this token enters under this label.
     pub(crate) async fn enters_as(&self, room: &Classroom, token: &str, label: &str) -> Agent {
         let mut client = self.client().await;
         let success = client.connect_request(token, &room.id, label).await.unwrap();
@@ -105,7 +105,7 @@ impl Backend {
     }
 }
 
-/// How a connection ends when this is its first message.
+/// Sends this first message, and returns how the gateway closed the connection.
 pub(crate) async fn refused(backend: &Backend, first_message: &str) -> Closing {
     let mut client = backend.client().await;
     client.send_text(first_message).await.unwrap();
@@ -117,7 +117,7 @@ pub(crate) async fn refused(backend: &Backend, first_message: &str) -> Closing {
     }
 }
 
-/// Expects that a connection ended with this row of PROTOCOL 2's table of session errors.
+/// Expects that a connection ended with this row of the table of session errors in PROTOCOL 2.
 #[track_caller]
 pub(crate) fn session_error(closing: &Closing, kind: &str, status: u16, code: u16) {
     assert_eq!(closing.code, Some(code), "{closing:?}");

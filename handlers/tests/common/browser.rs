@@ -1,10 +1,12 @@
-//! A script of `loadtest/browser`, which drives Chromium. What it cannot do itself, it asks for by a step.
+//! Runs a script of `loadtest/browser`, which drives Chromium. The script asks the test for what it cannot do itself,
+//! one named step at a time.
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-/// Runs a script with these settings; `step` does what it asks for. Its pictures come into `target/tmp/pictures`.
+/// Runs a script with these settings. `step` does what the script asks for. The script's pictures go to
+/// `target/tmp/pictures`.
 pub(crate) async fn in_browser(script: &str, settings: &[(&str, String)], mut step: impl AsyncFnMut(&str)) {
     let repository = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let pictures = Path::new(env!("CARGO_TARGET_TMPDIR")).join("pictures");

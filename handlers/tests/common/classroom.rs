@@ -50,7 +50,7 @@ impl Classroom {
         token::teacher(&self.user(name))
     }
 
-    /// A participant's token with further claims, or others.
+    /// A participant's token with added or changed claims.
     pub(crate) fn token_with(&self, name: &str, changes: &Value) -> String {
         let mut claims = token::claims(&self.user(name), "participant");
         for (claim, value) in changes.as_object().unwrap() {
@@ -64,7 +64,7 @@ impl Classroom {
         json!({"token": token, "classroom_id": self.id, "agent_label": label})
     }
 
-    /// A subject of this classroom.
+    /// A NATS subject of this classroom.
     pub(crate) fn subject(&self, entity: &str) -> String {
         format!("classroom.{}.{entity}", self.id)
     }

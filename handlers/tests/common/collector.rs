@@ -1,4 +1,4 @@
-//! A collector of spans of the test's own: OTLP over HTTP.
+//! A collector of spans that the test runs itself: OTLP over HTTP.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -11,18 +11,18 @@ use tokio::net::{TcpListener, TcpStream};
 
 use super::http_request::HttpRequest;
 
-/// A span as it came.
+/// A span as the gateway sent it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Span {
     pub(crate) name: String,
-    /// In hexadecimal digits, as the others.
+    /// The trace's id in hexadecimal digits, as the ids below.
     pub(crate) trace: String,
     pub(crate) id: String,
     pub(crate) parent: String,
     pub(crate) service: String,
 }
 
-/// What came so far: spans, and the lines of the requests' heads.
+/// What the collector got so far: spans, and the lines of the requests' heads.
 #[derive(Default)]
 struct Seen {
     spans: Vec<Span>,
@@ -48,17 +48,17 @@ impl Collector {
         Self { address, seen }
     }
 
-    /// For `OTEL_EXPORTER_OTLP_ENDPOINT`.
+    /// The value for `OTEL_EXPORTER_OTLP_ENDPOINT`.
     pub(crate) fn url(&self) -> String {
         format!("http://{}", self.address)
     }
 
-    /// The spans so far.
+    /// The spans that the collector got so far.
     pub(crate) fn spans(&self) -> Vec<Span> {
         self.seen.lock().unwrap().spans.clone()
     }
 
-    /// The lines of all requests' heads so far.
+    /// The lines of the heads of all requests so far.
     pub(crate) fn heads(&self) -> Vec<String> {
         self.seen.lock().unwrap().heads.clone()
     }

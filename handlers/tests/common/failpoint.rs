@@ -1,4 +1,4 @@
-//! Steps of a gateway's code at which a test stops or breaks it.
+//! Failpoints: steps of a gateway's code at which a test stops or breaks the gateway.
 
 use std::fs;
 
@@ -6,20 +6,21 @@ use rollcall_loadtest::{Gateway, GatewayOptions};
 
 use super::{SOON, until};
 
-/// A gateway that can be armed.
+/// Options of a gateway whose failpoints can be armed.
 pub(crate) fn breakable(options: &GatewayOptions) -> GatewayOptions {
     options.clone().env("CHAOS_FAILPOINT", "failpoint")
 }
 
-/// The next time that the gateway reaches the step, it gets the signal of this name, or panics.
+/// Arms a failpoint: the next time that the gateway reaches `step`, the process gets the signal of this name, or the
+/// thread panics.
 pub(crate) fn arm(gateway: &Gateway, step: &str, what: &str) {
     let folder = gateway.folder();
-    // In one step, so that no half of it is read.
+    // A rename replaces the file at once, so the gateway never reads half of it.
     fs::write(folder.join("failpoint.new"), format!("{step} {what}")).unwrap();
     fs::rename(folder.join("failpoint.new"), folder.join("failpoint")).unwrap();
 }
 
-/// Waits until the armed step was reached.
+/// Waits until the gateway has reached the armed step.
 pub(crate) async fn struck(gateway: &Gateway) {
     let file = gateway.folder().join("failpoint.struck");
     until("the failpoint", SOON, async || file.exists(), |struck| *struck).await;

@@ -1,6 +1,7 @@
-//! Frames as they are on the wire, for what a parsed message hides: the order of keys, and pings.
+//! Reads frames as they are on the wire, because a parsed message hides the order of keys, and pings are not messages.
 //!
-//! Invariant: to be used only while the client has read all that came, because what its codec holds is not seen here.
+//! Invariant: a test uses this only after the client has read all that came: bytes that the client's codec holds are
+//! not seen here.
 
 use std::time::Duration;
 
@@ -12,10 +13,10 @@ use tokio::time::timeout;
 const TEXT: u8 = 1;
 const PING: u8 = 9;
 
-/// An empty pong as a client must send it: masked.
+/// An empty pong. It is masked, as a client's frames must be.
 pub(crate) const PONG: [u8; 6] = [0x8a, 0x80, 0, 0, 0, 0];
 
-/// One whole frame of the server.
+/// One whole frame that the server sent.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Frame {
     Text(String),
@@ -23,13 +24,13 @@ pub(crate) enum Frame {
     Other(u8),
 }
 
-/// The next frame.
+/// Reads the next frame.
 pub(crate) async fn next_frame(client: &mut Client, limit: Duration) -> Frame {
     let frame = timeout(limit, read_frame(client.stream())).await;
     frame.unwrap_or_else(|_| panic!("no frame within {limit:?}")).unwrap()
 }
 
-/// The next text, byte for byte.
+/// Reads the next text frame, byte for byte.
 pub(crate) async fn next_text(client: &mut Client, limit: Duration) -> String {
     match next_frame(client, limit).await {
         Frame::Text(text) => text,

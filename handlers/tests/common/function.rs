@@ -1,4 +1,4 @@
-//! A service of the test's own that is a function over HTTP, and the file that names functions.
+//! A function over HTTP that the test serves itself, and the file that names functions.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -13,24 +13,24 @@ use tokio::net::{TcpListener, TcpStream};
 
 use super::http_request::HttpRequest;
 
-/// The functions' secret, as the gateway and as the functions have it.
+/// The secret that the gateway and the functions share.
 pub(crate) const FUNCTIONS_SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 
-/// What a function does with a call.
+/// What a function does when it is called.
 pub(crate) enum Reply {
-    /// Answers.
+    /// It answers with this status and body.
     Json(u16, Value),
-    /// Sends these bytes, whatever they are, and closes the connection.
+    /// It sends these bytes, valid or not, and closes the connection.
     Bytes(Vec<u8>),
-    /// Sends the head of an answer, then a byte of it now and then, for ever.
+    /// It sends the head of an answer, then one byte of the body at a time, without an end.
     Drip,
-    /// Never answers.
+    /// It never answers.
     Hang,
-    /// Closes the connection instead.
+    /// It closes the connection without an answer.
     Crash,
 }
 
-/// A call as it came.
+/// A call as the function got it.
 #[derive(Clone, Debug)]
 pub(crate) struct Call {
     pub(crate) headers: BTreeMap<String, String>,
@@ -50,7 +50,7 @@ impl Function {
         Self::start_at(0, decide).await
     }
 
-    /// The same on this port.
+    /// Starts a function on this port.
     pub(crate) async fn start_at(port: u16, decide: impl Fn(&Value) -> Reply + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", port)).await.unwrap();
         let (address, calls) = (listener.local_addr().unwrap(), Arc::default());
@@ -67,7 +67,7 @@ impl Function {
         format!("http://{}/", self.address)
     }
 
-    /// The calls so far.
+    /// The calls that came so far.
     pub(crate) fn calls(&self) -> Vec<Call> {
         self.calls.lock().unwrap().clone()
     }
@@ -85,7 +85,7 @@ async fn serve(stream: TcpStream, seen: Arc<Mutex<Vec<Call>>>, decide: Arc<Decis
                 stream.write_all((head + &body).as_bytes()).await
             }
             Reply::Bytes(bytes) => {
-                // The gateway may hang up before it has read all.
+                // The gateway may close the connection before it has read the whole answer.
                 let _ = stream.write_all(&bytes).await;
                 return;
             }
@@ -107,17 +107,17 @@ async fn drip(stream: &mut BufReader<TcpStream>) -> std::io::Result<()> {
     }
 }
 
-/// The next call of a connection; none at its end.
+/// Reads the next call of a connection. Returns `None` when the connection has ended.
 async fn read(stream: &mut BufReader<TcpStream>) -> Option<Call> {
     let HttpRequest { headers, body, .. } = HttpRequest::read(stream).await?;
     Some(Call { headers, body: String::from_utf8(body).ok()? })
 }
 
-/// A file for `ROLLCALL_FUNCTIONS`; it lives as long as the value.
+/// The file for `ROLLCALL_FUNCTIONS`. It is deleted when this value is dropped.
 pub(crate) struct FunctionsFile(tempfile::TempDir);
 
 impl FunctionsFile {
-    /// Functions by event, URL and further lines.
+    /// Writes the file. Each function is an event, a URL and further lines.
     pub(crate) fn new(functions: &[(&str, &str, &str)]) -> Self {
         let mut text = String::new();
         for (event, url, lines) in functions {
@@ -128,7 +128,7 @@ impl FunctionsFile {
         Self(folder)
     }
 
-    /// A gateway with these functions.
+    /// The options of a gateway that uses this file.
     pub(crate) fn on(&self, options: &GatewayOptions) -> GatewayOptions {
         let path = self.0.path().join("functions.toml");
         options.clone().env("ROLLCALL_FUNCTIONS", path.display()).env("ROLLCALL_FUNCTIONS_SECRET", FUNCTIONS_SECRET)

@@ -1,21 +1,21 @@
-//! Requests as a service of the test's own reads them.
+//! Requests as a service that a test runs itself reads them.
 
 use std::collections::BTreeMap;
 
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::net::TcpStream;
 
-/// A request of HTTP/1.1 whose head says how long its body is.
+/// An HTTP/1.1 request. Its head must say how long its body is.
 pub(crate) struct HttpRequest {
-    /// The lines of its head, as they came.
+    /// The lines of the head, unchanged.
     pub(crate) head: Vec<String>,
-    /// By name, in lower case.
+    /// The headers by name, in lower case.
     pub(crate) headers: BTreeMap<String, String>,
     pub(crate) body: Vec<u8>,
 }
 
 impl HttpRequest {
-    /// The next request of a connection; none at its end.
+    /// Reads the next request of a connection. Returns `None` when the connection has ended.
     pub(crate) async fn read(stream: &mut BufReader<TcpStream>) -> Option<Self> {
         let (mut head, mut headers) = (Vec::new(), BTreeMap::new());
         loop {

@@ -1,4 +1,4 @@
-//! The window into Redis.
+//! What a test sees of the keys in Redis.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use super::{SOON, until};
 /// The TTL of every key (PROTOCOL 4).
 pub(crate) const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// Connections to each Redis that may have keys.
+/// Connections to each Redis server that may have keys.
 pub(crate) struct Keys {
     connections: Vec<MultiplexedConnection>,
 }
@@ -20,7 +20,7 @@ impl Keys {
         Self { connections: vec![connection(url).await] }
     }
 
-    /// Servers of this machine, without TLS.
+    /// Connects to servers at these ports of this machine, without TLS.
     pub(crate) async fn at(ports: &[u16]) -> Self {
         let mut connections = Vec::new();
         for port in ports {
@@ -29,7 +29,7 @@ impl Keys {
         Self { connections }
     }
 
-    /// Asks anything, of the server that has the key.
+    /// Sends a command to the server that has the key.
     pub(crate) async fn ask<T: redis::FromRedisValue>(&mut self, words: &[&str]) -> T {
         let mut command = redis::cmd(words[0]);
         for word in &words[1..] {
@@ -45,22 +45,22 @@ impl Keys {
         panic!("no Redis answers {words:?}: {refusal:?}");
     }
 
-    /// A hash with all its fields; empty where there is no such key.
+    /// Reads a hash with all its fields; it is empty if the key does not exist.
     pub(crate) async fn hash(&mut self, key: &str) -> BTreeMap<String, String> {
         self.ask(&["HGETALL", key]).await
     }
 
-    /// One field.
+    /// Reads one field of a hash.
     pub(crate) async fn field(&mut self, key: &str, field: &str) -> Option<String> {
         self.ask(&["HGET", key, field]).await
     }
 
-    /// How long a key still lives; negative where there is none, or no limit.
+    /// How long a key still lives. Negative if the key does not exist, or has no TTL.
     pub(crate) async fn ttl(&mut self, key: &str) -> i64 {
         self.ask(&["TTL", key]).await
     }
 
-    /// Expects that a key was given its full TTL a moment ago.
+    /// Expects that a key got its full TTL a moment ago.
     pub(crate) async fn expect_full_ttl(&mut self, key: &str) {
         let ttl = self.ttl(key).await;
         let day = i64::try_from(DAY.as_secs()).unwrap();
@@ -77,7 +77,7 @@ pub(crate) fn hash<const N: usize>(fields: [(&str, &str); N]) -> BTreeMap<String
     fields.map(|(field, value)| (field.to_owned(), value.to_owned())).into()
 }
 
-/// Waits until a field is as wanted, if the backend has keys that a test can read.
+/// Waits until a field has the wanted value, if the backend keeps its keys where a test can read them.
 pub(crate) async fn expect_field(keys: &mut Option<Keys>, key: &str, field: &str, wanted: Option<&str>) {
     let Some(keys) = keys else { return };
     until(key, SOON, async || keys.field(key, field).await, |value| value.as_deref() == wanted).await;

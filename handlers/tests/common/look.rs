@@ -1,12 +1,12 @@
-//! The window into SQL.
+//! What a test sees of the rows in SQL.
 
 use tokio_postgres::{NoTls, SimpleQueryMessage};
 
 use super::{Backend, Classroom, SOON, until};
 
 impl Backend {
-    /// What a query returns: a line a row, columns divided by `|`, null as nothing. The tables of PROTOCOL 5 have the
-    /// same names in both databases, so one text does for both.
+    /// Runs a query. Returns a line for each row, with its columns divided by `|`, and null as an empty column. The
+    /// tables of PROTOCOL 5 have the same names in both databases, so one query works on both.
     pub(crate) async fn rows(&self, query: &str) -> Vec<String> {
         match &self.servers {
             Some(servers) => postgres(&servers.postgres, query).await,
@@ -14,7 +14,7 @@ impl Backend {
         }
     }
 
-    /// Changes rows behind the gateway's back.
+    /// Changes rows without the gateway's knowledge.
     pub(crate) async fn write(&self, statement: &str) {
         match &self.servers {
             Some(servers) => drop(postgres(&servers.postgres, statement).await),
@@ -26,7 +26,7 @@ impl Backend {
         }
     }
 
-    /// The rows of a query that returns one value.
+    /// Runs a query that returns one value.
     pub(crate) async fn value(&self, query: &str) -> String {
         let rows = self.rows(query).await;
         let [value] = rows.try_into().unwrap_or_else(|rows| panic!("{query}: {rows:?}"));
@@ -52,7 +52,7 @@ impl Backend {
         self.rows(&query).await
     }
 
-    /// The UUID made with the database.
+    /// The UUID that was made with the database.
     pub(crate) async fn installation(&self) -> String {
         self.value("select id from installation").await
     }

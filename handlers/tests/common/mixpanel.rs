@@ -1,4 +1,4 @@
-//! A Mixpanel of the test's own.
+//! A server in place of Mixpanel that the test runs itself.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -9,15 +9,15 @@ use serde_json::Value;
 
 use super::SOON;
 
-/// What was sent to it in one request.
+/// One request of the gateway to Mixpanel.
 #[derive(Debug)]
 pub(crate) struct Tracked {
-    /// `POST /track HTTP/1.1`
+    /// The first line of the request, such as `POST /track HTTP/1.1`.
     pub(crate) request_line: String,
     pub(crate) events: Vec<Value>,
 }
 
-/// An HTTP server that takes every request and says so.
+/// An HTTP server that accepts every request and passes it to the test.
 pub(crate) struct Mixpanel {
     address: SocketAddr,
     requests: Receiver<Tracked>,
@@ -31,7 +31,8 @@ impl Mixpanel {
         thread::spawn(move || {
             for stream in listener.incoming() {
                 let sender = sender.clone();
-                // A client that closes has sent all it had.
+                // An error ends only the thread of this connection: the gateway closes a connection after its last
+                // request.
                 thread::spawn(move || serve(stream.unwrap(), &sender).ok());
             }
         });
@@ -42,12 +43,12 @@ impl Mixpanel {
         format!("http://{}/track", self.address)
     }
 
-    /// The next request.
+    /// Waits for the next request and returns it.
     pub(crate) fn next(&self) -> Tracked {
         self.requests.recv_timeout(SOON).expect("a call to Mixpanel")
     }
 
-    /// What came besides.
+    /// The requests that came since the last one that the test took.
     pub(crate) fn rest(&self) -> Vec<Tracked> {
         self.requests.try_iter().collect()
     }

@@ -1,8 +1,8 @@
 //! Fixtures of the end-to-end tests: a gateway of the real binary on either kind of backend, agents that enter its
-//! classrooms, and a look inside after each step.
+//! classrooms, and a look into its backends after each step.
 //!
 //! Invariant: a test takes a [`Classroom`] that no other test knows, with lessons and users of its own, so tests share
-//! gateways and servers without meeting.
+//! gateways and servers without disturbing each other.
 
 #![allow(dead_code, unused_imports, unused_macros, reason = "each test file uses a part of it")]
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
@@ -46,7 +46,7 @@ pub(crate) use socketio::{Packet, SocketIo};
 pub(crate) use stream::{Stored, Stream};
 pub(crate) use wait::{SOON, until};
 
-/// How many tests may ask a backend for a classroom.
+/// How many classrooms a backend has for its tests; each is given out once.
 const CLASSROOMS: usize = 200;
 
 /// Runs cases (`async fn case(backend: &Backend)`) on both kinds of backend, as `embedded::case` and `real::case`.
@@ -62,18 +62,18 @@ macro_rules! on_both_kinds {
 }
 pub(crate) use on_both_kinds;
 
-/// Where the servers of a real backend are.
+/// The addresses of a real backend's servers.
 #[derive(Debug, Clone)]
 pub(crate) struct Servers {
     pub(crate) postgres: String,
     pub(crate) redis: String,
-    /// Ports at which the test looks at the keys; empty: it looks at `redis`.
+    /// The ports at which the test reads the keys. If it is empty, the test reads them at `redis`.
     pub(crate) keys: Vec<u16>,
     pub(crate) nats: String,
 }
 
 impl Servers {
-    /// The process's own, with a fresh database.
+    /// The servers that all tests of the process share, with a fresh database.
     pub(crate) fn shared() -> Self {
         Self {
             postgres: postgres().create_database().unwrap(),
@@ -90,13 +90,14 @@ impl Servers {
     }
 }
 
-/// The process's PostgreSQL. It does not wait for the disk: no test here cuts the power.
+/// The PostgreSQL that all tests of the process share. It does not wait for the disk, because no test here cuts the
+/// power.
 pub(crate) fn postgres() -> &'static Postgres {
     static SERVER: LazyLock<Postgres> = LazyLock::new(|| start_postgres().unwrap());
     &SERVER
 }
 
-/// A PostgreSQL of a test's own.
+/// Starts a PostgreSQL for one test.
 pub(crate) fn start_postgres() -> std::io::Result<Postgres> {
     Postgres::start_with(PostgresOptions { fsync: false, ..PostgresOptions::default() })
 }
@@ -104,36 +105,36 @@ pub(crate) fn start_postgres() -> std::io::Result<Postgres> {
 /// A running gateway and its backends.
 pub(crate) struct Backend {
     pub(crate) gateway: Gateway,
-    /// None: SQLite, keys and bus in process.
+    /// `None` for an embedded gateway: SQLite, with keys and bus in the process.
     servers: Option<Servers>,
     classrooms: Vec<Classroom>,
     taken: AtomicUsize,
 }
 
 impl Backend {
-    /// The process's embedded gateway.
+    /// The embedded gateway that all tests of the process share.
     pub(crate) fn embedded() -> &'static Self {
         static BACKEND: LazyLock<Backend> = LazyLock::new(|| Backend::start(None, GatewayOptions::clone));
         &BACKEND
     }
 
-    /// The process's gateway on Postgres, Redis and NATS.
+    /// The gateway on Postgres, Redis and NATS that all tests of the process share.
     pub(crate) fn real() -> &'static Self {
         static BACKEND: OnceLock<Backend> = OnceLock::new();
         BACKEND.get_or_init(|| Self::start(Some(Servers::shared()), GatewayOptions::clone))
     }
 
-    /// A gateway of the test's own, of the same kind as this one, with other options.
+    /// Starts a gateway for one test. Its backends are of the same kind as this one's, and its options are changed.
     pub(crate) fn another(&self, change: impl FnOnce(&GatewayOptions) -> GatewayOptions) -> Self {
         Self::start(self.servers.as_ref().map(|_| Servers::shared()), change)
     }
 
-    /// A gateway on these servers, or an embedded one.
+    /// Starts a gateway on these servers, or an embedded one if there are none.
     pub(crate) fn start(servers: Option<Servers>, change: impl FnOnce(&GatewayOptions) -> GatewayOptions) -> Self {
         Self::of(GatewayOptions::new(env!("CARGO_BIN_EXE_rollcall")), servers, change)
     }
 
-    /// The same of another program with these commands.
+    /// Starts a gateway of this program on these servers, or an embedded one if there are none.
     pub(crate) fn of(
         program: GatewayOptions,
         servers: Option<Servers>,
@@ -145,7 +146,7 @@ impl Backend {
         };
         let options = change(&options);
         let mut gateway = Gateway::start(options.clone()).unwrap();
-        // An SQLite file belongs to one process at a time.
+        // The gateway ends before `load` runs, because an SQLite file belongs to one process at a time.
         gateway.terminate().unwrap();
         gateway.wait(SOON).unwrap();
         let classrooms: Vec<_> = (0..CLASSROOMS).map(|_| Classroom::new()).collect();
@@ -154,33 +155,33 @@ impl Backend {
         Self { gateway, servers, classrooms, taken: AtomicUsize::new(0) }
     }
 
-    /// A classroom with lessons that no other test has.
+    /// Takes a classroom with lessons that no other test has.
     pub(crate) fn classroom(&self) -> &Classroom {
         let next = self.taken.fetch_add(1, Ordering::Relaxed);
         self.classrooms.get(next).expect("fewer tests than classrooms")
     }
 
-    /// All its classrooms, for a test that has the whole backend to itself.
+    /// All classrooms of this backend, for a test that does not share the backend.
     pub(crate) fn classrooms(&self) -> &[Classroom] {
         &self.classrooms
     }
 
-    /// How to start another node on its servers.
+    /// The options with which another node starts on the same servers.
     pub(crate) fn beside(&self) -> GatewayOptions {
         self.servers().unwrap().of(GatewayOptions::new(env!("CARGO_BIN_EXE_rollcall")))
     }
 
-    /// Where its servers are; none of an embedded one.
+    /// The addresses of the servers; `None` for an embedded gateway.
     pub(crate) fn servers(&self) -> Option<&Servers> {
         self.servers.as_ref()
     }
 
-    /// Whether it is the embedded one.
+    /// Whether the gateway is embedded.
     pub(crate) fn is_embedded(&self) -> bool {
         self.servers.is_none()
     }
 
-    /// The window into Redis; the keys of an embedded gateway have none.
+    /// What a test sees of the keys in Redis; `None` for an embedded gateway.
     pub(crate) async fn keys(&self) -> Option<Keys> {
         match &self.servers {
             Some(Servers { redis, keys, .. }) if keys.is_empty() => Some(Keys::of(redis).await),
@@ -189,7 +190,7 @@ impl Backend {
         }
     }
 
-    /// The window into JetStream; the bus of an embedded gateway has none.
+    /// What a test sees of JetStream; `None` for an embedded gateway.
     pub(crate) async fn stream(&self) -> Option<Stream> {
         match &self.servers {
             Some(servers) => Some(Stream::of(&servers.nats).await),

@@ -1,4 +1,4 @@
-//! A client of Socket.IO by long-polling, each request on a connection of its own.
+//! A client of Socket.IO by long-polling. Each of its requests has a connection of its own.
 
 use std::net::SocketAddr;
 
@@ -9,13 +9,13 @@ use tokio::time::timeout;
 
 use super::SOON;
 
-/// A session.
+/// A session of Engine.IO.
 #[derive(Debug)]
 pub(crate) struct Polling {
     address: SocketAddr,
-    /// The session's id, which begins with its node's label.
+    /// The session's id. It begins with the label of its node.
     pub(crate) sid: String,
-    /// Packets that have come.
+    /// Packets that have come and are not yet read.
     packets: Vec<String>,
 }
 
@@ -31,7 +31,7 @@ impl Polling {
         client
     }
 
-    /// The node that the session's id names.
+    /// The label of the node that the session's id names.
     pub(crate) fn node(&self) -> &str {
         self.sid.split_once('.').unwrap().0
     }
@@ -42,7 +42,7 @@ impl Polling {
         assert_eq!(answer, (200, "ok".to_owned()));
     }
 
-    /// The next packet that is no ping.
+    /// The next packet that is not a ping.
     pub(crate) async fn next(&mut self) -> String {
         while self.packets.is_empty() {
             let (status, body) = request(self.address, "GET", &self.sid, "").await;
@@ -63,7 +63,7 @@ impl Polling {
         }
     }
 
-    /// Reads on to an event with this first argument.
+    /// Reads packets until an event with this name and first argument comes.
     pub(crate) async fn event(&mut self, name: &str, argument: &Value) {
         let wanted = json!([name, argument]);
         loop {
@@ -77,7 +77,7 @@ impl Polling {
     }
 }
 
-/// A request of a session, or of none: status and body.
+/// Sends a request with or without a session's id. Returns the status and the body.
 pub(crate) async fn request(address: SocketAddr, method: &str, sid: &str, body: &str) -> (u16, String) {
     let sid = if sid.is_empty() { String::new() } else { format!("&sid={sid}") };
     let target = format!("/socket.io/?EIO=4&transport=polling{sid}");

@@ -1,4 +1,4 @@
-//! Events of other services, and the fence that shows that nothing came before it.
+//! Events of other services, and the fence, an event that shows that no other event came before it.
 
 use rollcall_loadtest::client::Event;
 use serde_json::{Value, json};
@@ -6,21 +6,21 @@ use uuid::Uuid;
 
 use super::{Agent, Backend, Classroom, SOON};
 
-/// An event that comes after everything that was published to the same room before it. An agent whose next event it is
-/// got nothing in between, so a test need not wait to see that nothing comes.
+/// An event that comes after everything that was published to the same room before. An agent whose next event is the
+/// fence got nothing in between, so a test need not wait to see that nothing comes.
 #[derive(Debug)]
 pub(crate) struct Fence {
     body: Value,
 }
 
 impl Fence {
-    /// Expects it as the next event.
+    /// Expects that the agent's next event is this fence.
     pub(crate) async fn is_next_for(&self, agent: &mut Agent) {
         let next = agent.client.next_event(SOON).await.unwrap();
         assert_eq!(next.body, self.body, "nothing came before the fence for {}", agent.id);
     }
 
-    /// Everything that comes before it.
+    /// Reads all events that come before this fence.
     pub(crate) async fn read_to(&self, agent: &mut Agent) -> Vec<Event> {
         let mut before = Vec::new();
         loop {
@@ -32,7 +32,7 @@ impl Fence {
         }
     }
 
-    /// Whether this event is it.
+    /// Whether this event is the fence.
     pub(crate) fn is(&self, body: &Value) -> bool {
         *body == self.body
     }
@@ -51,14 +51,14 @@ impl Backend {
         Fence { body }
     }
 
-    /// Publishes through the admin address.
+    /// Publishes an event through the admin address.
     pub(crate) fn publish(&self, subject: &str, body: &Value) {
         let answer = self.gateway.post("/api/v1/publish", &json!({"subject": subject, "body": body})).unwrap();
         assert_eq!(answer.0, 202, "{answer:?}");
     }
 
-    /// Reads on until all that these agents and others did is published and has come to them. Who enters may be told of
-    /// one who entered a moment before; after this, of nobody any more.
+    /// Reads until everything that these agents and others did is published and has reached these agents. An agent that
+    /// enters may get events of agents that entered a moment before it; after this call such events no longer come.
     pub(crate) async fn settled<const N: usize>(&self, room: &Classroom, agents: [&mut Agent; N]) {
         let waiting = format!("select count(*) from outbox where classroom_id = '{}'", room.id);
         self.wait_for_rows(&waiting, &["0"]).await;

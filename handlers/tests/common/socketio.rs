@@ -13,7 +13,7 @@ use tokio_tungstenite::{WebSocketStream, client_async};
 
 use super::{Backend, SOON};
 
-/// What a server has sent.
+/// A packet or a close that a server has sent.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Packet {
     /// An event's name and arguments.
@@ -35,27 +35,27 @@ pub(crate) enum Packet {
 pub(crate) struct SocketIo {
     socket: WebSocketStream<TcpStream>,
     namespace: &'static str,
-    /// Events that came while an answer was awaited.
+    /// Events that came while the client waited for an answer.
     events: VecDeque<Packet>,
     last_id: u64,
-    /// What the handshake said.
+    /// The data of the handshake's answer.
     pub(crate) open: Value,
-    /// What a client's library keeps to go on after a break: the pid, and the text at the end of the last event.
+    /// What a client's library keeps to go on after a break: the pid, and the offset at the end of the last event.
     pub(crate) recovery: (Option<String>, Option<String>),
 }
 
 impl SocketIo {
-    /// A transport, with more in its query.
+    /// Opens a transport, with these parameters added to its query.
     pub(crate) async fn open(backend: &Backend, query: &str) -> Self {
         Self::open_with(backend, query, None).await
     }
 
-    /// A transport whose handshake carries a token in its header.
+    /// Opens a transport whose handshake carries a token in its header.
     pub(crate) async fn open_with(backend: &Backend, query: &str, bearer: Option<&str>) -> Self {
         Self::open_at(backend.gateway.address(), query, bearer).await
     }
 
-    /// A transport to a node.
+    /// Opens a transport to the node at this address.
     pub(crate) async fn open_at(address: SocketAddr, query: &str, bearer: Option<&str>) -> Self {
         let url = format!("ws://{address}/socket.io/?EIO=4&transport=websocket{query}");
         let mut request = url.into_client_request().unwrap();
@@ -72,15 +72,15 @@ impl SocketIo {
         client
     }
 
-    /// A client that is in the main namespace.
+    /// Connects a client to the main namespace.
     pub(crate) async fn connect(backend: &Backend, auth: &Value) -> Self {
         let mut client = Self::open(backend, "").await;
         client.connects(auth).await;
         client
     }
 
-    /// Connects to a node as the library does that was connected before: with what it kept. Returns the new client, and
-    /// whether it goes on with its session.
+    /// Connects to a node as the library of a client does that was connected before: with what it kept. Returns the new
+    /// client, and whether it goes on with its session.
     pub(crate) async fn comes_back(self, address: SocketAddr, query: &str, auth: &Value) -> (Self, bool) {
         let (pid, offset) = self.recovery;
         let mut client = Self::open_at(address, query, None).await;
@@ -106,14 +106,14 @@ impl SocketIo {
                     self.recovery.0 = data["pid"].as_str().map(str::to_owned);
                     return data["sid"].as_str().unwrap().to_owned();
                 }
-                // Late packets of the namespace that was left.
+                // Packets of the namespace that the client left may still come.
                 Packet::Event(..) | Packet::Ack(..) => {}
                 other => panic!("not let in: {other:?}"),
             }
         }
     }
 
-    /// Goes on in another namespace than the main one.
+    /// Uses another namespace than the main one.
     pub(crate) fn in_namespace(self, namespace: &'static str) -> Self {
         Self { namespace, ..self }
     }
@@ -122,7 +122,7 @@ impl SocketIo {
         self.socket.send(Message::text(text)).await.unwrap();
     }
 
-    /// The same, also where the server may have closed the transport already.
+    /// Sends a text, even if the server may have closed the transport already.
     pub(crate) async fn send_late(&mut self, text: &str) {
         let _ = self.socket.send(Message::text(text)).await;
     }
@@ -131,12 +131,12 @@ impl SocketIo {
         self.socket.send(Message::binary(data.to_vec())).await.unwrap();
     }
 
-    /// Closes the WebSocket without a word to its namespace.
+    /// Closes the WebSocket without a DISCONNECT in its namespace.
     pub(crate) async fn close_frame(&mut self) {
         self.socket.close(None).await.unwrap();
     }
 
-    /// Emits an event and returns what its callback gets. Events that come before it are kept.
+    /// Emits an event and returns what its callback gets. Events that come before the answer are kept.
     pub(crate) async fn emit(&mut self, event: &str, arguments: &[Value]) -> Value {
         self.last_id += 1;
         let id = self.last_id;
@@ -155,13 +155,13 @@ impl SocketIo {
         }
     }
 
-    /// Joins a lesson, and expects success: the seed's object and nothing else.
+    /// Joins a lesson, and expects success with the seed's object and nothing else.
     pub(crate) async fn joins(&mut self, lesson: &str) {
         let ack = self.emit("join_lesson", &[json!({"lesson_id": lesson})]).await;
         assert_eq!(ack, json!({"status": "SUCCESS", "data": {}}));
     }
 
-    /// The next event's first argument; it must have this name.
+    /// Returns the first argument of the next event, which must have this name.
     pub(crate) async fn event(&mut self, name: &str) -> Value {
         match self.next().await {
             Packet::Event(event, arguments) if event == name => arguments.into_iter().next().unwrap_or_default(),
@@ -169,7 +169,7 @@ impl SocketIo {
         }
     }
 
-    /// The next packet, of those kept first.
+    /// The next packet; kept packets come first.
     pub(crate) async fn next(&mut self) -> Packet {
         match self.events.pop_front() {
             Some(event) => event,
@@ -207,7 +207,7 @@ impl SocketIo {
         }
     }
 
-    /// The next text that is no ping; the error is the code of the close frame.
+    /// The next text that is not a ping. The error is the code of the close frame.
     pub(crate) async fn text(&mut self) -> Result<String, Option<u16>> {
         loop {
             match timeout(SOON, self.socket.next()).await.expect("something comes in time") {

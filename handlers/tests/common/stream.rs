@@ -1,4 +1,4 @@
-//! The window into JetStream.
+//! What a test sees of the stream in JetStream.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -18,7 +18,7 @@ pub(crate) struct Stored {
 }
 
 impl Stored {
-    /// A header's value; nothing where there is none.
+    /// A header's value; empty if the message has no such header.
     pub(crate) fn header(&self, name: &str) -> &str {
         self.headers.get(name).map_or("", String::as_str)
     }
@@ -39,7 +39,7 @@ impl Stream {
         Self { context: jetstream::new(async_nats::connect(url).await.unwrap()) }
     }
 
-    /// Every message of a subject (wildcards are fine) that the stream holds now, in its order.
+    /// Every message that the stream holds now on a subject (which may have wildcards), in the stream's order.
     pub(crate) async fn messages(&self, subject: &str) -> Vec<Stored> {
         let stream = self.context.get_stream("CLASSROOM").await.unwrap();
         let mut consumer = stream
@@ -66,7 +66,7 @@ impl Stream {
         until(subject, SOON, async || self.messages(subject).await, |messages| messages.len() >= count).await
     }
 
-    /// Publishes as another service does, and returns when the stream has it.
+    /// Publishes as another service does, and returns when the stream has stored the message.
     pub(crate) async fn publish(&self, subject: &str, headers: &[(&'static str, &str)], body: &str) {
         let mut map = HeaderMap::new();
         for (name, value) in headers {
@@ -76,15 +76,15 @@ impl Stream {
         sent.unwrap().await.unwrap();
     }
 
-    /// How the stream is set up.
+    /// The stream's configuration.
     pub(crate) async fn config(&self) -> jetstream::stream::Config {
         self.context.get_stream("CLASSROOM").await.unwrap().cached_info().config.clone()
     }
 }
 
 impl Backend {
-    /// What the stream holds of an agent event's subject, once it is this many; nothing of an embedded gateway, whose
-    /// bus has no window.
+    /// Waits until the stream holds this many messages on an agent event's subject, and returns them. Returns `None`
+    /// for an embedded gateway, whose bus a test cannot read.
     pub(crate) async fn stored(&self, subject: &str, count: usize) -> Option<Vec<Stored>> {
         match self.stream().await {
             Some(stream) => Some(stream.wait_for(subject, count).await),

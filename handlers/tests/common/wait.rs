@@ -1,14 +1,14 @@
-//! Waiting for a thing itself.
+//! Tests wait for the condition itself, never for a fixed time.
 
 use std::fmt::Debug;
 use std::time::{Duration, Instant};
 
-/// Longer than anything takes that goes right.
+/// A deadline that is longer than anything takes that succeeds.
 pub(crate) const SOON: Duration = Duration::from_secs(10);
 
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// Polls until the value is as wanted, and returns it; a failure shows the last value.
+/// Polls until the value is as wanted, and returns it. On failure the panic shows the last value.
 pub(crate) async fn until<T: Debug>(
     what: &str,
     limit: Duration,

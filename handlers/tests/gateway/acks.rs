@@ -1,4 +1,4 @@
-//! PROTOCOL 2, acks: what is answered, how, and that an error ends nothing.
+//! PROTOCOL 2, acks: which requests are answered, in which form, and that an error does not end the connection.
 
 use crate::common::{Agent, Backend, SOON, next_text, on_both_kinds};
 use serde_json::json;
@@ -19,7 +19,7 @@ async fn alice(backend: &Backend) -> (&crate::common::Classroom, Agent) {
     (room, backend.participant(room, "alice").await)
 }
 
-/// What a text is answered with, byte for byte.
+/// The answer to a text, byte for byte.
 async fn answer(agent: &mut Agent, text: &str) -> String {
     agent.client.send_text(text).await.unwrap();
     next_text(&mut agent.client, SOON).await
@@ -30,7 +30,7 @@ async fn a_success_has_the_seeds_object_in_the_envelope(backend: &Backend) {
     for reference in ["1", "0", "-7", "9223372036854775807", r#""1""#, r#""b2f6c1c0-8a1e""#] {
         let request =
             format!(r#"{{"type":"join_lesson","ref":{reference},"payload":{{"lesson_id":"{}"}}}}"#, room.algebra);
-        // Beside the seed's object stands what was joined (PROTOCOL 2).
+        // The envelope also says what was joined (PROTOCOL 2), beside the seed's object.
         let joined = format!(r#""lesson":{{"lesson_id":"{}","seat":null,"seats":3}}"#, room.algebra);
         let ack = format!(r#"{{"type":"ack","ref":{reference},"status":"SUCCESS","data":{{}},{joined}}}"#);
         assert_eq!(answer(&mut alice, &request).await, ack);
@@ -50,7 +50,7 @@ async fn a_faulty_ref_comes_back_as_null(backend: &Backend) {
 async fn a_success_without_ref_is_not_acknowledged(backend: &Backend) {
     let (room, mut alice) = alice(backend).await;
     alice.client.send(&json!({"type": "join_lesson", "payload": {"lesson_id": room.algebra}})).await.unwrap();
-    // In order: the next request's answer is the first that comes, and the join was done before it.
+    // Requests run in order. So the next request's answer is the first that comes, and the join was done before it.
     let next = answer(&mut alice, r#"{"type":"nonsense","ref":2}"#).await;
     assert!(next.starts_with(r#"{"type":"ack","ref":2,"status":"ERROR","message":"unknown event""#), "{next}");
     let lesson = format!("select lesson_id from agent_session where id = {}", alice.session);
@@ -98,12 +98,12 @@ async fn an_invalid_payload_is_answered_with_an_error(backend: &Backend) {
         let detail = if payload.starts_with(r#"{"lesson_id""#) { rule } else { "}" };
         assert_eq!(answer(&mut alice, &request).await, format!("{start}{detail}"), "{payload}");
     }
-    // What is no request at all has no ref that could be read.
+    // A text that is not a request has no `ref` that could be read.
     let unreadable = r#"{"type":"ack","ref":null,"status":"ERROR","message":"invalid payload"}"#;
     for text in ["{", "", "null", "[]", "7", "{}"] {
         assert_eq!(answer(&mut alice, text).await, unreadable, "{text}");
     }
-    // The connection stays, and can do what it could.
+    // The connection stays open, and its next request succeeds.
     alice.joins(&room.algebra).await;
 }
 
@@ -123,7 +123,7 @@ async fn unknown_fields_are_ignored(backend: &Backend) {
 
 async fn one_event_at_a_time_in_order(backend: &Backend) {
     let (room, mut alice) = alice(backend).await;
-    // All on their way before the first is answered.
+    // All requests are sent before the first one is answered.
     for reference in 0..20 {
         let lesson = if reference % 2 == 0 { &room.algebra } else { &room.biology };
         let request = json!({"type": "join_lesson", "ref": reference, "payload": {"lesson_id": lesson}});

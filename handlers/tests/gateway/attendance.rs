@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::common::{Backend, Classroom, SOON, on_both_kinds};
 
-/// Rows of a history that is much larger than what a gateway may hold.
+/// The number of rows of a history that is much larger than what a gateway may hold in memory.
 const MANY: usize = 200_000;
 
 on_both_kinds!(
@@ -29,7 +29,7 @@ fn list(backend: &Backend, room: &Classroom, query: &str) -> Vec<Value> {
     serde_json::from_str(&body).unwrap()
 }
 
-/// A session of the past, without anybody who lived through it.
+/// Writes a session that has ended into the history, without a connection.
 async fn remember(backend: &Backend, room: &Classroom, id: usize, agent: &str, user: &str, minutes_ago: (i64, i64)) {
     let (from, to) = minutes_ago;
     let text = format!("{id}, '{agent}', '{}', '{user}', 'closed'", room.id);
@@ -138,7 +138,7 @@ async fn a_long_history_does_not_grow_memory(kind: &Backend) {
         ),
     };
     backend.write(&rows).await;
-    // Warm, so that what grows is of the list alone.
+    // The first request makes the gateway allocate what it keeps, so that later growth comes from the list alone.
     let _warm = backend.gateway.get(&path(room, "?from=2099-01-01T00:00:00Z")).unwrap();
     let before = backend.gateway.metric("process_resident_memory_bytes", &[]).unwrap();
     for format in ["csv", "json"] {
@@ -149,13 +149,13 @@ async fn a_long_history_does_not_grow_memory(kind: &Backend) {
     assert!(grown < 16e6, "{grown} bytes more");
 }
 
-/// How many sessions an answer has, and how many of them are different, without keeping it.
+/// Reads an answer slowly, without keeping it. Returns how many sessions it has, and how many of them are different.
 fn read_slowly(gateway: &Gateway, path: &str) -> (usize, usize) {
     use std::io::Write;
     let mut stream = std::net::TcpStream::connect(gateway.admin()).unwrap();
     write!(stream, "GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").unwrap();
     let (mut count, mut seen) = (0, std::collections::HashSet::new());
-    // Each has one agent's id with a number of its own.
+    // Each session has an agent id with a number of its own, which follows this byte.
     for part in BufReader::new(stream).split(b'w') {
         let part = part.unwrap();
         let Some(number) = part.strip_prefix(b"eb.u").and_then(|rest| rest.split(|byte| *byte == b'.').next()) else {
@@ -181,7 +181,7 @@ async fn what_is_no_question_is_refused(backend: &Backend) {
 async fn old_history_goes_and_the_rest_stays(kind: &Backend) {
     let mut backend = kind.another(Clone::clone);
     let id = backend.classroom().id.clone();
-    // Every hundredth ended a moment ago, also between rows that are old.
+    // Every hundredth session ended a moment ago, and lies between rows that are old.
     backend
         .write(&match backend.servers() {
             Some(_) => format!(
@@ -198,13 +198,13 @@ async fn old_history_goes_and_the_rest_stays(kind: &Backend) {
             ),
         })
         .await;
-    // It sweeps at its start.
+    // A gateway removes old history when it starts.
     backend.gateway.restart_with(|options| options.env("ROLLCALL_HISTORY_RETENTION", "1h")).unwrap();
     backend.wait_for_rows("select count(*), sum(id % 100) from agent_session_history", &["12|0"]).await;
     backend.gateway.wait_for_metric("rollcall_history_deleted_total", &[], SOON, |rows| rows == 1188.0).unwrap();
 }
 
-/// Ids that no session of a test has, and no other classroom.
+/// The first id of sessions for this classroom: no session of a test and no other classroom has these ids.
 fn room_number(room: &Classroom) -> usize {
     2_000_000_000 + usize::from_str_radix(&room.id[..6], 16).unwrap() * 10
 }

@@ -10,7 +10,7 @@ use rollcall_loadtest::servers::{psql, shared};
 use rollcall_loadtest::{Client, GatewayOptions};
 use uuid::Uuid;
 
-/// Where commands run: a folder, and a database that is still empty.
+/// Where commands run: a folder and an empty database.
 struct Place {
     folder: tempfile::TempDir,
     options: GatewayOptions,
@@ -124,7 +124,8 @@ async fn two_thousand_lessons_and_sixty_thousand_attendees_are_loaded() {
             writeln!(attendees, "lesson-{lesson},user-{seat},{seat}").unwrap();
         }
     }
-    // Longer than promised: the binary under test is not optimised, and shares two cores.
+    // The limits are longer than those that the documentation promises, because the binary under test is not optimised
+    // and shares two cores.
     for (place, seconds) in Place::both().into_iter().zip([15.0, 30.0]) {
         let start = Instant::now();
         let output = place.load(&lessons, &attendees);
@@ -132,7 +133,7 @@ async fn two_thousand_lessons_and_sixty_thousand_attendees_are_loaded() {
         assert!(output.status.success(), "{output:?}");
         assert_eq!((place.count("lesson"), place.count("lesson_attendee")), (2000, 60_000));
         assert!(took < seconds, "{took} s");
-        // Again, with the same rows: nothing is doubled.
+        // The same rows are loaded a second time, and no row is doubled.
         assert!(place.load(&lessons, "lesson-7,user-1,2\n").status.success());
         assert_eq!((place.count("lesson"), place.count("lesson_attendee")), (2000, 60_000));
     }
@@ -192,7 +193,7 @@ fn check_says_one_line_of_the_configuration_and_each_backend() {
 #[test]
 fn check_says_which_backend_is_away() {
     let place = Place::real();
-    // Nobody listens on port 1.
+    // No server listens on port 1.
     for (variable, url, name) in [
         ("DATABASE_URL", "postgres://postgres@127.0.0.1:1/x", "postgres"),
         ("REDIS_URL", "redis://127.0.0.1:1", "redis"),
@@ -204,7 +205,7 @@ fn check_says_which_backend_is_away() {
             let output = command.current_dir(place.folder.path()).output().unwrap();
             let said = said(&output).to_lowercase();
             assert!(!output.status.success(), "{verb} without {name}: {said}");
-            // The message names it, and says how to fix it.
+            // The message names the backend and says how to fix the fault.
             assert!(said.contains(name) && said.contains(&variable.to_lowercase()), "{verb} without {name}: {said}");
         }
     }
@@ -223,7 +224,7 @@ fn the_help_of_a_command_shows_its_own_settings() {
     assert!(help("agents").contains("--admin") && help("agents").contains("ROLLCALL_ADMIN_READ_TOKEN"));
     let all = String::from_utf8(place.run(&["--help"]).stdout).unwrap();
     assert!(all.contains("--ping-interval") && help("serve").contains("--ping-interval"));
-    // What is hidden is taken all the same.
+    // The command accepts settings that its help does not show.
     assert!(place.run(&["migrate", "--ping-interval", "10s"]).status.success());
 }
 

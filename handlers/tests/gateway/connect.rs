@@ -1,4 +1,4 @@
-//! PROTOCOL 2, connect_request: order and visibility, and what is refused.
+//! PROTOCOL 2, connect_request: the order of entering and seeing events, and which requests are refused.
 
 use crate::common::{Agent, Backend, Classroom, SOON, on_both_kinds, refused, session_error};
 use rollcall_loadtest::client::Closing;
@@ -23,10 +23,10 @@ async fn an_agent_never_gets_its_own_entered(backend: &Backend) {
     let mut bob = backend.participant(room, "bob").await;
     backend.settled(room, [&mut bob]).await;
     let mut alice = backend.participant(room, "alice").await;
-    // Once bob has seen it, alice would have, too.
+    // Once bob has seen the event, it would have reached alice, too.
     bob.sees("entered", &alice.whom()).await;
     backend.nothing_came(room, [&mut alice, &mut bob]).await;
-    // The same user under another label is another agent, so its entered is seen.
+    // The same user under another label is another agent, so alice sees its entered.
     let tablet = backend.enters_as(room, &room.participant("alice"), "tablet").await;
     alice.sees("entered", &tablet.whom()).await;
     assert_ne!(alice.session, tablet.session);
@@ -40,7 +40,7 @@ async fn of_two_agents_that_enter_at_once_at_least_one_sees_the_other(backend: &
         let names = [format!("a{round}"), format!("b{round}")];
         let (mut one, mut two) =
             futures_util::join!(backend.participant(room, &names[0]), backend.participant(room, &names[1]));
-        // Once somebody has seen both, everything that could be seen is on its way before the fence.
+        // Once the witness has seen both, each event that the two could see comes before the fence.
         let mut seen = [witness.client.next_event(SOON).await.unwrap(), witness.client.next_event(SOON).await.unwrap()];
         seen.sort_by_key(|event| event.sequence_id());
         let mut sessions = [one.session, two.session];
@@ -58,7 +58,7 @@ async fn of_two_agents_that_enter_at_once_at_least_one_sees_the_other(backend: &
     }
 }
 
-/// Whether entered of another session comes before a fence; nothing else may.
+/// Whether agent.entered of the other session comes before a fence. Any other event fails the test.
 async fn sees_before(agent: &mut Agent, fence: &crate::common::Fence, other: i64) -> bool {
     let seen = fence.read_to(agent).await;
     assert!(seen.len() <= 1, "{seen:?}");
@@ -68,7 +68,7 @@ async fn sees_before(agent: &mut Agent, fence: &crate::common::Fence, other: i64
     seen.len() == 1
 }
 
-/// Waits until the witness is alone.
+/// Waits until only the witness is in the classroom.
 async fn until_all_left(backend: &Backend, room: &Classroom) {
     crate::common::until("the leaves", SOON, async || backend.live(room).await, |live| live.len() == 1).await;
 }
@@ -77,13 +77,13 @@ async fn an_agent_gets_no_event_from_before_its_connect(backend: &Backend) {
     let room = backend.classroom();
     let mut alice = backend.participant(room, "alice").await;
     backend.settled(room, [&mut alice]).await;
-    // Published before bob comes, so it is none of his.
+    // The event is published before bob enters, so bob does not get it.
     let mut bob = backend.participant(room, "bob").await;
     alice.sees("entered", &bob.whom()).await;
     backend.nothing_came(room, [&mut bob, &mut alice]).await;
 }
 
-/// A connect_request that is fine but for what a test changes.
+/// A valid connect_request, of which a test changes one part.
 fn fine(backend: &Backend) -> Value {
     let room = backend.classroom();
     json!({"type": "connect_request", "payload": room.connect_request(&room.participant("alice"), "web")})
@@ -169,7 +169,7 @@ async fn an_invalid_token_is_unauthenticated(backend: &Backend) {
         let error = json!({"type": "unrecoverable_session_error", "payload": payload});
         assert_eq!(closing, Closing { error: Some(error), code: Some(3500) }, "{token}");
     }
-    // No token at all, where guests are not allowed.
+    // A request without a token, on a gateway that does not allow guests.
     let request = json!({"classroom_id": room.id, "agent_label": "web"});
     let request = json!({"type": "connect_request", "payload": request});
     let closing = refused(backend, &request.to_string()).await;
@@ -186,7 +186,7 @@ async fn a_classroom_outside_of_the_claim_is_denied(backend: &Backend) {
     let request = json!({"type": "connect_request", "payload": other.connect_request(&token, "web")});
     session_error(&refused(backend, &request.to_string()).await, "access_denied", 403, 3507);
     assert_eq!(backend.live(other).await, [""; 0]);
-    // Its own is open to it.
+    // The token admits its own classroom.
     let alice = backend.enters(room, &token).await;
     assert_eq!(alice.id, room.agent("web", "alice"));
 }
@@ -212,7 +212,8 @@ async fn the_same_agent_again_replaces_the_first(backend: &Backend) {
     assert_ne!(second.sid, first.sid);
     session_error(&first.client.expect_close(SOON).await.unwrap(), "replaced", 422, 3503);
 
-    // No left, no second entered; the row is the second's, and nothing is history.
+    // No agent.left and no second agent.entered come. The row belongs to the second connection, and the history is
+    // empty.
     backend.nothing_came(room, [&mut witness, &mut second]).await;
     let sid = format!("select sid from agent_session where id = {}", second.session);
     assert_eq!(backend.value(&sid).await, second.sid);
@@ -234,11 +235,11 @@ async fn guests_connect_only_where_they_are_allowed(backend: &Backend) {
     let success = guest.connect_request_with(json!({"classroom_id": room.id, "agent_label": "web"})).await.unwrap();
     let sid = success["sid"].as_str().expect("a sid").to_owned();
 
-    // No session row, no events.
+    // A guest has no session row and causes no event.
     assert_eq!(own.live(room).await, [format!("{}|{}", witness.session, witness.id)]);
     own.nothing_came(room, [&mut witness]).await;
 
-    // join_lesson does flow 2 without what needs a user.
+    // For a guest, join_lesson does the steps of flow 2 that need no user.
     let ack = guest.join_lesson(&room.algebra).await.unwrap();
     assert_eq!(ack["status"], "SUCCESS", "{ack}");
     let mut keys = own.keys().await;
@@ -251,7 +252,7 @@ async fn guests_connect_only_where_they_are_allowed(backend: &Backend) {
     own.publish(&format!("lesson.{}.board", room.algebra), &board);
     while guest.next_event(SOON).await.unwrap().body != board {}
 
-    // With an access_token all of flow 2 runs.
+    // With an access_token, join_lesson does all of flow 2.
     let payload = json!({"lesson_id": room.algebra, "access_token": room.participant("gwen")});
     assert_eq!(guest.request("join_lesson", payload).await.unwrap()["status"], "SUCCESS");
     if let Some(keys) = &mut keys {

@@ -10,13 +10,13 @@ use crate::common::{Backend, SOON, Servers, in_browser, session_error, until};
 use rollcall_loadtest::{Client, Gateway, GatewayOptions, token};
 use serde_json::{Value, json};
 
-/// What must be shown as it is, in claims, states and ids.
+/// A text with markup in claims, states and ids. The pages must show it as text.
 const MARKUP: &str = "<img src=x onerror=\"globalThis.pwned=1\">";
 const RIGHT_TO_LEFT: &str = "\u{202e}evil\u{202c} \u{5e9}\u{5dc}\u{5d5}\u{5dd}";
-/// As a user id may be.
+/// The same markup in the form that a user id may have.
 const TAG: &str = "<img/src=x/onerror=globalThis.pwned=1//";
 
-/// A GET, whose answer is read from what this returns.
+/// Sends a GET; the caller reads the answer from the stream.
 fn asked(gateway: &Gateway, path: &str) -> TcpStream {
     let mut stream = TcpStream::connect(gateway.admin()).unwrap();
     stream.set_read_timeout(Some(SOON)).unwrap();
@@ -126,7 +126,7 @@ async fn the_pages_carry_their_rules_and_the_demo_needs_its_own_secret() {
     assert_eq!(status, 404, "{body}");
 }
 
-/// The stream of events goes on while somebody reads it, and a node that ends does not wait for it.
+/// A stream of events goes on while a page reads it, and a node that ends does not wait for the stream's end.
 #[tokio::test]
 async fn a_console_that_is_open_holds_up_no_drain() {
     let mut backend = Backend::embedded().another(GatewayOptions::clone);
@@ -136,7 +136,7 @@ async fn a_console_that_is_open_holds_up_no_drain() {
     assert!(backend.gateway.wait(Duration::from_secs(10)).unwrap().success());
 }
 
-/// A class, on two nodes, as a school has it.
+/// Takes pictures of a class on two nodes, as a school would have it.
 #[tokio::test]
 async fn a_class_is_pictured() {
     const CLASS: &str = "6f1c9d3e-5a40-4a39-9d3b-0d3f7d7c1a01";

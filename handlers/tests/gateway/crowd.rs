@@ -1,5 +1,5 @@
-//! 500 agents in rooms of 30 enter at once, join their lessons and leave: each sees exactly the others' events, and the
-//! ledger balances.
+//! 500 agents in rooms of 30 enter at once, join their lessons and leave: each sees exactly the others' events, and
+//! every session that entered has left.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,14 +11,14 @@ on_both_kinds!(five_hundred_agents);
 const AGENTS: usize = 500;
 const ROOM: usize = 30;
 
-/// What one agent saw: `(label, session)` in order.
+/// The events that one agent saw: `(label, session)` in their order.
 type Seen = Vec<(String, i64)>;
 
 async fn five_hundred_agents(backend: &Backend) {
     let _held = crate::common::loads_the_machine().await;
     let sizes = (0..AGENTS).step_by(ROOM).map(|first| ROOM.min(AGENTS - first));
     let rooms: Vec<_> = sizes.map(|size| (backend.classroom(), size)).collect();
-    // One who is there before the others sees them all, exactly.
+    // The witness enters before the others, so it must see exactly all of them.
     let mut witnesses = join_all(rooms.iter().map(|(room, _)| backend.participant(room, "witness"))).await;
 
     let entering = rooms.iter().map(|(room, size)| join_all((1..*size).map(|number| enter(backend, room, number))));
@@ -27,7 +27,7 @@ async fn five_hundred_agents(backend: &Backend) {
         join_all(witnesses.iter_mut().zip(&crowds).map(|(witness, crowd)| sees_all(witness, "entered", crowd)));
     entered.await;
 
-    // Everything that anybody could see is on its way by now, before this.
+    // The fence comes after every event that any agent could see.
     let seen = crowds.iter_mut().zip(&rooms).map(|(crowd, (room, _))| {
         let fence = backend.fence(room);
         async move { join_all(crowd.iter_mut().map(|agent| until_fence(agent, &fence))).await }
@@ -36,7 +36,7 @@ async fn five_hundred_agents(backend: &Backend) {
     for ((crowd, seen), witness) in crowds.iter().zip(&seen).zip(&witnesses) {
         expect_each_pair(crowd, seen, witness.session);
     }
-    // The witness's own fence.
+    // The witnesses read to a fence of their own.
     for witness in &mut witnesses {
         witness.client.next_event(SOON).await.unwrap();
     }
@@ -66,7 +66,7 @@ async fn enter(backend: &Backend, room: &Classroom, number: usize) -> Agent {
     agent
 }
 
-/// Expects an event of each agent of a crowd, once, as the next events.
+/// Expects one event of each agent of a crowd as the next events.
 async fn sees_all(witness: &mut Agent, label: &str, crowd: &[Agent]) {
     let mut missing: BTreeMap<i64, &str> = crowd.iter().map(|agent| (agent.session, agent.id.as_str())).collect();
     while !missing.is_empty() {
@@ -83,7 +83,8 @@ async fn until_fence(agent: &mut Agent, fence: &Fence) -> Seen {
     seen.map(|event| (event.label().unwrap().to_owned(), event.sequence_id().unwrap())).collect()
 }
 
-/// Nobody sees itself, a stranger, or anybody twice; of each pair at least one sees the other.
+/// Checks that no agent saw itself, a stranger, or another agent twice, and that of each pair at least one saw the
+/// other.
 fn expect_each_pair(crowd: &[Agent], seen: &[Seen], witness: i64) {
     let members: BTreeSet<i64> = crowd.iter().map(|agent| agent.session).chain([witness]).collect();
     let mut pairs = BTreeSet::new();
@@ -103,7 +104,8 @@ fn expect_each_pair(crowd: &[Agent], seen: &[Seen], witness: i64) {
     }
 }
 
-/// History = sessions, no live row but the witness's, and the stream has exactly one entered and then one left of each.
+/// Checks that the history has exactly these sessions, that only the witness has a live row, and that the stream has
+/// exactly one entered and then one left of each session.
 async fn balance(backend: &Backend, room: &Classroom, witness: Agent, mut sessions: Vec<i64>) {
     assert_eq!(backend.live(room).await, [format!("{}|{}", witness.session, witness.id)]);
     let last = witness.session;

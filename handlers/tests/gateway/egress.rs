@@ -1,4 +1,4 @@
-//! What Rollcall asks over HTTPS: each request trusts a private authority, and goes through the proxy.
+//! Rollcall's own requests over HTTPS: each trusts a private authority, and goes through the proxy.
 
 use std::net::SocketAddr;
 
@@ -9,19 +9,19 @@ use serde_json::json;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 
-/// All of them; no resolver knows their names, so only the proxy reaches them.
+/// The hosts that Rollcall asks. No resolver knows their names, so only the proxy reaches them.
 const HOSTS: [&str; 5] = ["authz.test", "function.test", "keys.test", "mixpanel.test", "webhook.test"];
-/// The key of RFC 8037's example.
+/// The key set of the example in RFC 8037.
 const KEYS: &str =
     r#"{"keys":[{"kty":"OKP","crv":"Ed25519","kid":"a","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}"#;
 
-/// A service that is all of them.
+/// One server that answers for all of these hosts.
 async fn services() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
-            // A client that closes has asked all it had.
+            // An error ends only the task of this connection: the gateway closes a connection after its last request.
             tokio::spawn(async move { serve(stream).await.ok() });
         }
     });
@@ -49,7 +49,7 @@ async fn serve(stream: TcpStream) -> std::io::Result<()> {
             "keys.test" => KEYS,
             "function.test" => r#"{"data":{}}"#,
             "mixpanel.test" => "1",
-            // A yes of the authorization service; the webhook's body does not count.
+            // An empty body: the authorization service says yes by its status, and the webhook's body is ignored.
             _ => "",
         };
         let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len());
@@ -77,7 +77,7 @@ async fn everything_that_is_asked_trusts_the_authority_and_goes_through_the_prox
     });
     let room = backend.classroom();
     let mut alice = backend.participant(room, "alice").await;
-    // Once more is a reconnect.
+    // The second join is a reconnect, so Mixpanel is called.
     for _ in 0..2 {
         alice.joins(&room.algebra).await;
     }

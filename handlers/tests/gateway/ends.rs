@@ -13,7 +13,7 @@ on_both_kinds!(
     a_client_that_does_not_read_is_a_slow_consumer,
 );
 
-/// A witness and an agent with this token, with nothing to read.
+/// A witness and an agent with this token. Neither has anything left to read.
 async fn with_witness<'b>(backend: &'b Backend, room: &'b Classroom, token: &str) -> (Agent, Agent) {
     let mut witness = backend.participant(room, "witness").await;
     let mut agent = backend.enters(room, token).await;
@@ -21,7 +21,7 @@ async fn with_witness<'b>(backend: &'b Backend, room: &'b Classroom, token: &str
     (witness, agent)
 }
 
-/// Expects that all others were told, and that history has the reason.
+/// Expects that the witness gets agent.left, and that the history has the reason.
 async fn has_left(backend: &Backend, room: &Classroom, witness: &mut Agent, whom: &Whom, reason: &str) {
     witness.sees("left", whom).await;
     assert_eq!(backend.history(room).await, [format!("{}|{}|{reason}", whom.session, whom.id)]);
@@ -44,7 +44,7 @@ async fn a_violation_of_the_rfc_is_closed_with_the_rfcs_code(backend: &Backend) 
     let reserved_bit = vec![0xc1, 0x80, 0, 0, 0, 0];
     let binary = vec![0x82, 0x81, 0, 0, 0, 0, b'x'];
     let no_utf8 = vec![0x81, 0x81, 0, 0, 0, 0, 0xff];
-    // 2^62 bytes, announced only.
+    // The head of a frame that announces 2^62 bytes.
     let too_big = vec![0x81, 0xff, 0x40, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
     let cases = [(unmasked, 1002), (reserved_bit, 1002), (binary, 1003), (no_utf8, 1007), (too_big, 1009)];
     for (frame, code) in cases {
@@ -73,7 +73,7 @@ async fn a_client_that_does_not_read_is_a_slow_consumer(backend: &Backend) {
     let room = backend.classroom();
     let (mut witness, mut agent) = with_witness(backend, room, &room.participant("sleepy")).await;
     let whom = agent.whom();
-    // Together more than what the kernel keeps for a reader who does not read, and the queue of 256 KiB.
+    // Together these are more than the kernel buffers for a client that does not read, and the queue of 256 KiB.
     let filling = json!({"fill": "x".repeat(100 * 1024)});
     let left = agent_event("left", whom.session, &whom.id);
     for _ in 0..200 {
@@ -86,7 +86,7 @@ async fn a_client_that_does_not_read_is_a_slow_consumer(backend: &Backend) {
     }
     assert_eq!(backend.history(room).await, [format!("{}|{}|kicked", whom.session, whom.id)]);
     assert_eq!(backend.value(&cause_of(&whom)).await, "slow_consumer");
-    // Now it reads what is left for it.
+    // The client now reads what was sent to it.
     let closing = agent.client.expect_close(SOON).await.unwrap();
     session_error(&closing, "slow_consumer", 422, 3008);
 }

@@ -1,5 +1,5 @@
-//! A developer's first page, written from README and the program alone: served from another port of the same machine, with
-//! a token that the gateway printed, and with the mistakes that everybody makes once.
+//! A developer's first page, written with nothing but README: it is served from another port of the same machine, uses
+//! a token that the gateway printed, and makes the usual mistakes.
 
 use futures_util::{SinkExt, StreamExt};
 use rollcall_loadtest::client::ClientError;
@@ -14,7 +14,7 @@ use crate::common::{SOON, until};
 /// The classroom of the demo that a first start makes.
 const CLASSROOM: &str = "de300000-0000-4000-8000-000000000001";
 const LESSON: &str = "demo";
-/// A development server of today.
+/// The origin of a common development server.
 const PAGE: &str = "http://localhost:5173";
 
 /// A gateway as `cargo run` starts it: without a key, on loopback.
@@ -23,14 +23,14 @@ fn developers() -> Gateway {
     Gateway::start(options.without("ROLLCALL_HS256_SECRET")).unwrap()
 }
 
-/// The participant's token, which the start prints after the teacher's.
+/// The participant's token. The gateway prints it after the teacher's.
 async fn printed_token(gateway: &Gateway) -> String {
     let tokens = async || {
         let output = gateway.output();
         let tokens = output.lines().map(str::trim).filter(|line| line.starts_with("eyJ"));
         tokens.map(str::to_owned).collect::<Vec<_>>()
     };
-    // What is to be pasted comes after them.
+    // The lines to paste come after the tokens, so the output is complete once they are there.
     until("two tokens", SOON, tokens, |tokens| tokens.len() == 2 && gateway.output().contains("paste: "))
         .await
         .remove(1)
@@ -42,7 +42,7 @@ async fn socket(gateway: &Gateway) -> WebSocketStream<TcpStream> {
     client_async(request, TcpStream::connect(address).await.unwrap()).await.unwrap().0
 }
 
-/// What a first message is answered with, and the code and the reason of the close frame after it.
+/// The answer to a first message, and the code and the reason of the close frame after it.
 async fn refused(gateway: &Gateway, first: &Value) -> (Value, u16, String) {
     let mut socket = socket(gateway).await;
     socket.send(Message::text(first.to_string())).await.unwrap();
@@ -140,7 +140,7 @@ async fn a_page_that_is_refused_is_named_in_the_log_with_the_setting_that_lets_i
     assert!(matches!(foreign, Err(ClientError::Refused(403))), "{foreign:?}");
     let log = async || gateway.output();
     until("a line", SOON, log, |log| log.contains("ROLLCALL_ORIGINS") && log.contains("https://app.example")).await;
-    // With a key the gateway is no developer's: another port is another page.
+    // A gateway with a key is not for development, so it refuses a page from another port.
     let keyed = Gateway::start(GatewayOptions::new(env!("CARGO_BIN_EXE_rollcall"))).unwrap();
     let page = Client::connect_with(keyed.address(), "/ws", &[("origin", PAGE)]).await;
     assert!(matches!(page, Err(ClientError::Refused(403))), "{page:?}");

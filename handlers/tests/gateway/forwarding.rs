@@ -1,4 +1,4 @@
-//! PROTOCOL 3: what other services publish, to whom it goes, and in which form.
+//! PROTOCOL 3: events of other services, who gets them, and in which form.
 
 use crate::common::{Agent, Backend, Classroom, SOON, next_text, on_both_kinds};
 use rollcall_loadtest::servers::shared;
@@ -11,12 +11,12 @@ on_both_kinds!(
     events_back_to_back_arrive_whole_and_in_order,
 );
 
-/// Publishes as another service does on a real backend, through NATS.
+/// Publishes through NATS to a real backend, as another service does.
 async fn send(subject: &str, headers: &[(&'static str, &str)], body: &str) {
     crate::common::Stream::of(&shared::nats().url()).await.publish(subject, headers, body).await;
 }
 
-/// Two people in one classroom, with nothing to read.
+/// Two agents in one classroom. Neither has anything left to read.
 async fn alice_and_bob(backend: &Backend) -> (&Classroom, Agent, Agent) {
     let room = backend.classroom();
     let mut alice = backend.participant(room, "alice").await;
@@ -74,7 +74,8 @@ async fn events_back_to_back_arrive_whole_and_in_order(backend: &Backend) {
 async fn an_event_through_nats_is_not_changed() {
     let backend = Backend::real();
     let (room, mut alice, _bob) = alice_and_bob(backend).await;
-    // Spaces, the order of keys, numbers and escapes: nothing of it is read and written anew.
+    // Spaces, the order of keys, numbers and escapes arrive unchanged, because the gateway does not parse and write the
+    // body again.
     let odd = "{ \"b\" : 1.500e1,\t\"a\": \"\\u00fc\\/\", \"id\": {\"x\": 1 } }\n";
     for body in [odd, "{}", r#"{"payload":1}"#, r#"{"id":null}"#] {
         send(&room.subject("note"), &[], body).await;
@@ -102,7 +103,7 @@ async fn a_receiver_is_the_only_one() {
     let (room, mut alice, mut bob) = alice_and_bob(backend).await;
     send(&room.subject("note"), &[("Receiver-Agent-Id", &bob.id)], r#"{"for":"bob"}"#).await;
     assert_eq!(bob.client.next_event(SOON).await.unwrap().body, json!({"for": "bob"}));
-    // Both headers name the same: a message to oneself.
+    // Both headers name the same agent: a message to itself.
     let to_itself = [("Receiver-Agent-Id", bob.id.as_str()), ("Sender-Agent-Id", &bob.id)];
     send(&room.subject("note"), &to_itself, r#"{"for":"itself"}"#).await;
     assert_eq!(bob.client.next_event(SOON).await.unwrap().body, json!({"for": "itself"}));
@@ -137,7 +138,7 @@ async fn an_object_without_id_is_wrapped_by_the_entity_headers() {
     let id = r#"{"entity_type":"note","operation":"made","sequence_id":42}"#;
     assert_eq!(next_text(&mut alice.client, SOON).await, format!(r#"{{"id":{id},"payload":{body}}}"#));
 
-    // One that has an id is not, nor is one whose trio is not whole.
+    // A body that has an id is not wrapped, nor is one that lacks one of the three headers.
     for (headers, body) in [(&entity[..], r#"{"id":{"own":1}}"#), (&entity[..2], r#"{"z": 2}"#)] {
         send(&room.subject("note"), headers, body).await;
         assert_eq!(next_text(&mut alice.client, SOON).await, body);
@@ -158,7 +159,7 @@ async fn a_body_that_is_no_object_or_too_big_is_dropped_and_counted() {
     backend.nothing_came(room, [&mut alice, &mut bob]).await;
     let counted = dropped() - before;
     assert!(counted >= wrong.len() as f64, "{counted} of {}", wrong.len());
-    // The limit itself is within it.
+    // A body of exactly the limit is forwarded.
     let most = filled(128 * 1024);
     send(&room.subject("note"), &[], &most).await;
     assert_eq!(next_text(&mut alice.client, SOON).await, most);

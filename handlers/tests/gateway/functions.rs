@@ -1,4 +1,4 @@
-//! PROTOCOL 10: events whose handler is a service, over HTTP. Misbehaving ones are in the hostile tests.
+//! PROTOCOL 10: events whose handler is a service, over HTTP. The hostile tests cover services that misbehave.
 
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -24,7 +24,7 @@ on_both_kinds![
     events_of_one_caller_keep_their_order,
 ];
 
-/// A gateway of the same kind whose event `vote` is this function's.
+/// A gateway on the same kind of backend. Its event `vote` calls this function.
 fn with(kind: &Backend, function: &Function) -> (Backend, FunctionsFile) {
     let file = FunctionsFile::new(&[("vote", &function.url(), "")]);
     (kind.another(|options| file.on(options)), file)
@@ -78,14 +78,14 @@ async fn it_is_told_of_the_call_and_its_answer_is_the_ack(kind: &Backend) {
     assert_eq!((answered("outcome=\"success\""), answered("outcome=\"refused\"")), (2.0, 1.0));
 }
 
-/// An item of what a function publishes.
+/// An event in the list that a function publishes.
 fn item(to: &str, agent: Option<&str>, number: u64) -> Value {
-    // Its own `id` is part of the payload, and forges nothing.
+    // The `id` in the body stays a part of the payload, so a function cannot forge an event.
     let body = json!({"id": {"entity_type": "agent", "operation": "left", "sequence_id": 1}, "n": number});
     json!({"to": to, "agent_id": agent, "entity_type": "poll", "operation": "closed", "body": body})
 }
 
-/// The numbers of the events until a fence.
+/// Reads the numbers of the events until a fence comes.
 async fn numbers(backend: &Backend, subject: &str, agent: &mut Agent) -> Vec<u64> {
     let events = backend.fence_on(subject).read_to(agent).await;
     let pushed = events.iter().filter(|event| event.body["id"]["entity_type"] == "poll");
@@ -113,7 +113,7 @@ async fn what_it_publishes_comes_to_those_it_names(kind: &Backend) {
     let ack = alice.client.request("vote", json!({"bob": bob.id})).await.unwrap();
     assert_eq!(ack["status"], "SUCCESS", "{ack}");
     let (classroom, lesson) = (room.subject("note"), format!("lesson.{}.note", room.algebra));
-    // Two rooms come on two subscriptions: each is read to a fence of its own.
+    // The events of the two rooms come on two subscriptions, so each room is read to a fence of its own.
     let mut of_bob = numbers(&backend, &lesson, &mut bob).await;
     of_bob.extend(numbers(&backend, &classroom, &mut bob).await);
     of_bob.sort_unstable();
@@ -140,7 +140,7 @@ async fn events_of_one_caller_keep_their_order(kind: &Backend) {
     let mut bob = backend.participant(room, "bob").await;
     alice.joins(&room.algebra).await;
     bob.joins(&room.algebra).await;
-    // Sent without waiting for the answers to those before.
+    // Each event is sent without waiting for the answers to those before.
     for number in (0..100).step_by(2) {
         alice.client.send(&json!({"type": "vote", "payload": {"n": number}})).await.unwrap();
     }
@@ -150,7 +150,7 @@ async fn events_of_one_caller_keep_their_order(kind: &Backend) {
     assert_eq!(came, (0..102).collect::<Vec<_>>());
 }
 
-/// A client that was told to try again may do so, and its first event must not come after that.
+/// A client that is told to try again may do so, and the first try's event must not be published after the second's.
 #[tokio::test]
 async fn while_nats_is_away_nothing_is_published_then_or_later() {
     let mut nats = Nats::start().unwrap();
@@ -177,7 +177,7 @@ async fn while_nats_is_away_nothing_is_published_then_or_later() {
     assert!(!came.is_empty() && came.iter().all(|number| *number == 2), "{came:?}");
 }
 
-/// The event of a guest is told as one, and a guest publishes nothing.
+/// The call names a guest as such, and a guest may not publish.
 #[tokio::test]
 async fn a_guest_has_no_session() {
     let function = Function::start(|call| match call["payload"]["publish"].as_bool() {
@@ -228,19 +228,19 @@ async fn a_check_names_the_functions_and_every_fault_of_the_file() {
     assert!(faults.iter().all(|fault| text.contains(fault)) && text.lines().count() == 4, "{text}");
 }
 
-/// A process that ends with the value.
+/// A process that is killed when this value is dropped.
 struct Service(Child);
 
 impl Drop for Service {
     fn drop(&mut self) {
-        // It and what it started: `go run` and `tsx` start another process.
+        // The whole process group is killed, because `go run` and `tsx` start another process.
         let group = i32::try_from(self.0.id()).unwrap();
         let _ = Command::new("kill").args(["-KILL", "--", &format!("-{group}")]).status();
         let _ = self.0.wait();
     }
 }
 
-/// How to run an example; the first start of Go's compiles its standard library.
+/// How to run each example. The first start of the Go example compiles Go's standard library.
 const EXAMPLES: [(&[&str], &str); 3] =
     [(&["python3"], "raise_hand.py"), (&["tsx"], "raise_hand.ts"), (&["go", "run"], "raise_hand.go")];
 const START: Duration = Duration::from_secs(120);
@@ -276,7 +276,7 @@ async fn the_examples_in_three_languages_raise_hands() {
             let id = json!({"entity_type": "hand", "operation": "raised", "sequence_id": bob.session});
             assert_eq!(event.body, json!({"id": id, "payload": raised}), "{file}");
         }
-        // What the gateway has not signed is refused.
+        // A call that the gateway has not signed is refused.
         assert_eq!(status_of_an_unsigned_call(&address).await, "HTTP/1.1 401", "{file}");
     }
 }

@@ -15,7 +15,7 @@ async fn a_ping_is_acked_at_once(backend: &Backend) {
     let mut alice = backend.participant(room, "alice").await;
     let ack = alice.client.request("ping", json!({})).await.unwrap();
     assert_eq!((&ack["status"], &ack["data"]), (&json!("SUCCESS"), &json!({})));
-    // Without the heartbeat nobody knows a pong.
+    // On a gateway without the heartbeat `pong` is an unknown event.
     let ack = alice.client.request("pong", json!({})).await.unwrap();
     assert_eq!(ack["message"], "unknown event");
 }
@@ -43,7 +43,7 @@ async fn a_heartbeat_is_a_text_that_is_answered(backend: &Backend) {
                 pings.push(message);
             }
         }
-        // Pongs are not acknowledged, and hold up no request.
+        // Pongs are not acknowledged, and delay no request.
         assert_eq!(client.request("ping", json!({})).await.unwrap()["status"], "SUCCESS");
         let offsets: Vec<_> = pings.iter().filter_map(|ping| ping["offset"].as_u64()).collect();
         assert_eq!(offsets.len(), if start.is_some() { pings.len() } else { 0 });
@@ -58,7 +58,7 @@ async fn a_page_that_does_not_answer_is_timed_out(backend: &Backend) {
     request["heartbeat"] = json!(true);
     let mut alice = own.client().await;
     alice.connect_request_with(request).await.unwrap();
-    // It reads, and so would answer pings of the WebSocket.
+    // The client reads, so it would answer pings of the WebSocket.
     session_error(&alice.expect_close(SOON).await.unwrap(), "pong_timed_out", 422, 3012);
     let history = format!("select reason from agent_session_history where classroom_id = '{}'", room.id);
     own.wait_for_rows(&history, &["timed_out"]).await;

@@ -140,7 +140,7 @@ async fn only_a_valid_publication_is_accepted(backend: &Backend) {
     for wrong in [json!({}), json!({"subject": room.subject("note")}), json!({"body": {}}), json!(null)] {
         assert!(refused(backend.gateway.post("/api/v1/publish", &wrong)), "{wrong}");
     }
-    // A body that is no object is refused here, or dropped later; no client gets it.
+    // A body that is not an object is refused here or dropped later. No client gets it.
     for wrong in [json!([]), json!("text"), json!(7), json!(null)] {
         let asked = json!({"subject": room.subject("note"), "body": wrong});
         backend.gateway.post("/api/v1/publish", &asked).unwrap();
@@ -152,7 +152,7 @@ async fn an_unknown_path_is_not_found(backend: &Backend) {
     for path in ["/console/nonsense", "/api/v1", "/api/v1/nonsense", "/ws", "/metrics/x"] {
         assert_eq!(backend.gateway.get(path).unwrap().0, 404, "{path}");
     }
-    // Targets without a path.
+    // Requests whose target has no path.
     for head in ["OPTIONS * HTTP/1.1\r\nHost: 127.0.0.1", "CONNECT 127.0.0.1:1 HTTP/1.1\r\nHost: 127.0.0.1:1"] {
         let mut stream = TcpStream::connect(backend.gateway.admin()).await.unwrap();
         stream.write_all(format!("{head}\r\nConnection: close\r\n\r\n").as_bytes()).await.unwrap();
@@ -180,7 +180,7 @@ async fn the_metrics_are_there(backend: &Backend) {
     ] {
         assert!(of(name, labels) >= 1.0, "{name} {labels:?}");
     }
-    // An event that is unknown has no series of its own.
+    // An unknown event gets no series of its own.
     alice.client.request("made_up", json!({})).await.unwrap();
     assert!(of("function_invocations_total", &["function=\"unknown\""]) >= 1.0);
     assert_eq!(of("function_invocations_total", &["made_up"]), 0.0);

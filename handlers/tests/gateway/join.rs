@@ -1,4 +1,4 @@
-//! PROTOCOL 2, join_lesson: which lesson, who may, and that a join which fails changes nothing.
+//! PROTOCOL 2, join_lesson: which lesson is joined, which users may join it, and that a failed join changes nothing.
 
 use crate::common::{Agent, Backend, Classroom, SOON, on_both_kinds};
 use rollcall_loadtest::{Client, token};
@@ -21,7 +21,7 @@ on_both_kinds!(
 
 const NOT_FOUND: &str = "lesson not found";
 
-/// Lesson and seat in the session's row.
+/// The lesson and the seat in the session's row.
 async fn saved(backend: &Backend, agent: &Agent) -> String {
     backend.value(&format!("select lesson_id, seat from agent_session where id = {}", agent.session)).await
 }
@@ -67,7 +67,7 @@ async fn no_lesson_anywhere_is_an_error(backend: &Backend) {
     let room = backend.classroom();
     let mut alice = backend.participant(room, "alice").await;
     alice.is_refused(json!({}), "lesson_id is required").await;
-    // The seed's data is None: no payload at all.
+    // The seed's data is None, so the request has no payload.
     alice.client.send(&json!({"type": "join_lesson", "ref": 9})).await.unwrap();
     let ack = alice.client.next_message(SOON).await.unwrap();
     assert_eq!(ack, json!({"type": "ack", "ref": 9, "status": "ERROR", "message": "lesson_id is required"}));
@@ -96,7 +96,7 @@ async fn the_payload_counts_before_the_url_and_the_url_before_the_claim(backend:
     }
 }
 
-/// Expects an event of this lesson, or none, and then a fence of the classroom.
+/// Returns whether an event of this lesson reaches the agent before a fence of the classroom.
 async fn hears(backend: &Backend, room: &Classroom, agent: &mut Agent, lesson: &str) -> bool {
     let event = json!({"of": lesson});
     backend.publish(&format!("lesson.{lesson}.board"), &event);
@@ -163,7 +163,7 @@ async fn an_access_token_must_be_the_agents_own(backend: &Backend) {
 async fn an_access_token_counts_for_this_join(backend: &Backend) {
     let room = backend.classroom();
     let mut alice = backend.participant(room, "alice").await;
-    // Its claims count: the lessons that it may enter, and the lesson that it names.
+    // The claims of the access token count: the lessons that it admits, and the lesson that it names.
     let narrow = room.token_with("alice", &json!({"lesson_ids": [room.biology], "lesson_id": room.biology}));
     alice.is_refused(json!({"lesson_id": room.algebra, "access_token": narrow}), NOT_FOUND).await;
     let ack = alice.client.request("join_lesson", json!({"access_token": narrow})).await.unwrap();

@@ -1,4 +1,4 @@
-//! PROTOCOL 9, leave_lesson: out of the lesson, and still in the classroom.
+//! PROTOCOL 9, leave_lesson: a client leaves the lesson and stays in the classroom.
 
 use crate::common::{Backend, Classroom, SOON, expect_field, on_both_kinds};
 use rollcall_loadtest::GatewayOptions;
@@ -29,7 +29,7 @@ async fn room_row_and_field_are_left(backend: &Backend) {
     let user = room.user("seated");
     expect_field(&mut keys, &students(room), &user, Some(&seated.sid)).await;
     leaves(&mut seated.client).await;
-    // Once the success has come, row, keys and room all say so.
+    // Once the success has come, the row, the keys and the room no longer have the agent in the lesson.
     if let Some(keys) = &mut keys {
         assert_eq!(keys.field(&students(room), &user).await, None);
         assert!(keys.field(&user, "sid").await.is_some(), "the user's own key stays");

@@ -1,4 +1,4 @@
-//! Names that strangers make up are no labels of metrics.
+//! Names that clients and services make up never become labels of metrics.
 
 use futures_util::future::{join, join_all};
 use rollcall_loadtest::client::ClientError;
@@ -10,22 +10,22 @@ use uuid::Uuid;
 
 use crate::common::{Agent, Backend, Classroom, SOON, until};
 
-/// How many different classrooms, labels and events are sent.
+/// The number of different classrooms, labels and events that are sent.
 const NAMES: usize = 100_000;
-/// How many of these classrooms and labels clients connect with; the others are in events of other services.
+/// The number of these classrooms and labels that clients connect with. The others are in events of other services.
 const STRANGERS: usize = 1_000;
-/// How many are on the way at once.
+/// The number of requests under way at once.
 const AT_ONCE: usize = 500;
 
-/// The names of the series that there are.
+/// The names of the series that the gateway has now.
 fn series(backend: &Backend) -> Vec<String> {
     let (_, text) = backend.gateway.get("/metrics").unwrap();
     let name = |line: &str| line.rsplit_once(' ').map(|(name, _)| name.to_owned());
     text.lines().filter(|line| !line.starts_with('#')).filter_map(name).collect()
 }
 
-/// Connects to a classroom that nobody knows, under a label that nobody has: as a user of its own, as a guest, and with a
-/// token that is for another classroom.
+/// Connects to an unknown classroom under an unknown label: as a user, as a guest, and with a token for another
+/// classroom.
 async fn stranger(backend: &Backend, room: &Classroom, number: usize) {
     let (classroom, label) = (Uuid::new_v4().to_string(), format!("label-{number}"));
     let mut client = backend.client().await;
@@ -54,7 +54,8 @@ async fn strangers(backend: &Backend, room: &Classroom, numbers: std::ops::Range
     }
 }
 
-/// Events of other services, each of a classroom, an entity and a label of its own, on one connection.
+/// Publishes events as other services do on one connection. Each event has a classroom, an entity and a label of its
+/// own.
 async fn publish(backend: &Backend, numbers: std::ops::Range<usize>) {
     let mut stream = TcpStream::connect(backend.gateway.admin()).await.unwrap();
     for start in numbers.clone().step_by(AT_ONCE) {
@@ -82,7 +83,7 @@ fn publication(number: usize) -> String {
     format!("POST /api/v1/publish HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n{body}", body.len())
 }
 
-/// Requests with names of their own.
+/// Sends requests, each for an event of a made-up name.
 async fn ask(alice: &mut Agent, numbers: std::ops::Range<usize>) {
     for start in numbers.clone().step_by(AT_ONCE) {
         let some = start..numbers.end.min(start + AT_ONCE);
@@ -99,7 +100,7 @@ async fn ask(alice: &mut Agent, numbers: std::ops::Range<usize>) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_hundred_thousand_names_make_no_series() {
     let _held = crate::common::loads_the_machine().await;
-    // So rare that no ping comes while the test runs.
+    // Pings are so rare that none comes while the test runs.
     let fast = [
         ("ROLLCALL_EVENT_RATE", "1000000"),
         ("ROLLCALL_USER_EVENT_RATE", "1000000"),
@@ -116,7 +117,7 @@ async fn a_hundred_thousand_names_make_no_series() {
     let before = series(&backend);
     strangers(&backend, room, 3..STRANGERS).await;
     join(publish(&backend, STRANGERS..NAMES), ask(&mut alice, 1..NAMES)).await;
-    // By then nothing is under way that could make a series.
+    // Once the outbox is empty, nothing is left that could make a series.
     let rows = || backend.gateway.metric("rollcall_outbox_rows", &[]).unwrap();
     until("all is published", SOON, async || rows(), |rows| *rows == 0.0).await;
     let mut after = series(&backend);

@@ -1,4 +1,4 @@
-//! NATS behind TLS, with credentials: every connection to it is private and let in.
+//! NATS behind TLS, with credentials: every connection of the gateway is encrypted and accepted.
 
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
@@ -9,7 +9,7 @@ use crate::common::SOON;
 use rcgen::{CertifiedKey, generate_simple_self_signed};
 use rollcall_loadtest::GatewayOptions;
 
-/// A server that speaks nothing but TLS.
+/// A NATS server that accepts only TLS.
 struct Private {
     port: u16,
     child: Child,
@@ -43,7 +43,7 @@ impl Drop for Private {
     }
 }
 
-/// What `rollcall check` says of NATS, where this setting names the certificates that are trusted.
+/// The line of `rollcall check` for NATS, with a setting that names the trusted certificates.
 fn check(folder: &Path, url: &str, setting: Option<&'static str>) -> String {
     let mut options = GatewayOptions::new(env!("CARGO_BIN_EXE_rollcall")).env("NATS_URL", url);
     if let Some(setting) = setting {
@@ -66,7 +66,8 @@ fn a_server_behind_tls_is_used_if_its_certificate_is_trusted() {
             if line.starts_with("ok") {
                 break;
             }
-            // A handshake may take longer than a connection may, where many tests run at once.
+            // While many tests run at once, a handshake may take longer than the gateway's limit for a connection, so
+            // the check is repeated.
             assert!(Instant::now() < deadline, "{line}");
         }
         let line = check(folder.path(), &url, None);

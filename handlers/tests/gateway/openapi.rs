@@ -1,4 +1,4 @@
-//! The server API answers as `schema/openapi.json` says, whatever it is asked: schemathesis makes the requests.
+//! The server API answers every request as `schema/openapi.json` says. schemathesis makes the requests.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -8,10 +8,10 @@ use rollcall_loadtest::servers::target_folder;
 use crate::common::Backend;
 
 const TOKEN: &str = "token-of-operators";
-/// Of each operation, in each phase.
+/// The number of requests for each operation, in each phase.
 const EXAMPLES: &str = "10";
-/// They hold that a faulty request is one with an unknown header, and that 1.0 is a whole number. The last one sends wrong
-/// tokens, after which the address is not answered for a while.
+/// Checks that are left out. The first two expect that an unknown header makes a request faulty, and that 1.0 is a
+/// whole number. The last one sends wrong tokens, after which the admin address refuses its address for a while.
 const EXCLUDED: &str = "positive_data_acceptance,negative_data_rejection,ignored_auth";
 
 /// Where `loadtest/setup/schemathesis` installs it.

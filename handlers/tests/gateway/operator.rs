@@ -12,7 +12,7 @@ on_both_kinds!(
     a_session_that_waits_for_its_client_is_taken_out_of_its_lesson,
 );
 
-/// Asks for the end of sessions, and returns the ids of those that ended.
+/// Requests the end of sessions, and returns the ids of those that ended.
 fn disconnect(backend: &Backend, whom: &Value) -> Vec<i64> {
     let (status, body) = backend.gateway.post("/api/v1/disconnect", whom).unwrap();
     assert_eq!(status, 200, "{whom}: {body}");
@@ -35,7 +35,7 @@ async fn an_operator_ends_a_session(backend: &Backend) {
     alice.joins(&room.algebra).await;
     backend.settled(room, [&mut witness, &mut alice]).await;
     assert_eq!(disconnect(backend, &json!({"session_id": alice.session})), [alice.session]);
-    // SQL says so before the answer.
+    // The row is in the history before the answer comes.
     assert_eq!(backend.history(room).await, [kicked(&alice)]);
     assert_eq!(backend.live(room).await, [format!("{}|{}", witness.session, witness.id)]);
     is_kicked(&mut alice).await;
@@ -45,7 +45,7 @@ async fn an_operator_ends_a_session(backend: &Backend) {
     if let Some(stored) = backend.stored(&room.subject("agent"), 3).await {
         assert_eq!(stored[2].header("Left-Reason"), "kicked");
     }
-    // The connection's own end changes nothing, nor does a second request.
+    // Neither the end of the connection nor a second request changes anything.
     assert_eq!(disconnect(backend, &json!({"session_id": alice.session})), [0; 0]);
     backend.nothing_came(room, [&mut witness]).await;
     assert_eq!(backend.history(room).await, [kicked(&alice)]);
@@ -53,7 +53,7 @@ async fn an_operator_ends_a_session(backend: &Backend) {
     let log = backend.gateway.output();
     let audited = log.lines().filter(|logged| logged.contains("rollcall::audit") && logged.contains(&line)).count();
     assert_eq!(audited, 2, "{log}");
-    // The token is not revoked, and nobody takes the ended session over.
+    // The token is not revoked, so the agent may enter again. It does not take over the ended session.
     let again = backend.participant(room, "alice").await;
     assert!(again.session > alice.session);
     witness.sees("entered", &again.whom()).await;
@@ -133,7 +133,7 @@ async fn a_session_is_taken_out_of_its_lesson(backend: &Backend) {
     assert_eq!(leave(), Value::Null);
     let mut keys = backend.keys().await;
     expect_field(&mut keys, &format!("lesson_student_{}", room.algebra), &room.user("alice"), None).await;
-    // Answered once the connection has left the lesson's room.
+    // This request is answered after the connection has left the lesson's room.
     alice.client.request("made_up", json!({})).await.unwrap();
     backend.settled(room, [&mut alice]).await;
     backend.publish(&format!("lesson.{}.board", room.algebra), &json!({}));
@@ -158,7 +158,7 @@ async fn a_session_that_waits_for_its_client_is_taken_out_of_its_lesson(backend:
     assert_eq!(asked, (200, json!({"lesson_id": room.algebra}).to_string()));
     backend.wait_for_rows(&format!("select lesson_id, seat from agent_session where id = {session}"), &["|"]).await;
     expect_field(&mut keys, &students, &room.user("seated"), None).await;
-    // Its client comes back to the same session, and is told where it is.
+    // The client comes back to the same session, and connect_success says in which lesson it is.
     let mut request = room.connect_request(&room.participant("seated"), "web");
     (request["roster"], request["resume"]) = (json!(true), json!({}));
     let mut client = backend.client().await;

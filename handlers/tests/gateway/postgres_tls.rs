@@ -7,7 +7,7 @@ use crate::{seed_000_entered, seed_000_left, seed_003_participant, seed_003_teac
 use rollcall_loadtest::GatewayOptions;
 use rollcall_loadtest::servers::{Authority, Issued, Postgres, PostgresOptions, psql};
 
-/// Rollcall's role needs TLS and a certificate; a look at the rows from outside needs nothing.
+/// The server's rules: Rollcall's role needs TLS and a certificate, the test's own connection needs nothing.
 const RULES: &str = "hostssl all rollcall all cert\n\
     hostssl all reader all cert\n\
     host all postgres all trust\n";
@@ -29,7 +29,7 @@ fn start(authority: &Authority, certificate: &Issued) -> Postgres {
     Postgres::start_with(PostgresOptions::with_tls(authority, certificate, RULES).unwrap()).unwrap()
 }
 
-/// A fresh database of Rollcall's role: as seen from outside, and as a role reaches it by TLS.
+/// A fresh database of Rollcall's role, with its URL for the test and its URL for a role that comes by TLS.
 struct Database<'a> {
     outside: String,
     name: String,
@@ -65,21 +65,21 @@ fn options(url: &str) -> GatewayOptions {
         .env("ROLLCALL_ADMIN_LISTEN", "127.0.0.1:0")
 }
 
-/// What `rollcall check` says of the database.
+/// The line of `rollcall check` for the database.
 fn check(url: &str) -> String {
     let output = options(url).command().arg("check").output().unwrap();
     let said = String::from_utf8(output.stdout).unwrap();
     said.lines().find(|line| line.contains(" database ")).unwrap_or_else(|| panic!("{said}")).to_owned()
 }
 
-/// What a gateway says that does not start.
+/// The output of a gateway that does not start.
 fn refused_start(url: &str) -> String {
     let output = options(url).command().output().unwrap();
     assert!(!output.status.success());
     String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()
 }
 
-/// Expects that the check fails with this advice in its one line, and so does the start.
+/// Expects that the check and the start both fail with this advice in one line.
 fn is_refused(url: &str, advice: &str) {
     let line = check(url);
     assert!(line.starts_with("FAIL") && line.contains(advice), "{advice}: {line}");

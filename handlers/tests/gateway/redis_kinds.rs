@@ -1,4 +1,5 @@
-//! The other kinds of REDIS_URL: the seed's flows on them, and what `rollcall check` says where one does not work.
+//! REDIS_URL with a cluster, with Sentinel and with TLS: the seed's flows, and what `rollcall check` says about each
+//! fault.
 
 use std::path::Path;
 use std::process::{Child, Stdio};
@@ -9,7 +10,7 @@ use rollcall_loadtest::servers::{Authority, Redis, RedisOptions, Sentinel, Senti
 use crate::common::{Backend, Servers};
 use crate::{seed_003_participant, seed_003_teacher};
 
-/// Both flows of seed 003.
+/// Runs both flows of seed 003.
 async fn seed_003(backend: &Backend) {
     seed_003_teacher::the_diagram(backend).await;
     seed_003_participant::the_diagram(backend).await;
@@ -24,7 +25,7 @@ async fn seed_003_on_a_redis_cluster() {
     seed_003(&Backend::start(Some(servers), GatewayOptions::clone)).await;
 }
 
-/// A server with TLS and an ACL, and what leads to it.
+/// A Redis with TLS and users behind Sentinel, and what a client needs to reach it.
 struct Tls {
     authority: Authority,
     redis: Redis,

@@ -1,4 +1,5 @@
-//! PROTOCOL 7, SIGHUP: what a running node takes over, what needs a restart, and that a faulty file changes nothing.
+//! PROTOCOL 7, SIGHUP: which settings a running node takes over, which need a restart, and that a faulty file changes
+//! nothing.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,7 +13,7 @@ const ROOM: &str = "9d6a1c55-0f0e-4a5c-8b35-3c6f5f0f4c02";
 const PAGE: &str = "https://school.example";
 const NEXT_SECRET: &str = "the next secret, which is long enough for HS256, too";
 
-/// A gateway with a settings file and its secret in a file.
+/// A gateway with a settings file, whose secret is in a file of its own.
 struct Node {
     gateway: Gateway,
     files: tempfile::TempDir,
@@ -32,7 +33,8 @@ impl Node {
         self.files.path().join("secret")
     }
 
-    /// Writes the file, and waits until the node has read it with this outcome; returns what it said of that.
+    /// Writes the settings file, and waits until the node has read it with this outcome. Returns the lines that the
+    /// node logged.
     async fn reads(&self, settings: &str, outcome: &str) -> String {
         write(self.files.path(), settings);
         let label = format!("outcome=\"{outcome}\"");
@@ -43,7 +45,7 @@ impl Node {
         self.gateway.output().split_off(said)
     }
 
-    /// Enters as a page; the answer, or the error.
+    /// Enters as a page of this origin. Returns the answer or the error.
     async fn enters(&self, origin: &str, token: &str) -> Result<(Client, Value), String> {
         let client = Client::connect_with(self.gateway.address(), "/ws", &[("origin", origin)]).await;
         let mut client = client.map_err(|error| error.to_string())?;
@@ -52,7 +54,7 @@ impl Node {
     }
 }
 
-/// Writes the settings, with the names of this node's own secret.
+/// Writes the settings, and the names of the files of this node's own secret.
 fn write(folder: &Path, settings: &str) {
     let secret = folder.join("secret");
     let text = format!("hs256-secret-file = {:?}\n{settings}", secret.display().to_string());
@@ -77,7 +79,7 @@ async fn a_node_takes_over_keys_origins_limits_and_the_log_and_names_what_needs_
     let (mut bob, _) = node.enters(PAGE, &next).await.expect("both count from now on");
     assert!(node.enters(&own_page, &token::participant("carol")).await.is_err(), "the secret of before");
 
-    // A connection of before has the new limits.
+    // A connection that was open before the reload has the new limits.
     let large = json!({"state": {"text": "x".repeat(2000)}});
     let ended = alice.request("set_state", large).await;
     assert!(ended.is_err(), "{ended:?}");
@@ -88,7 +90,7 @@ async fn a_node_takes_over_keys_origins_limits_and_the_log_and_names_what_needs_
     }
     assert!(refused >= 10, "{refused} of 20 at one a second and a burst of four");
 
-    // Nothing differs, but what needs a restart is told again, now that INFO is logged.
+    // The file is unchanged, but the node names again what needs a restart, because INFO is logged now.
     let said = node.reads(&settings, "done").await;
     assert!(said.contains("needs_restart=\"ROLLCALL_LEASE\""), "{said}");
     let said = node.reads("lease = \"15s\"\nlog = \"info\"\n", "done").await;

@@ -1,5 +1,5 @@
-//! PROTOCOL 3, Resume, while several clients publish at once: nobody misses anything or gets it twice, and for those who
-//! resume offsets never go back.
+//! PROTOCOL 3, Resume, while several clients publish at once: no client misses an event or gets it twice, and a client
+//! that resumes gets ascending offsets.
 
 use std::collections::BTreeSet;
 
@@ -16,10 +16,10 @@ use tokio::task::JoinSet;
 
 const PUBLISHERS: usize = 4;
 const EVENTS: usize = 500;
-/// How many events each has under way.
+/// The number of events that each client has under way.
 const BATCH: usize = 50;
 
-/// Publishes numbered events to a classroom and a lesson of it, from so many connections at once.
+/// Publishes numbered events to a classroom and to one of its lessons, on several connections at once.
 fn publish_at_once(room: &Classroom) -> JoinSet<()> {
     let subjects = [room.subject("note"), format!("lesson.{}.board", room.algebra)];
     let publish = |publisher| {
@@ -42,7 +42,7 @@ fn all() -> BTreeSet<usize> {
     (0..PUBLISHERS * EVENTS).collect()
 }
 
-/// Enters with a wish to resume, and is told where it starts.
+/// Enters with `resume`, and returns the position at which it starts.
 async fn resumes(backend: &Backend, room: &Classroom, resume: Value) -> (Client, Value) {
     let mut client = backend.client().await;
     let mut request = room.connect_request(&room.participant("alice"), "web");
@@ -51,7 +51,7 @@ async fn resumes(backend: &Backend, room: &Classroom, resume: Value) -> (Client,
     (client, success)
 }
 
-/// The next event that has a number.
+/// Reads the next event that has a number.
 async fn numbered(client: &mut Client) -> (usize, Event) {
     loop {
         let event = client.next_event(SOON).await.unwrap();
@@ -61,7 +61,7 @@ async fn numbered(client: &mut Client) -> (usize, Event) {
     }
 }
 
-/// All numbers, each once; offsets, where there are any, never go back.
+/// Expects all numbers, each once. Offsets, if events have them, never go back.
 async fn hears_all(client: &mut Client) {
     let (mut missing, mut last) = (all(), 0);
     while !missing.is_empty() {
@@ -103,7 +103,7 @@ async fn a_client_that_resumes_again_and_again_misses_nothing() {
             assert!(offset >= last, "{offset} after {last}");
             last = offset;
         }
-        // What is on its way to this one comes again, to the next.
+        // Events that are under way to this connection come again to the next one.
         let resume = json!({"epoch": epoch, "offset": last, "lesson_id": room.algebra});
         drop(client);
         let (next, success) = resumes(backend, room, resume).await;
@@ -113,7 +113,7 @@ async fn a_client_that_resumes_again_and_again_misses_nothing() {
     publishing.join_all().await;
 }
 
-/// What the server would republish, sent in the wrong order.
+/// Sends these events as the server would republish them, in a wrong order.
 async fn republish(url: &str, room: &Classroom, offsets: &[u64]) {
     let client = async_nats::connect(url).await.unwrap();
     for offset in offsets {
@@ -128,7 +128,8 @@ async fn republish(url: &str, room: &Classroom, offsets: &[u64]) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn late_events_are_put_in_order_for_resuming_clients_and_never_lost() {
-    // Its own server: the offsets made up here are others' elsewhere.
+    // The test has a NATS server of its own, because the offsets that it makes up would belong to other events
+    // elsewhere.
     let nats = Nats::start().unwrap();
     let servers = Servers { nats: nats.url(), ..Servers::shared() };
     let backend = Backend::start(Some(servers), Clone::clone);
@@ -136,7 +137,8 @@ async fn late_events_are_put_in_order_for_resuming_clients_and_never_lost() {
     let mut plain = backend.participant(room, "bob").await;
     let (mut resuming, success) = resumes(&backend, room, json!({})).await;
     let first = success["offset"].as_u64().unwrap() + 100;
-    // Events of another room, so that the stream has these offsets. A question for the end of the stream tells the node.
+    // Events of another room make the stream longer, so that it has these offsets. When the node asks for the end of
+    // the stream, it learns of them.
     let stream = Stream::of(&nats.url()).await;
     let elsewhere = backend.classroom();
     for _ in 0..200 {
@@ -149,7 +151,8 @@ async fn late_events_are_put_in_order_for_resuming_clients_and_never_lost() {
         let (number, event) = numbered(&mut resuming).await;
         assert_eq!((number as u64, event.offset), (offset, Some(offset)));
     }
-    // The one before was thought to be another room's by then: it has the offset of the last one.
+    // By then the node has taken offset `first - 1` to be another room's. The event still reaches the client, with the
+    // offset of the event before it.
     republish(&nats.url(), room, &[first - 1, first + 4]).await;
     for (late, shown) in [(first - 1, first + 3), (first + 4, first + 4)] {
         let (number, event) = numbered(&mut resuming).await;

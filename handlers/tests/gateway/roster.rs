@@ -133,7 +133,7 @@ async fn a_faulty_roster_request_is_refused(backend: &Backend) {
     for payload in [json!({"after": "x"}), json!({"limit": -1}), json!({"limit": 1.5}), json!({"lesson_id": "a.b"})] {
         alice.is_refused_by("roster", payload, "invalid payload").await;
     }
-    // More than a page has, and less than one agent, are as near as there is.
+    // A limit out of range is replaced by the nearest one allowed: one agent, or a full page.
     for limit in [0, 4_000_000] {
         assert_eq!(sessions(&alice.reads(json!({"limit": limit})).await["agents"]), [alice.session]);
     }
@@ -146,7 +146,8 @@ impl Agent {
     }
 }
 
-/// Each sees with roster and pushes whoever came in.
+/// Hundreds of agents enter and ask for the roster. From the roster and the pushes together, each sees all that
+/// entered.
 async fn hundreds_enter_with_a_roster_each(backend: &Backend) {
     let room = backend.classroom();
     let names: Vec<_> = (0..200).map(|n| format!("agent{n}")).collect();
@@ -168,7 +169,8 @@ async fn hundreds_enter_with_a_roster_each(backend: &Backend) {
     }
 }
 
-/// What comes while the roster is read waits until it has come. The query waits for a lock of the test's own.
+/// Events that come while the roster is read are sent after it. The roster's query waits for a lock that the test
+/// holds.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_push_overtakes_the_roster() {
     let backend = Backend::real();

@@ -73,7 +73,7 @@ async fn a_client_reads_the_roster_with_its_token(backend: &Backend) {
     let after = format!("?sequence_id={}", alice.session);
     let rest = ask(address, "GET", &path(room, &after), &[("Authorization", &bearer(&token))]).await;
     assert_eq!(rest.agents(), agents[1..]);
-    // Operators get the same.
+    // The admin address returns the same list.
     let (_, body) = backend.gateway.get(&path(room, "")).unwrap();
     assert_eq!(body, by_header.body);
 }
@@ -130,7 +130,7 @@ async fn pages_of_listed_origins_may_read(backend: &Backend) {
     }
     for (headers, status) in [
         (vec![("Origin", "https://school.example"), ("Authorization", token.as_str())], 200),
-        // The page reads errors, too.
+        // The page may read the error, too.
         (vec![("Origin", "https://school.example")], 401),
     ] {
         let answer = ask(address, "GET", &path(room, ""), &headers).await;

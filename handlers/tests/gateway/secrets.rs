@@ -1,4 +1,5 @@
-//! Secrets are seen nowhere: not in the log, the metrics, errors or the process's title (a canary in each of them).
+//! No secret appears in the log, the metrics, errors or the process's title. Each secret of this test has a text that
+//! the test searches for.
 
 use std::time::Duration;
 

@@ -21,7 +21,7 @@ fn token() -> String {
 
 pub(crate) async fn the_diagram(backend: &Backend) {
     let room = backend.classroom();
-    // An agent that is there already, and sees the rest.
+    // An agent that is in the classroom already. It sees what the others get.
     let mut witness = backend.participant(room, "witness").await;
     backend.settled(room, [&mut witness]).await;
 
@@ -100,13 +100,13 @@ async fn entered_is_in_the_stream(backend: &Backend, room: &Classroom, session: 
     assert_eq!(entered.header("Entity-Event-Operation"), "entered");
     assert_eq!(entered.header("Entity-Event-Sequence-Id"), session.to_string());
     assert!(!entered.headers.contains_key("Left-Reason"), "{entered:?}");
-    // What is published is no longer waiting to be.
+    // A row leaves the outbox once its event is published.
     let outbox = format!("select count(*) from outbox where classroom_id = '{}'", room.id);
     backend.wait_for_rows(&outbox, &["0"]).await;
 }
 
 async fn pings_come_at_the_interval_that_success_names(backend: &Backend) {
-    // The default, 30, is what the diagram's success names.
+    // The diagram's success names the default, 30 s; this gateway has a shorter interval.
     let own = backend
         .another(|options| options.clone().env("ROLLCALL_PING_INTERVAL", "1s").env("ROLLCALL_PONG_TIMEOUT", "900ms"));
     let room = own.classroom();

@@ -6,7 +6,7 @@ use tokio::io::AsyncWriteExt;
 
 on_both_kinds!(the_diagram, a_broken_socket_is_lost, a_shutdown_is_drained, no_pong_is_timed_out);
 
-/// A witness and an agent, with nothing to read.
+/// A witness and an agent. Neither has anything left to read.
 async fn two_agents(backend: &Backend) -> (&Classroom, Agent, Agent) {
     let room = backend.classroom();
     let mut witness = backend.participant(room, "witness").await;
@@ -36,11 +36,11 @@ pub(crate) async fn the_diagram(backend: &Backend) {
     // 5. DB ->> DB: delete session from table agent_session
     assert_eq!(backend.live(room).await, [format!("{}|{}", witness.session, witness.id)]);
 
-    // Once: nothing follows.
+    // agent.left comes once, and nothing follows it.
     backend.nothing_came(room, [&mut witness]).await;
 }
 
-/// Exactly one agent.entered and then one agent.left of this session, with all that belongs to it.
+/// Expects exactly one agent.entered and then one agent.left of this session in the stream, with all their fields.
 async fn left_is_in_the_stream(backend: &Backend, room: &Classroom, whom: &Whom, reason: &str) {
     let Some(mut stored) = backend.stored(&room.subject("agent"), 3).await else { return };
     stored.retain(|message| message.header("Entity-Event-Sequence-Id") == whom.session.to_string());
@@ -57,7 +57,7 @@ async fn left_is_in_the_stream(backend: &Backend, room: &Classroom, whom: &Whom,
     assert_eq!(left.header("Left-Reason"), reason);
 }
 
-/// The session's own id, its agent, why it left, and from when to when it was there.
+/// Expects the session in the history: its id, its agent, the reason, and the times of its beginning and end.
 async fn expect_history(backend: &Backend, room: &Classroom, whom: &Whom, reason: &str) {
     let history = backend.history(room).await;
     assert!(history.contains(&format!("{}|{}|{reason}", whom.session, whom.id)), "{history:?}");
@@ -99,7 +99,7 @@ async fn no_pong_is_timed_out(backend: &Backend) {
         .another(|options| options.clone().env("ROLLCALL_PING_INTERVAL", "1s").env("ROLLCALL_PONG_TIMEOUT", "900ms"));
     let (room, mut witness, mut agent) = two_agents(&own).await;
     let whom = agent.whom();
-    // The witness answers pings while it waits; the agent, whose socket is not read, does not.
+    // The witness answers pings while it waits. The agent does not, because nothing reads its socket.
     witness.sees("left", &whom).await;
     left_is_in_the_stream(&own, room, &whom, "timed_out").await;
     expect_history(&own, room, &whom, "timed_out").await;

@@ -15,7 +15,7 @@ on_both_kinds!(
     a_key_that_was_there_before_means_reconnect,
 );
 
-/// The session's own columns: lesson and seat.
+/// The lesson and the seat in the session's row.
 async fn saved(backend: &Backend, session: i64) -> String {
     backend.value(&format!("select lesson_id, seat from agent_session where id = {session}")).await
 }
@@ -77,7 +77,7 @@ pub(crate) async fn the_diagram(backend: &Backend) {
         assert_eq!(keys.hash(&students).await, hash([(client_id.as_str(), sid)]));
         keys.expect_full_ttl(&students).await;
 
-        // Nothing of flow 1 is written.
+        // No key of flow 1 is written.
         assert_eq!(keys.hash(&format!("lesson_teacher_{lesson}")).await, BTreeMap::new());
     }
 
@@ -103,7 +103,7 @@ async fn a_hundred_who_join_at_once_make_one_seat_map(backend: &Backend) {
         joins.await;
         return;
     };
-    // Somebody takes a seat as soon as there is one, while others still join: who comes later must not free it.
+    // One user takes a seat as soon as there is one, while others still join. A later join must not free the seat.
     let (_, ()) = futures_util::future::join(joins, take_seat(&mut keys, &seats)).await;
     assert_eq!(keys.hash(&seats).await, hash([("1", "taken"), ("2", ""), ("3", "")]));
     let students = keys.hash(&format!("lesson_student_{}", room.algebra)).await;
@@ -135,7 +135,7 @@ pub(crate) async fn the_latest_live_join_holds_the_field(backend: &Backend) {
     phone.leaves().await;
     crate::common::expect_field(&mut keys, &students, &user, None).await;
     if let Some(keys) = &mut keys {
-        // Disconnect does not remove what says that the user was here.
+        // A disconnect does not remove the key that says that the user was here.
         assert_eq!(keys.field(&user, "client_id").await, Some(user.clone()));
     }
 }
@@ -150,7 +150,8 @@ async fn a_key_that_was_there_before_means_reconnect(backend: &Backend) {
     let room = own.classroom();
     let client_id = room.user("alice");
 
-    // The first time there is no such key: nobody reconnects. Nor does a teacher, who has no such flow.
+    // At the first join there is no such key, so there is no call. A teacher's join makes none either, because flow 1
+    // has no such step.
     let mut alice = own.participant(room, "alice").await;
     alice.joins(&room.algebra).await;
     alice.leaves().await;

@@ -7,7 +7,7 @@ use serde_json::json;
 
 on_both_kinds!(the_diagram, a_seat_map_keeps_its_values_and_gets_the_missing_numbers, leaving_takes_its_own_field_only);
 
-/// The session's own columns: lesson and seat.
+/// The lesson and the seat in the session's row.
 async fn saved(backend: &Backend, session: i64) -> String {
     backend.value(&format!("select lesson_id, seat from agent_session where id = {session}")).await
 }
@@ -15,7 +15,7 @@ async fn saved(backend: &Backend, session: i64) -> String {
 pub(crate) async fn the_diagram(backend: &Backend) {
     let room = backend.classroom();
     let (lesson, user) = (&room.algebra, room.user("tess"));
-    // tess has seat 2 in lesson_attendee.
+    // The user tess has seat 2 in lesson_attendee.
     let mut teacher = backend.teacher(room, "tess").await;
     let mut student = backend.participant(room, "bob").await;
     backend.settled(room, [&mut teacher, &mut student]).await;
@@ -65,7 +65,7 @@ pub(crate) async fn the_diagram(backend: &Backend) {
         assert_eq!(keys.hash(&user).await, hash([("lesson_id", lesson)]));
         keys.expect_full_ttl(&user).await;
 
-        // Nothing of flow 2 is written.
+        // No key of flow 2 is written.
         assert_eq!(keys.hash(&format!("lesson_student_{lesson}")).await, BTreeMap::new());
     }
 
@@ -78,7 +78,7 @@ pub(crate) async fn the_diagram(backend: &Backend) {
 async fn a_seat_map_keeps_its_values_and_gets_the_missing_numbers(backend: &Backend) {
     let room = backend.classroom();
     let Some(mut keys) = backend.keys().await else {
-        // No window into the keys; that a join succeeds a second time is all that shows.
+        // The test cannot read this backend's keys, so it only checks that a second join succeeds.
         let mut teacher = backend.teacher(room, "tess").await;
         teacher.joins(&room.algebra).await;
         return teacher.joins(&room.algebra).await;
@@ -89,7 +89,7 @@ async fn a_seat_map_keeps_its_values_and_gets_the_missing_numbers(backend: &Back
     let mut teacher = backend.teacher(room, "tess").await;
     teacher.joins(&room.algebra).await;
     assert_eq!(keys.hash(&seats).await, hash([("1", "taken"), ("2", ""), ("3", "")]));
-    // Its TTL is renewed by each join.
+    // Each join renews the seat map's TTL.
     keys.expect_full_ttl(&seats).await;
 }
 

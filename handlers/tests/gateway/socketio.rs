@@ -1,4 +1,4 @@
-//! PROTOCOL 11: CONNECT, tokens and where they may stand, classrooms, events and acks.
+//! PROTOCOL 11: CONNECT, the places of a token, classrooms, events and acks.
 
 use crate::common::{Backend, Packet, SocketIo, agent_event, on_both_kinds};
 use rollcall_loadtest::token;
@@ -28,7 +28,7 @@ async fn a_client_is_let_in_wherever_its_token_stands(backend: &Backend) {
         ("c", SocketIo::open_with(backend, "&token=x", Some(&user("c"))).await, json!({})),
         ("d", SocketIo::open(backend, &format!("&access_token={}", user("d"))).await, json!({})),
         ("e", SocketIo::open(backend, &format!("&auth={}", user("e"))).await, json!({"else": [1]})),
-        // What CONNECT brings comes before the handshake's.
+        // The token of CONNECT counts before that of the handshake.
         ("f", SocketIo::open_with(backend, "&token=x", Some("y")).await, json!({"token": user("f")})),
     ];
     for (name, mut client, auth) in clients {
@@ -46,7 +46,7 @@ async fn a_client_is_let_in_wherever_its_token_stands(backend: &Backend) {
         let Packet::Refused(error) = client.next().await else { panic!("let in with {auth}") };
         assert_eq!(error["message"], "unauthenticated");
         assert_eq!((&error["data"]["status"], &error["data"]["detail"]), (&json!(401), &json!(detail)));
-        // The transport stays, and another CONNECT may do better.
+        // The transport stays open, and another CONNECT may succeed.
         client.connects(&json!({"token": user("a")})).await;
     }
 }
@@ -64,7 +64,7 @@ async fn a_classroom_in_auth_is_entered_at_once(backend: &Backend) {
         event.body,
         agent_event("entered", success["session_id"].as_i64().unwrap(), &room.agent("tab", "alice"))
     );
-    // Only that classroom's lessons are found.
+    // A client in a classroom finds only that classroom's lessons.
     let other = backend.classroom();
     let ack = alice.emit("join_lesson", &[json!({"lesson_id": other.algebra})]).await;
     assert_eq!(ack, json!({"status": "ERROR", "message": "lesson not found"}));
@@ -107,11 +107,11 @@ async fn without_a_classroom_only_a_lesson_is_joined(backend: &Backend) {
     assert_eq!(none, json!({"status": "ERROR", "message": "lesson_id is required"}));
     let nowhere = client.emit("join_lesson", &[json!({"lesson_id": "no-such-lesson"})]).await;
     assert_eq!(nowhere, json!({"status": "ERROR", "message": "lesson not found"}));
-    // What failed has entered nothing.
+    // The failed joins have entered no classroom.
     assert_eq!(backend.live(room).await, Vec::<String>::new());
     client.joins(&room.algebra).await;
     assert_eq!(backend.live(room).await.len(), 1);
-    // From now on it is in the classroom.
+    // From here on the client is in the classroom.
     let refresh = client.emit("refresh", &[json!({"token": room.participant("alice")})]).await;
     assert_eq!(refresh["status"], "SUCCESS");
     client.joins(&room.biology).await;
@@ -159,7 +159,7 @@ async fn a_class_of_both_dialects_sees_itself_whole(backend: &Backend) {
     plain.sees("left", &crate::common::Whom { id: room.agent("web", "sio"), session }).await;
 }
 
-/// Reads on to `agent.entered` of this body: that of one who entered a moment before may come first.
+/// Reads until `agent.entered` with this body comes. An event of an agent that entered a moment before may come first.
 async fn read_to(client: &mut SocketIo, wanted: &Value) -> Value {
     loop {
         let event = client.event("agent.entered").await;
@@ -182,7 +182,7 @@ async fn events_of_services_have_names(backend: &Backend) {
         backend.publish(&room.subject("note"), &body);
         assert_eq!(client.event("note").await, body);
     }
-    // Names that mean something to clients are dropped.
+    // Events with names that the client's library reserves are dropped.
     for reserved in ["disconnect", "connect_error", "newListener", "session_error", "request_error"] {
         backend.publish(&room.subject(reserved), &json!({"reserved": true}));
     }
@@ -223,12 +223,12 @@ async fn a_join_moves_to_the_lesson_s_classroom(backend: &Backend) {
     let mut entered = backend.participant(to, "entered").await;
     backend.settled(from, [&mut left]).await;
     backend.settled(to, [&mut entered]).await;
-    // A join that fails changes nothing.
+    // A failed join changes nothing.
     for lesson in ["no-such-lesson", ""] {
         assert_eq!(alice.emit("join_lesson", &[json!({"lesson_id": lesson})]).await["status"], "ERROR");
     }
     backend.nothing_came(from, [&mut left]).await;
-    // The two fences of these checks.
+    // The fences of the two checks before.
     alice.event("note").await;
     alice.event("note").await;
 
@@ -241,7 +241,7 @@ async fn a_join_moves_to_the_lesson_s_classroom(backend: &Backend) {
     };
     entered.sees("entered", &whom(&second)).await;
     left.sees("left", &whom(&first)).await;
-    // It hears of the other classroom only.
+    // The client gets the events of the other classroom only.
     backend.publish(&from.subject("note"), &json!({"of": "from"}));
     backend.publish(&format!("lesson.{}.note", from.algebra), &json!({"of": "from"}));
     backend.publish(&format!("lesson.{}.note", to.biology), &json!({"of": "to"}));
@@ -252,7 +252,7 @@ async fn a_join_moves_to_the_lesson_s_classroom(backend: &Backend) {
     let students = |lesson: &str| format!("lesson_student_{lesson}");
     crate::common::expect_field(&mut keys, &students(&from.algebra), &user, None).await;
     crate::common::expect_field(&mut keys, &students(&to.biology), &user, second["sid"].as_str()).await;
-    // And back.
+    // The client moves back to the first classroom.
     alice.joins(&from.biology).await;
     alice.event("connect_success").await;
     entered.sees("left", &whom(&second)).await;
@@ -272,7 +272,7 @@ async fn guests_join_without_entering(backend: &Backend) {
     assert_eq!(known.emit("join_lesson", &[payload]).await["status"], "SUCCESS");
     assert_eq!(known.event("connect_success").await["agent_id"], room.agent("web", "alice"));
     assert_eq!(backend.live(room).await.len(), 1);
-    // A guest that joined may still enter.
+    // A guest that has joined a lesson may still enter.
     let payload = json!({"access_token": room.participant("bob"), "lesson_id": room.algebra});
     assert_eq!(guest.emit("join_lesson", &[payload]).await["status"], "SUCCESS");
     assert_eq!(guest.event("connect_success").await["agent_id"], room.agent("web", "bob"));
@@ -285,7 +285,7 @@ async fn binary_data_is_no_payload(backend: &Backend) {
     client.send_binary(&[1, 2, 3]).await;
     let invalid = json!({"status": "ERROR", "message": "invalid payload"});
     assert_eq!(client.next().await, Packet::Ack(7, vec![invalid]));
-    // Acknowledgements of nothing are ignored, with their attachments.
+    // An acknowledgement without a request is ignored, with its attachments.
     client.send(r#"461-3[{"_placeholder":true,"num":0}]"#).await;
     client.send_binary(&[1]).await;
     client.send("43[1]").await;

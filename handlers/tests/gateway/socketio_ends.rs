@@ -1,4 +1,4 @@
-//! PROTOCOL 11, Session errors and Drain: what a client of Socket.IO is told, and what becomes of its transport.
+//! PROTOCOL 11, Session errors and Drain: what a client of Socket.IO gets, and whether its transport stays open.
 
 use crate::common::{Backend, Packet, SOON, SocketIo, on_both_kinds};
 use serde_json::json;
@@ -22,7 +22,7 @@ async fn a_namespace_is_left_and_connected_again(backend: &Backend) {
     let success = alice.event("connect_success").await;
     alice.joins(&room.algebra).await;
     alice.send("41").await;
-    // What was sent to the namespace that is left is dropped.
+    // Requests that reach the namespace after it was left are dropped.
     alice.send(r#"421["join_lesson"]"#).await;
     let whom = crate::common::Whom { id: room.agent("web", "alice"), session: success["session_id"].as_i64().unwrap() };
     witness.sees("entered", &whom).await;
@@ -48,7 +48,7 @@ async fn the_same_agent_again_replaces_the_first(backend: &Backend) {
     let error = first.event("session_error").await;
     assert_eq!(error, json!({"type": "replaced", "title": "Replaced", "status": 422}));
     assert_eq!(first.next().await, Packet::Disconnected);
-    // The transport stays, and takes the agent back.
+    // The transport stays open, and the agent may enter again on it.
     first.connects(&auth).await;
     first.joins(&room.algebra).await;
     assert_eq!(first.event("connect_success").await["session_id"], one["session_id"]);
@@ -74,7 +74,7 @@ async fn an_expired_token_closes_the_transport(backend: &Backend) {
 
 async fn what_is_malformed_closes_the_transport(backend: &Backend) {
     let room = backend.classroom();
-    // Before CONNECT, nothing else may come.
+    // Before CONNECT every other packet is a fault.
     for text in ["4abc", "42[\"join_lesson\"]", "41", "2probe", "9", "40[]", "7"] {
         let mut client = SocketIo::open(backend, "").await;
         client.send(text).await;
@@ -129,7 +129,7 @@ async fn a_leave_during_a_join_leaves_nothing(backend: &Backend) {
         "every session that began has ended",
         SOON,
         async || (backend.value(&live).await, backend.value(&told).await),
-        // A client that is quick takes its own session over.
+        // A quick client enters again and takes over its own session.
         |(live, told)| live == "0" && told != "0",
     )
     .await;

@@ -19,7 +19,7 @@ fn serving(backend: &Backend) -> Backend {
     backend.another(|options| options.clone().env("ROLLCALL_SOCKETIO_NAMESPACES", namespaces))
 }
 
-/// A transport, and what came on it that was not asked for yet.
+/// A transport, and the messages that came on it and were not yet read.
 struct Transport {
     client: SocketIo,
     kept: Vec<String>,
@@ -30,12 +30,12 @@ impl Transport {
         Self { client: SocketIo::open(backend, query).await, kept: Vec::new() }
     }
 
-    /// Sends CONNECT; the prefix of a namespace is its name and a comma, or nothing.
+    /// Sends CONNECT. `prefix` is the namespace's name and a comma, or empty.
     async fn asks(&mut self, prefix: &str, auth: &Value) {
         self.client.send(&format!("40{prefix}{auth}")).await;
     }
 
-    /// The first message that begins with this, without it. The others are kept.
+    /// Returns the rest of the first message that begins with `begin`. Other messages are kept.
     async fn next(&mut self, begin: &str) -> String {
         if let Some(place) = self.kept.iter().position(|text| text.starts_with(begin)) {
             return self.kept.remove(place)[begin.len()..].to_owned();
@@ -61,13 +61,13 @@ impl Transport {
         assert_eq!(self.next(&format!("43{prefix}1")).await, r#"[{"status":"SUCCESS","data":{}}]"#);
     }
 
-    /// The first argument of an event.
+    /// The first argument of the next event of this name.
     async fn event(&mut self, prefix: &str, name: &str) -> Value {
         let rest = self.next(&format!(r#"42{prefix}["{name}","#)).await;
         serde_json::from_str(rest.strip_suffix(']').unwrap()).unwrap()
     }
 
-    /// The close frame's code, after whatever else comes.
+    /// Reads to the close frame, and returns its code.
     async fn closes(&mut self) -> Option<u16> {
         loop {
             match self.client.text().await {
@@ -114,9 +114,9 @@ async fn each_namespace_is_a_connection_of_its_own(backend: &Backend) {
     for prefix in ["", TEACHER, PARTICIPANT] {
         assert_eq!(transport.event(prefix, "board").await, json!({"n": 1}));
     }
-    // One is left; the others hear of it, and it may come again.
+    // The client leaves one namespace. The others get agent.left, and the namespace may be connected again.
     transport.client.send("41/teacher,").await;
-    // Sent before the client knew: it is dropped.
+    // The client sent this before it knew that the namespace was left, so it is dropped.
     transport.client.send(r#"42/teacher,["join_lesson"]"#).await;
     for prefix in ["", PARTICIPANT] {
         assert_eq!(transport.event(prefix, "agent.left").await["payload"]["agent_id"], agents[1]);
@@ -135,7 +135,7 @@ async fn a_further_namespace_without_a_token_is_who_the_first_is(backend: &Backe
     let backend = &serving(backend);
     let room = backend.classroom();
     let mut transport = Transport::open(backend, &format!("&token={}", room.participant("alice"))).await;
-    // The second comes before the first is answered.
+    // The second CONNECT is sent before the first one is answered.
     transport.asks("", &json!({})).await;
     transport.asks(PARTICIPANT, &json!({"classroom_id": room.id})).await;
     transport.next("40{").await;
@@ -145,7 +145,7 @@ async fn a_further_namespace_without_a_token_is_who_the_first_is(backend: &Backe
     transport.joins(TEACHER, &room.algebra).await;
     let agents = [room.agent("participant", "alice"), room.agent("teacher", "alice")];
     assert_eq!(backend.rows(&live(room)).await, agents);
-    // Its own token comes first, and a wrong one is refused without an effect on the others.
+    // A namespace's own token counts first. A wrong one is refused, and the other namespaces go on.
     transport.asks("/a,", &json!({"token": "x"})).await;
     let refused: Value = serde_json::from_str(&transport.next("44/a,").await).unwrap();
     assert_eq!(refused["message"], "unauthenticated");
@@ -168,7 +168,7 @@ async fn at_most_four_are_carried(backend: &Backend) {
     transport.client.send("41/a,").await;
     transport.connects("/b,", &auth).await;
     transport.joins("/b,", &room.algebra).await;
-    // One that is there already is no place for another, and the client is broken.
+    // A CONNECT for a namespace that is connected already is a fault of the client, so the transport is closed.
     transport.asks("/b,", &auth).await;
     assert_eq!(transport.closes().await, Some(1002));
 }
@@ -203,7 +203,7 @@ async fn what_ends_one_for_good_leaves_the_others(backend: &Backend) {
         next.connects(&again).await;
         assert_eq!(transport.event(prefix, "session_error").await["type"], "replaced");
         transport.next(&format!("41{prefix}")).await;
-        // It takes its agent back.
+        // The agent may enter again in the same namespace.
         transport.connects(prefix, &again).await;
         assert_eq!(next.event("connect_success").await["agent_id"], room.agent(label, name));
         loop {
@@ -282,7 +282,8 @@ async fn requests_of_each_are_answered_however_many_wait(backend: &Backend) {
     let auth = |name: &str| json!({"token": room.participant(name), "classroom_id": room.id});
     transport.connects("", &auth("first")).await;
     transport.connects(PARTICIPANT, &auth("other")).await;
-    // More than may wait for a handler that runs, so the transport is not read for a while.
+    // These are more requests than may wait while a handler runs, so the gateway stops reading the transport for a
+    // while.
     let large = "x".repeat(3 << 10);
     for id in 0..100 {
         for prefix in ["", PARTICIPANT] {

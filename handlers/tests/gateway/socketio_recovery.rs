@@ -1,5 +1,5 @@
-//! PROTOCOL 11, Recovery: a client that comes back after a break gets what it missed, in order, none twice, on whichever
-//! node it comes to.
+//! PROTOCOL 11, Recovery: a client that comes back after a break gets the events that it missed, in order and once, on
+//! any node.
 
 use crate::common::{Backend, Classroom, Packet, Servers, SocketIo, Whom, expect_field, on_both_kinds};
 use rollcall_loadtest::{Gateway, GatewayOptions};
@@ -17,7 +17,7 @@ fn on(options: &GatewayOptions) -> GatewayOptions {
     options.clone().env("ROLLCALL_SOCKETIO_RECOVERY", "true")
 }
 
-/// Numbered events of the classroom and the lesson, in turns.
+/// Publishes numbered events to the classroom and the lesson by turns.
 fn publishes(backend: &Backend, room: &Classroom, numbers: impl Iterator<Item = u32>) {
     for number in numbers {
         let subject = [room.subject("note"), format!("lesson.{}.note", room.algebra)][number as usize % 2].clone();
@@ -25,7 +25,7 @@ fn publishes(backend: &Backend, room: &Classroom, numbers: impl Iterator<Item = 
     }
 }
 
-/// Reads these numbers in order. Presence may come in between, but nothing twice.
+/// Expects these numbers in order. Events of presence may come in between, but no event comes twice.
 async fn hears(client: &mut SocketIo, numbers: impl Iterator<Item = u32>) {
     for number in numbers {
         loop {
@@ -42,7 +42,7 @@ async fn hears(client: &mut SocketIo, numbers: impl Iterator<Item = u32>) {
     }
 }
 
-/// A client in the lesson, which enters its classroom at once, or by joining.
+/// A client in the lesson. It enters the classroom with CONNECT, or by joining the lesson.
 async fn joined(backend: &Backend, room: &Classroom, auth: &Value) -> SocketIo {
     let mut client = SocketIo::connect(backend, auth).await;
     client.joins(&room.algebra).await;
@@ -56,7 +56,7 @@ fn auths(room: &Classroom) -> [Value; 2] {
     [json!({"token": token, "classroom_id": room.id}), json!({"token": token, "lesson_id": room.algebra})]
 }
 
-/// The client went on: it is in its lesson, and hears what it missed and what comes now.
+/// Expects that the client went on: it is in its lesson, and gets the events that it missed and new ones.
 async fn goes_on(backend: &Backend, room: &Classroom, client: &mut SocketIo, missed: std::ops::Range<u32>) -> Value {
     let success = client.event("connect_success").await;
     assert_eq!(success["recovered"], true);
@@ -71,7 +71,7 @@ async fn goes_on(backend: &Backend, room: &Classroom, client: &mut SocketIo, mis
 
 #[tokio::test]
 async fn on_another_node_after_the_network_broke_and_after_a_node_was_killed() {
-    // The killed node's sessions are still there when its client comes back.
+    // The lease is long, so the killed node's sessions still exist when the client comes back.
     let lasting = |options: &GatewayOptions| on(options).env("ROLLCALL_LEASE", "60s");
     let first = Backend::start(Some(Servers::shared()), lasting);
     let mut second = Gateway::start(lasting(&first.beside())).unwrap();
@@ -82,14 +82,14 @@ async fn on_another_node_after_the_network_broke_and_after_a_node_was_killed() {
         publishes(&first, room, 0..4);
         hears(&mut client, 0..4).await;
         publishes(&first, room, 4..7);
-        // It has read none of these, and its node has not noticed the break.
+        // The client has read none of these events, and its node has not noticed the break.
         let (mut client, recovered) = client.comes_back(second.address(), "", &auth).await;
         assert!(recovered, "after a break");
         let success = goes_on(&first, room, &mut client, 4..7).await;
         let mut keys = first.keys().await;
         let students = format!("lesson_student_{}", room.algebra);
         expect_field(&mut keys, &students, &room.user("alice"), success["sid"].as_str()).await;
-        // Its node dies, and it goes on where it was first.
+        // The client's node is killed, and the client goes on at the first node.
         second.kill().unwrap();
         publishes(&first, room, 9..12);
         let (mut client, recovered) = client.comes_back(first.gateway.address(), "", &auth).await;
@@ -108,7 +108,7 @@ async fn it_is_off_by_default_and_for_who_does_not_want_it(backend: &Backend) {
     {
         let room = backend.classroom();
         let mut client = SocketIo::open(backend, query).await;
-        // What an app sends under these names for itself is no fault.
+        // An app's own values under these names are not a fault.
         let mut own = json!({"token": room.participant("alice"), "classroom_id": room.id, "pid": 7, "offset": [1]});
         own.as_object_mut().unwrap().extend(auth.as_object().unwrap().clone());
         client.connects(&own).await;
@@ -133,7 +133,7 @@ async fn a_transport_that_is_closed_or_breaks_is_gone_on_with(backend: &Backend)
         hears(&mut client, 0..2).await;
         let whom =
             |success: &Value| Whom { id: room.agent("web", "alice"), session: success["session_id"].as_i64().unwrap() };
-        // The library closes its transport when it hears no ping: a close frame, or a packet of Engine.IO.
+        // A library that gets no ping closes its transport with a close frame, or with a packet of Engine.IO.
         let mut at = 2;
         for closing in ["frame", "packet", "nothing"] {
             match closing {
@@ -214,7 +214,7 @@ async fn who_comes_too_late_or_as_another_begins_anew(backend: &Backend) {
     let backend = &backend.another(|options| on(options).env("ROLLCALL_SOCKETIO_RECOVERY_WINDOW", "1ms"));
     let room = backend.classroom();
     let [auth, _] = auths(room);
-    // A session that is still there can be gone on with at any time, but by nobody else.
+    // While a session exists, its client can go on with it at any time, and no other client can.
     for (other, query) in [
         (json!({"token": room.participant("mallory"), "classroom_id": room.id}), ""),
         (json!({"token": room.participant("alice"), "classroom_id": room.id, "agent_label": "tab"}), ""),

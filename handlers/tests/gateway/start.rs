@@ -1,4 +1,5 @@
-//! PROTOCOL 7, start and end of the process: configuration, the first run, what refuses to start, SIGTERM.
+//! PROTOCOL 7, start and end of the process: configuration, the first run, what keeps the gateway from starting,
+//! SIGTERM.
 
 use std::fs;
 use std::process::Command;
@@ -16,12 +17,12 @@ use serde_json::json;
 
 on_both_kinds!(a_drain_ends_every_session_and_the_process, data_survive_a_kill);
 
-/// A gateway with nothing configured.
+/// A gateway without any setting.
 fn bare() -> GatewayOptions {
     GatewayOptions::new(env!("CARGO_BIN_EXE_rollcall")).without("ROLLCALL_HS256_SECRET")
 }
 
-/// What a gateway says that does not start, and its exit code.
+/// The exit code and the output of a gateway that does not start.
 fn refusal(options: &GatewayOptions) -> (Option<i32>, String) {
     let folder = tempfile::tempdir().unwrap();
     refusal_in(options, folder.path())
@@ -70,7 +71,7 @@ fn a_lease_under_500_ms_is_a_fault() {
 
 #[test]
 fn no_key_on_an_address_that_others_reach_is_a_fault() {
-    // An address of nobody's (RFC 5737), so that nothing can listen on it.
+    // An address of documentation (RFC 5737): this machine does not have it, so the gateway cannot listen on it.
     let (_, said) = refusal(&on_free_ports(bare()).env("ROLLCALL_LISTEN", "192.0.2.1:8080"));
     assert!(said.contains("ROLLCALL_HS256_SECRET") || said.contains("ROLLCALL_JWKS"), "{said}");
 }
@@ -112,7 +113,7 @@ fn every_setting_without_a_secret_has_a_flag_of_the_same_name() {
     assert!(said.contains("127.0.0.1:4321") && said.contains("other.db"), "{said}");
 }
 
-/// What the first run prints for a stranger.
+/// What the first run prints for a newcomer.
 struct Printed {
     tokens: Vec<String>,
     classroom: String,
@@ -151,7 +152,7 @@ async fn the_first_run_shows_a_join_and_a_restart_keeps_everything() {
     assert_eq!(gateway.wait(SOON).unwrap().code(), Some(0));
 
     gateway.restart().unwrap();
-    // The tokens of the first run still hold, in the same classroom.
+    // The tokens of the first run are still valid, in the same classroom.
     joins(&gateway, &first).await;
     let again = printed(&gateway).await;
     assert_eq!((&again.classroom, &again.lesson), (&first.classroom, &first.lesson));
@@ -210,7 +211,7 @@ async fn a_drain_ends_every_session_and_the_process(backend: &Backend) {
 }
 
 async fn data_survive_a_kill(backend: &Backend) {
-    // A short lease: what is left of a node that died must be gone a little after.
+    // The lease is short, so that another node soon ends the sessions of the killed one.
     let mut own = backend.another(|options| options.clone().env("ROLLCALL_LEASE", "500ms"));
     let room = own.classrooms().first().unwrap();
     let alice: Agent = own.participant(room, "alice").await;
@@ -229,7 +230,7 @@ async fn data_survive_a_kill(backend: &Backend) {
 #[test]
 fn a_gateway_that_says_it_listens_can_be_drained() {
     for _ in 0..8 {
-        // Its first run: between the addresses and the demo's tokens it writes the demo.
+        // In its first run the gateway writes the demo between printing the addresses and the tokens.
         let mut gateway = Gateway::start(bare()).unwrap();
         gateway.terminate().unwrap();
         assert!(gateway.wait(SOON).unwrap().success());
@@ -240,7 +241,7 @@ fn a_gateway_that_says_it_listens_can_be_drained() {
 fn a_file_that_hangs_holds_up_no_drain() {
     let folder = tempfile::tempdir().unwrap();
     let (keys, pipe) = (folder.path().join("keys.json"), folder.path().join("pipe"));
-    // RFC 7517's own.
+    // The public key of the example in RFC 7517.
     let (x, y) = ("MKBCTNIcKUSDii11ySs3526iDZ8AiTo7Tu6KPAqv7D4", "4Etl6SRW2YiLUrN5vfvVHuhp7x8PxltmWWlbbM4IFyM");
     let key = json!({"kty": "EC", "crv": "P-256", "use": "sig", "alg": "ES256", "kid": "1", "x": x, "y": y});
     fs::write(&keys, json!({"keys": [key]}).to_string()).unwrap();
@@ -250,7 +251,7 @@ fn a_file_that_hangs_holds_up_no_drain() {
     let mut gateway = Gateway::start(options).unwrap();
     assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
     fs::rename(&pipe, &keys).unwrap();
-    // Opened when the gateway reads its keys again, and nothing is ever written.
+    // The pipe is opened when the gateway reads its keys again, and nothing is ever written to it.
     let (opened, reading) = mpsc::channel();
     thread::spawn(move || opened.send(fs::File::options().write(true).open(keys)));
     let _silent = reading.recv_timeout(SOON).unwrap().unwrap();

@@ -1,4 +1,4 @@
-//! PROTOCOL 9, info and state: what agents show of themselves.
+//! PROTOCOL 9, info and state: what agents show of themselves to the others.
 
 use std::time::Duration;
 
@@ -59,7 +59,7 @@ async fn a_state_is_shown_to_the_others(backend: &Backend) {
         let listed = listed(backend, room, &alice);
         assert_eq!((listed.get("state").unwrap_or(&Value::Null), &listed["state_n"]), (&state, &json!(version)));
     }
-    // Its own connection is told nothing, and its left comes last.
+    // The agent's own connection gets no event, and its agent.left comes last.
     backend.nothing_came(room, [&mut alice, &mut bob]).await;
     alice.sets(json!({"last": 1})).await;
     let session = alice.session;
@@ -148,7 +148,7 @@ async fn a_takeover_keeps_the_state_and_tells_another_role(backend: &Backend) {
     for field in ["state", "state_n", "role", "info"] {
         assert_eq!(listed[field], payload[field], "{field}");
     }
-    // Another token without info takes it away.
+    // A token without info removes the info.
     let participant = backend.participant(room, "alice").await;
     let payload = bob.sees_update(&participant).await;
     assert_eq!((&payload["role"], payload.get("info")), (&json!("participant"), Some(&Value::Null)));

@@ -1,4 +1,4 @@
-//! PROTOCOL 7, traces: `traceparent` is passed on, and spans are exported, if somebody wants them.
+//! PROTOCOL 7, traces: `traceparent` is passed on, and spans are exported if the settings say so.
 
 use rollcall_loadtest::{Client, GatewayOptions};
 use serde_json::{Value, json};
@@ -30,7 +30,7 @@ async fn function() -> (Function, FunctionsFile) {
     (function, file)
 }
 
-/// The `traceparent` of the function's last call.
+/// The `traceparent` of the last call to the function.
 fn told(function: &Function) -> Option<String> {
     function.calls().last().and_then(|call| call.headers.get("traceparent").cloned())
 }
@@ -55,7 +55,7 @@ async fn what_comes_with_a_connection_goes_to_functions_and_events(kind: &Backen
         (None, json!(parent("01")), Some(parent("01"))),
         (Some(&*other), Value::Null, Some(other.clone())),
         (Some(&*other), json!(parent("01")), Some(parent("01"))),
-        // No client is refused for a faulty one.
+        // A faulty `traceparent` is ignored, and the client is accepted.
         (Some("nonsense"), json!(7), None),
         (None, Value::Null, None),
     ] {

@@ -1,5 +1,5 @@
-//! What the bytes of strangers cost: above 64 KiB a connection, at most two bytes of memory for each that they send, and
-//! nothing for those that they only announce.
+//! What memory the bytes of strangers cost: at most 64 KiB for a connection and two bytes for each byte that it sends,
+//! and nothing for bytes that it only announces.
 
 use std::io::Write;
 use std::net::{SocketAddr, TcpListener};
@@ -14,14 +14,14 @@ use crate::common::{Backend, SOON, until};
 use crate::raw::upgrade;
 use crate::{metric, with};
 
-/// So many connections at once that the process's own memory is little for each.
+/// The number of connections at once. There are so many that the process's own memory is little for each.
 const CROWD: usize = 100;
-/// What a connection may cost, whatever it sends.
+/// How many bytes of memory a connection may cost, whatever it sends.
 const FIXED: usize = 64 << 10;
-/// What the rest of the process may grow by meanwhile, for each connection of a crowd.
+/// How many bytes the rest of the process may grow meanwhile, for each connection of a crowd.
 const NOISE: usize = 8 << 10;
 
-/// A gateway that waits for as long as a busy machine takes.
+/// A gateway whose timeouts are long enough for a busy machine.
 fn patient(settings: &[(&str, &str)]) -> Backend {
     let times = ["HEAD_TIMEOUT", "CONNECT_TIMEOUT", "HANDLER_TIMEOUT", "AUTHZ_TIMEOUT", "PING_INTERVAL"];
     let times = times.map(|name| format!("ROLLCALL_{name}"));
@@ -29,7 +29,7 @@ fn patient(settings: &[(&str, &str)]) -> Backend {
     with(&settings.iter().copied().chain(times).collect::<Vec<_>>())
 }
 
-/// A frame, masked with zeros, of which so many bytes are announced.
+/// A frame that announces a payload of `announced` bytes, and holds `payload`. Its mask is zero.
 fn frame(first: u8, payload: &[u8], announced: usize) -> Vec<u8> {
     let mut bytes = vec![first];
     match announced {
@@ -87,7 +87,7 @@ impl<'a> Crowd<'a> {
         Self { backend, streams, before: memory(backend), sent: 0 }
     }
 
-    /// All send this, and the gateway has read all of it.
+    /// All connections send these bytes. Returns when the gateway has read all of them.
     async fn sends(&mut self, bytes: &[u8]) {
         for stream in &mut self.streams {
             stream.write_all(bytes).await.unwrap();
@@ -97,7 +97,7 @@ impl<'a> Crowd<'a> {
         until("all is read", SOON, async || unread(address), |bytes| *bytes == 0).await;
     }
 
-    /// Waits until they cost no more than this each: what was freed goes back to the kernel a moment later.
+    /// Waits until each connection costs at most this many bytes. Freed memory goes back to the kernel a moment later.
     async fn costs_at_most(&self, most: usize) {
         let cost = async || memory(self.backend).saturating_sub(self.before) / CROWD;
         until(&format!("{most} bytes for {}", self.sent), SOON, cost, |cost| *cost <= most + NOISE).await;
@@ -106,19 +106,20 @@ impl<'a> Crowd<'a> {
 
 async fn dial(backend: &Backend) -> TcpStream {
     let socket = TcpSocket::new_v4().unwrap();
-    // Small, so that a client that does not read is noticed soon.
+    // The buffer is small, so that the gateway soon notices a client that does not read.
     socket.set_recv_buffer_size(4096).unwrap();
     socket.connect(backend.gateway.address()).await.unwrap()
 }
 
-/// The gateway's memory, as much of it as is its own; not its program's pages, which come as they are first run.
+/// The gateway's private memory in bytes. The pages of its program are not counted, because they are loaded when they
+/// are first run.
 pub(crate) fn memory(backend: &Backend) -> usize {
     let text = std::fs::read_to_string(format!("/proc/{}/smaps_rollup", backend.gateway.pid())).unwrap();
     let pss = text.lines().find_map(|line| line.strip_prefix("Pss_Anon:")).unwrap();
     pss.trim().trim_end_matches(" kB").parse::<usize>().unwrap() * 1024
 }
 
-/// Bytes that have come to a listener's connections and that it has not read.
+/// The bytes that have come to a listener's connections and that the gateway has not read.
 fn unread(address: SocketAddr) -> u64 {
     let text = std::fs::read_to_string("/proc/net/tcp").unwrap();
     let local = format!(":{:04X}", address.port());
@@ -174,7 +175,7 @@ async fn half_a_head_costs_no_more_than_a_connection_may() {
 
 #[tokio::test]
 async fn requests_that_wait_for_a_function_cost_no_more_than_they_may() {
-    // It takes the question and never answers it, so that connecting takes its time.
+    // The authorization service accepts the question and never answers, so that each connect takes long.
     let hook = TcpListener::bind("127.0.0.1:0").unwrap();
     let hook = format!("http://{}/", hook.local_addr().unwrap());
     let backend = patient(&[("ROLLCALL_AUTHZ_URL", &hook)]);
@@ -198,7 +199,7 @@ async fn a_client_over_its_limit_that_does_not_read_the_answers_is_closed() {
     for (number, stream) in crowd.streams.iter_mut().enumerate() {
         let payload = room.connect_request(&room.participant(&format!("user-{number}")), "web");
         let mut request = json!({"type": "connect_request", "payload": payload});
-        // Each in a classroom of its own, so that only their own requests are answered.
+        // Each client is in a classroom of its own, so that it gets nothing but answers to its own requests.
         request["payload"]["classroom_id"] = json!(format!("2b5c0e0c-8f7c-4b0a-9d54-{number:012}"));
         stream.write_all(&text(&request.to_string())).await.unwrap();
         stream.read_u8().await.unwrap();
@@ -215,7 +216,7 @@ async fn classmates_notice_nothing_of_a_flood() {
     let backend = with(&[("ROLLCALL_EVENT_RATE", "100000"), ("ROLLCALL_USER_EVENT_RATE", "100000")]);
     let room = backend.classroom();
     let mut alice = backend.participant(room, "alice").await;
-    // The 99th of 100 answers to her, the fastest first.
+    // The 99th percentile of the times until alice gets an answer.
     let mut slowest = async || {
         let mut times = Vec::new();
         for _ in 0..300 {
@@ -228,13 +229,14 @@ async fn classmates_notice_nothing_of_a_flood() {
     };
     let (address, over) = (backend.gateway.address(), AtomicBool::new(false));
     let flood = frame(0x89, &[b'p'; 125], 125).repeat(500);
-    // What else the machine does only makes it look worse: one good attempt shows it.
+    // Other load on the machine can only make the result worse, so one good attempt is enough.
     let mut attempts = Vec::new();
     while attempts.iter().all(|(before, during)| *during > *before + Duration::from_millis(50)) {
         assert!(attempts.len() < 10, "the 99th of 100 answers, before and during: {attempts:?}");
         let before = slowest().await;
         over.store(false, Ordering::Relaxed);
-        // Again and again, because none is let go on for long; by a thread, so that it does not take its turns from her.
+        // The flood connects again and again, because the gateway soon closes each connection. It runs in a thread, so
+        // that it takes no time from alice's task.
         let during = std::thread::scope(|scope| {
             scope.spawn(|| {
                 while !over.load(Ordering::Relaxed) {

@@ -1,4 +1,4 @@
-//! The authorization hook: what it is asked, and the effect of its answers and of their absence.
+//! The authorization service: what it is asked, and what follows from its answers and from their absence.
 
 use std::time::{Duration, Instant};
 

@@ -1,11 +1,12 @@
-//! Functions over HTTP that misbehave: whoever calls one is told to try again later, and nobody else notices.
+//! Functions over HTTP that misbehave: the client that calls one is told to try again later, and no other client
+//! notices.
 
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 
 use crate::common::{Agent, Backend, Function, FunctionsFile, Reply, SOON, until};
 
-/// What a client is told where a function has no answer for it.
+/// Expects the answer that a client gets if the function has no valid answer.
 async fn is_asked_to_come_again(agent: &mut Agent, event: &str, payload: Value) {
     let ack = agent.client.request(event, payload.clone()).await.unwrap();
     assert_eq!((&ack["status"], &ack["message"]), (&json!("ERROR"), &json!("try again later")), "{event} {payload}");
@@ -25,7 +26,7 @@ fn head(length: usize) -> Vec<u8> {
     format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n").into_bytes()
 }
 
-/// Another answer for each way to be wrong.
+/// Gives a different wrong answer for each kind of fault.
 fn misbehave(call: &Value) -> Reply {
     let raised = json!({"to": "lesson", "entity_type": "hand", "operation": "raised", "body": {}});
     match call["payload"]["how"].as_str().unwrap() {
@@ -93,7 +94,7 @@ async fn every_wrong_answer_is_answered_and_does_nothing() {
         assert_eq!(wrong.calls().len(), number + 1, "{how}: sent once");
         is_answered(&mut alice, "right").await;
     }
-    // Nothing of any of them was published.
+    // None of these functions has published anything.
     backend.fence_on(&format!("lesson.{}.board", room.algebra)).is_next_for(&mut bob).await;
 }
 
@@ -112,7 +113,7 @@ async fn a_function_that_hangs_holds_up_nobody_else() {
     let mut alice = backend.participant(room, "alice").await;
     let calls = join_all(callers.iter_mut().map(|caller| is_asked_to_come_again(caller, "hangs", json!({}))));
     let others = async {
-        // Two are out, two wait, and two were refused at once.
+        // Two calls run, two wait, and the other two were refused at once.
         let busy = async || {
             let labels = ["function=\"hangs\"", "outcome=\"busy\""];
             backend.gateway.metric("rollcall_function_calls_total", &labels).unwrap()
@@ -147,12 +148,13 @@ async fn a_dead_function_is_left_alone_until_it_is_back() {
     assert_eq!(metric("rollcall_function_circuit_open", ""), 0.0);
 }
 
-/// A call that a client library would send once more on another connection.
+/// A client library would send such a call a second time on another connection. The gateway must not.
 #[tokio::test]
 async fn an_idle_connection_that_the_function_has_closed_is_no_second_call() {
     let closing = Function::start(|_| {
         let body = r#"{"data":{"fine":true}}"#;
-        // Said to be kept, and closed: the next call finds it so, before or after it is sent.
+        // The answer says that the connection is kept, and then the function closes it. The next call finds it closed
+        // before or after it is sent.
         Reply::Bytes([head(body.len()), body.as_bytes().to_vec()].concat())
     })
     .await;

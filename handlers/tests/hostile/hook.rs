@@ -1,4 +1,4 @@
-//! An authorization service of the test's own.
+//! An authorization service that the test runs itself.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -7,22 +7,22 @@ use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 
-/// The status and body of its answer.
+/// Decides the status and body of an answer.
 type Decision = dyn Fn(&Value) -> Option<(u16, &'static str)> + Send + Sync;
 
-/// A running one. `None` as a decision: it never answers.
+/// A running service. If its decision is `None`, it never answers.
 pub(crate) struct Hook {
     address: SocketAddr,
     questions: Arc<Mutex<Vec<Value>>>,
 }
 
 impl Hook {
-    /// It answers without a body.
+    /// Starts a service that answers with this status and no body.
     pub(crate) async fn start(decide: impl Fn(&Value) -> Option<u16> + Send + Sync + 'static) -> Self {
         Self::deciding(move |question| decide(question).map(|status| (status, ""))).await
     }
 
-    /// It answers 200 with this body.
+    /// Starts a service that answers 200 with this body.
     pub(crate) async fn answering(body: &'static str) -> Self {
         Self::deciding(move |_| Some((200, body))).await
     }
@@ -43,7 +43,7 @@ impl Hook {
         format!("http://{}/authz", self.address)
     }
 
-    /// What it was asked so far.
+    /// The questions that came so far.
     pub(crate) fn questions(&self) -> Vec<Value> {
         self.questions.lock().unwrap().clone()
     }

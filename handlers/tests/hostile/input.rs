@@ -15,7 +15,7 @@ on_both_kinds!(
     whatever_is_no_request_is_answered_with_an_error_at_once,
 );
 
-/// Ids that would mean something in a subject, a key, a query, a path or a terminal.
+/// Ids with characters that mean something in a subject, a key, a query, a path or a terminal.
 fn odd_ids() -> Vec<String> {
     let odd = [
         "",
@@ -38,7 +38,7 @@ fn odd_ids() -> Vec<String> {
 }
 
 async fn an_id_that_is_none_goes_near_nothing(backend: &Backend) {
-    // Its own, because what it runs is counted.
+    // The test has a gateway of its own, because it counts the handlers that run.
     let backend = &backend.another(Clone::clone);
     let room = backend.classroom();
     let mut alice = backend.participant(room, "alice").await;
@@ -57,7 +57,7 @@ async fn an_id_that_is_none_goes_near_nothing(backend: &Backend) {
     assert_eq!(ran().unwrap(), before, "no function ran");
     let place = format!("select lesson_id from agent_session where id = {}", alice.session);
     assert_eq!(backend.value(&place).await, room.algebra, "she is where she was");
-    // In the URL such an id is as good as none.
+    // Such an id in the URL counts as none.
     for id in ["%2A", "%3E", "a.b", "%00", "%0d%0a", "%1b", "..%2f"] {
         let path = format!("/ws?lesson_id={id}");
         let mut client = Client::connect_with(backend.gateway.address(), &path, &[]).await.unwrap();
@@ -106,7 +106,7 @@ async fn numbers_out_of_range_are_errors(backend: &Backend) {
     }
 }
 
-/// A connection that has entered, and answers within a second whatever is sent to it.
+/// A connection that has entered, and gets an answer within a second to whatever it sends.
 struct Patient(Agent);
 
 impl Patient {

@@ -1,4 +1,4 @@
-//! Limits of one client: its address, its connections, its events.
+//! Limits of one client: of its address, its connections and its events.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, Instant};
@@ -63,18 +63,18 @@ async fn behind_a_trusted_proxy_its_header_names_the_address() {
     let (first, other) = (named("203.0.113.7").await, named("203.0.113.8").await);
     assert_eq!((first.1.status, other.1.status), (101, 101));
     named("198.51.100.1, 203.0.113.7").await.1.is_later(429);
-    // A /64 is one address.
+    // All addresses of a /64 count as one.
     let six = named("2001:db8:1:2::1").await;
     assert_eq!(six.1.status, 101);
     named("2001:db8:1:2:ffff::9").await.1.is_later(429);
     assert_eq!(named("2001:db8:1:3::1").await.1.status, 101);
-    // A client that is no trusted proxy counts by its own address, whatever its headers say.
+    // A client that is not a trusted proxy counts by its own address, whatever its headers say.
     let invented = [("X-Forwarded-For", "203.0.113.7")];
     let stranger = ask_from(Some(IpAddr::V4(Ipv4Addr::new(127, 0, 7, 9))), address, &invented).await;
     assert_eq!(stranger.1.status, 101);
 }
 
-/// Sends so many requests at once; their acks, in order. Events of others may come between them.
+/// Sends `count` requests at once, and returns their acks in order. Events of other agents may come between the acks.
 async fn burst(agent: &mut Agent, count: usize) -> Vec<Value> {
     for reference in 0..count {
         agent.client.send(&json!({"type": "nonsense", "ref": reference})).await.unwrap();
@@ -110,7 +110,8 @@ async fn too_many_events_are_answered_with_when_to_come_again() {
     assert!(refusals.iter().all(|ack| ack["status"] == "ERROR" && (1..=1_000).contains(&hint(ack))), "{refusals:?}");
     let counted = dropped(&backend, "too_many_requests");
     assert!(counted >= refusals.len() as f64, "{counted}");
-    // After that time its event is handled, on the same connection. Those of a classmate are handled all the time.
+    // After that time alice's next event is handled on the same connection. The events of a classmate are handled all
+    // the time.
     alice.client.expect_silence(Duration::from_millis(hint(refusals[refusals.len() - 1]) + 50)).await.unwrap();
     alice.joins(&room.algebra).await;
     backend.participant(room, "bob").await.joins(&room.algebra).await;
@@ -129,7 +130,7 @@ async fn a_user_has_one_limit_over_all_its_connections() {
     assert!(!burst(&mut bob, 10).await.iter().any(is_refusal));
 }
 
-/// How a client of this label is refused.
+/// Expects that a client with this connect_request is refused with too_many_requests.
 async fn is_turned_away(backend: &Backend, request: Value) {
     let closing = refused(backend, &json!({"type": "connect_request", "payload": request}).to_string()).await;
     session_error(&closing, "too_many_requests", 429, 3013);
@@ -145,7 +146,7 @@ async fn a_user_connects_only_so_often_under_whatever_label() {
     }
     is_turned_away(&backend, room.connect_request(&token, "label4")).await;
     backend.participant(room, "bob").await.joins(&room.algebra).await;
-    // A second later one is allowed again.
+    // One second later one connect is allowed again.
     let again = async || {
         let mut client = backend.client().await;
         client.connect_request(&token, &room.id, "label5").await
@@ -164,12 +165,12 @@ async fn a_user_has_only_so_many_sessions() {
         let success = client.connect_request(&token, &room.id, label).await;
         success.ok().map(|success| Agent::of(client, &success))
     });
-    // All at once: no two batches of one user are under way at a time.
+    // All agents enter at once. The gateway writes no two batches of one user at the same time.
     let entered = futures_util::future::join_all(enters).await;
     let mut agents: Vec<_> = entered.into_iter().flatten().collect();
     assert_eq!(agents.len(), 3);
     is_turned_away(&backend, room.connect_request(&token, "one-more")).await;
-    // One of them may come again, and the slot of one that left is free.
+    // An agent of them may enter again, and when an agent leaves, another may enter.
     let label = agents[0].id.split('.').next().unwrap().to_owned();
     assert_eq!(backend.enters_as(room, &token, &label).await.session, agents[0].session);
     agents.pop().unwrap().leaves().await;
@@ -199,10 +200,10 @@ async fn the_guests_of_an_address_have_one_limit() {
             over += usize::from(is_refusal(&ack));
         }
     }
-    // Two connects and two events at once, and what a slow run adds.
+    // Two connects and two events are allowed at once, and a slow run allows a few more.
     assert!((4..=6).contains(&over), "{over} of 8");
     is_turned_away(&backend, request).await;
-    // Somebody with a token is no guest.
+    // A client with a token is not a guest.
     backend.participant(room, "alice").await.joins(&room.algebra).await;
 }
 
@@ -214,7 +215,7 @@ async fn only_a_client_that_goes_on_for_seconds_is_closed() {
     let started = Instant::now();
     let closing = loop {
         assert!(started.elapsed() < SOON + SOON);
-        // The connection may end between two of them.
+        // The gateway may close the connection between two events.
         if alice.client.send(&json!({"type": "nonsense", "ref": 1})).await.is_err() {
             break alice.client.expect_close(SOON).await.unwrap();
         }
@@ -229,7 +230,7 @@ async fn only_a_client_that_goes_on_for_seconds_is_closed() {
         }
     };
     session_error(&closing, "too_many_requests", 429, 3013);
-    // Seconds of the clock are counted, so the first may be short.
+    // The gateway counts seconds of the clock, so the first one may be short.
     assert!(started.elapsed() > Duration::from_secs(1), "after {:?}", started.elapsed());
     let counted = backend.gateway.metric("rollcall_disconnects_total", &["reason=\"too_many_requests\""]).unwrap();
     assert_eq!(counted, 1.0);

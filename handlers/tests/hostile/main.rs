@@ -1,5 +1,4 @@
-//! Hostile clients: each row of the security table that is not about frames, against the
-//! real binary.
+//! Hostile clients: each row of PROTOCOL's security table that is not about frames is tested against the real binary.
 
 #![allow(clippy::unwrap_used)]
 
@@ -34,7 +33,7 @@ fn with(settings: &[(&str, &str)]) -> Backend {
         .another(|options| settings.iter().fold(options.clone(), |options, (name, value)| options.env(name, value)))
 }
 
-/// How many were dropped for this reason.
+/// How many connections or messages the gateway dropped for this reason.
 fn dropped(backend: &Backend, reason: &str) -> f64 {
     metric(backend, "rollcall_dropped_total", &format!("reason=\"{reason}\""))
 }

@@ -1,5 +1,5 @@
-//! A connection is compared with a model: whatever a client sends, in one piece and without waiting, is answered in
-//! order and as the model says; and others see each agent that entered, and no other, enter and leave once.
+//! A connection is compared with a model. A client sends messages in one piece and without waiting; they are answered
+//! in order and as the model says. The others see that each agent that entered, and no other, enters and leaves once.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -25,7 +25,7 @@ enum ConnectContext {
     NoJson,
 }
 
-/// A message after it.
+/// A message after connect_success.
 #[derive(Debug, Clone, Copy)]
 enum Said {
     Join,
@@ -41,23 +41,23 @@ enum Said {
     NoJson,
 }
 
-/// What comes last.
+/// How the client ends the connection.
 #[derive(Debug, Clone, Copy)]
 enum Last {
-    /// A close frame, once all is answered.
+    /// A close frame, sent after all answers have come.
     Close,
-    /// The same at once: requests that are still unanswered need no answer.
+    /// A close frame, sent at once. Requests that are not yet answered need no answer.
     CloseAtOnce,
-    /// A frame that closes, at once, and its code.
+    /// An invalid frame, sent at once, and the code with which the gateway closes.
     Violation(&'static [u8], u16),
-    /// The end of the stream.
+    /// The end of the stream without a close frame.
     Vanish,
 }
 
 #[derive(Debug, Clone)]
 struct Script {
     greeting: ConnectContext,
-    /// With a `ref`, or without.
+    /// Each message, and whether it has a `ref`.
     said: Vec<(Said, bool)>,
     last: Last,
 }
@@ -100,7 +100,7 @@ fn script() -> impl Strategy<Value = Script> {
     })
 }
 
-/// One user's part.
+/// The model's expectations for one user.
 struct Part<'a> {
     room: &'a Classroom,
     name: String,
@@ -146,7 +146,7 @@ impl Part<'_> {
     }
 }
 
-/// The session error that answers a first message; none lets in.
+/// The session error that answers a first message; `None` if the client is let in.
 fn refusal(greeting: ConnectContext) -> Option<(&'static str, u16)> {
     match greeting {
         ConnectContext::Good => None,
@@ -157,7 +157,7 @@ fn refusal(greeting: ConnectContext) -> Option<(&'static str, u16)> {
     }
 }
 
-/// The ack of a message; a success without `ref` has none.
+/// The ack of a message. A success without `ref` has none.
 fn ack(said: Said, reference: Option<usize>) -> Option<Value> {
     let (message, reference) = match said {
         Said::Join | Said::JoinAnother | Said::Refresh => {
@@ -185,7 +185,7 @@ fn text(text: &str) -> Vec<u8> {
     [&head[..], &[0; 4], text.as_bytes()].concat()
 }
 
-/// What a client receives: texts, but for events of others, and the close frame's code.
+/// What a client received: texts other than events of other agents, and the close frame's code.
 #[derive(Debug, Default)]
 struct Heard {
     texts: Vec<Value>,
@@ -193,7 +193,7 @@ struct Heard {
 }
 
 impl Heard {
-    /// Reads on until so many texts are here, or the stream ends.
+    /// Reads until so many texts have come, or the stream ends.
     async fn listen(&mut self, client: &mut Client, texts: usize) {
         let stream = client.stream();
         while self.texts.len() < texts {
@@ -216,15 +216,15 @@ impl Heard {
     }
 }
 
-/// An agent that sees the others come and go.
+/// An agent that sees the others enter and leave.
 struct Witness {
     observer: Agent,
-    /// What was seen of each agent, in order.
+    /// The events about each agent, in order.
     seen: HashMap<String, Vec<String>>,
 }
 
 impl Witness {
-    /// Expects that this agent has entered and left, once.
+    /// Expects that this agent has entered once and left once.
     async fn sees_leaving(&mut self, agent: &str) {
         while self.seen.get(agent).is_none_or(|labels| labels.len() < 2) {
             let event = self.observer.client.next_event(SOON).await.unwrap().body;
@@ -255,7 +255,7 @@ async fn plays(backend: &Backend, witness: &mut Witness, part: &Part<'_>, script
         heard.listen(&mut client, if refused.is_some() { 1 } else { 1 + acks.len() }).await;
     }
     match script.last {
-        // If the client was refused, the stream may have ended already.
+        // If the client was refused, the stream may have ended already, so a failed write is no fault.
         Last::Close => drop(client.stream().write_all(&close).await),
         Last::Vanish => drop(client.stream().shutdown().await),
         Last::CloseAtOnce | Last::Violation(..) => {}
@@ -269,14 +269,15 @@ async fn plays(backend: &Backend, witness: &mut Witness, part: &Part<'_>, script
     };
     let at_once = matches!(script.last, Last::CloseAtOnce | Last::Violation(..));
     if let Some((error, code)) = refused {
-        // Of all refusals only that of a token takes time.
+        // The check of a token takes time, so the client's own close may overtake the refusal. Other refusals are
+        // immediate.
         let overtaken = at_once && heard.texts.is_empty() && heard.code == ends;
         assert!(overtaken || (heard.texts.len() == 1 && heard.code == Some(code)), "{heard:?}");
         assert!(overtaken || heard.texts[0]["payload"]["type"] == error, "{heard:?}");
         return;
     }
     assert_eq!(heard.code, ends, "{heard:?}");
-    // What explains an error is text for people, and what a success adds is other tests' matter.
+    // The explanations of errors are for people, and other tests check the further fields of a success.
     for answer in &mut heard.texts {
         answer.as_object_mut().unwrap().retain(|key, _| !["detail", "lesson", "expires_at"].contains(&key.as_str()));
     }
@@ -309,7 +310,7 @@ fn a_connection_behaves_as_its_model() {
         Ok(())
     });
     outcome.unwrap();
-    // Also agents that were gone before they got connect_success.
+    // The list includes agents that closed before they got connect_success.
     runtime.block_on(async {
         let mut witness = witness.into_inner();
         let agents: Vec<_> = witness.seen.keys().cloned().collect();

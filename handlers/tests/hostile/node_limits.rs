@@ -1,4 +1,4 @@
-//! Limits of the whole node: connected clients stay, and new ones are told to come later.
+//! Limits of the whole node: connected clients stay, and new clients are told to come later.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -56,11 +56,11 @@ async fn near_the_end_of_memory_new_ones_are_asked_to_come_later() {
     let backend = with(&[("ROLLCALL_MAX_MEMORY", "1MiB")]);
     ask(backend.gateway.address(), &[]).await.1.is_later(503);
     assert_eq!(dropped(&backend, "memory_full"), 1.0);
-    // The node itself is well.
+    // The node itself stays healthy.
     assert_eq!(backend.gateway.get("/healthz").unwrap().0, 200);
 }
 
-/// A gateway with few open files, and with slots for 20 connections that have not upgraded.
+/// A gateway with few open files, and room for 20 connections that have not upgraded.
 fn with_few_files(settings: &[(&str, &str)]) -> Backend {
     let shell = GatewayOptions::new("/bin/sh").arg("-c").arg("ulimit -n 320; exec \"$0\" \"$@\"");
     let few = shell.arg(env!("CARGO_BIN_EXE_rollcall"));
@@ -89,13 +89,13 @@ async fn half_heads_from_many_addresses_keep_no_client_out() {
             half.push(dribbles(from).await);
         }
     }
-    // No head is waited for less than a minute but those of who came first.
+    // The gateway waits a minute for each head, but closes the oldest connections earlier to make room.
     backend.participant(room, "alice").await.joins(&room.algebra).await;
     until("the oldest are ended", SOON, async || dropped(&backend, "half_open_full"), |ended| *ended >= 9.0).await;
     for mut ended in half.drain(..8) {
         assert!(matches!(ended.read(&mut [0]).await, Ok(0) | Err(_)));
     }
-    // Clients that finish their head now are upgraded.
+    // A client that now sends the rest of its head is upgraded.
     let mut last = half.pop().unwrap();
     last.write_all(&upgrade(address, &[]).as_bytes()[40..]).await.unwrap();
     assert_eq!(answer(&mut last).await.status, 101);
@@ -119,7 +119,7 @@ async fn near_the_limit_of_files_old_ones_stay() {
     alice.joins(&room.algebra).await;
     assert_eq!(backend.gateway.get("/readyz").unwrap().0, 200);
     assert_eq!(backend.rows("select 1").await, ["1"]);
-    // The node is full of silent connections: they make way.
+    // The node is full of silent connections, and closes them for new clients.
     for name in ["bob", "carl", "dora"] {
         let client = until("it is let in", SOON, async || Client::connect(address).await, Result::is_ok).await;
         let success = client.unwrap().connect_request(&room.participant(name), &room.id, "web").await;
@@ -145,7 +145,7 @@ async fn silent_connections_from_two_addresses_keep_no_client_out() {
         }
     }
     assert!((50..120).contains(&held.len()), "{}", held.len());
-    // Students bring as many connections as the node has left.
+    // Students enter with as many connections as the node has left.
     let mut students = Vec::new();
     for number in 0..60 {
         let client = until("a student is let in", SOON, async || Client::connect(address).await, Result::is_ok).await;
@@ -154,20 +154,20 @@ async fn silent_connections_from_two_addresses_keep_no_client_out() {
         assert_eq!(client.join_lesson(&room.algebra).await.unwrap()["status"], "SUCCESS");
         students.push(client);
     }
-    // The first of those with the most queued bytes were told to reconnect.
+    // The silent connections with the most queued bytes are told to reconnect. The first of them is closed first.
     let mut said = Vec::new();
     tokio::time::timeout(SOON, held[0].read_to_end(&mut said)).await.expect("it is closed").unwrap();
     assert!(String::from_utf8_lossy(&said).contains(r#""type":"too_many_requests""#), "{said:?}");
 }
 
-/// A client that has entered and reads no more.
+/// A client that has entered and then reads nothing.
 async fn stalled(backend: &Backend, name: &str, room: &crate::common::Classroom) -> Client {
     let mut client = backend.client().await;
     client.connect_request(&room.participant(name), &room.id, "web").await.unwrap();
     client
 }
 
-/// Reads until the end of the stream.
+/// Reads until the end of the stream. Returns the number of bytes.
 async fn drained(stream: &mut TcpStream) -> usize {
     let (mut all, mut scratch) = (0, vec![0; 64 << 10]);
     while let Ok(size @ 1..) = stream.read(&mut scratch).await {
@@ -178,7 +178,7 @@ async fn drained(stream: &mut TcpStream) -> usize {
 
 #[tokio::test]
 async fn the_bytes_that_wait_for_slow_readers_are_bounded_for_the_node() {
-    // 8 MiB may wait for each connection, but only 1 MiB for all together.
+    // 8 MiB may be queued for each connection, but only 1 MiB for all of them together.
     let backend = with(&[
         ("ROLLCALL_MAX_QUEUE", "8MiB"),
         ("ROLLCALL_MAX_IN_FLIGHT", "1MiB"),
@@ -197,7 +197,7 @@ async fn the_bytes_that_wait_for_slow_readers_are_bounded_for_the_node() {
     while shed() < 3.0 {
         assert!(published < 200, "{} were shed", shed());
         backend.publish(&room.subject("note"), &body);
-        // Among them, that others left; but who reads loses nothing.
+        // Events that the other agents left may come in between. A client that reads loses nothing.
         while reader.client.next_event(SOON).await.unwrap().body != body {}
         published += 1;
     }

@@ -10,7 +10,7 @@ use crate::common::{Backend, SOON};
 use crate::raw::{answer, ask, upgrade};
 use crate::{metric, with};
 
-/// A gateway behind balancers on 127.0.0.1 that speak the PROXY protocol; each client may have one connection.
+/// A gateway behind balancers on 127.0.0.1 that speak the PROXY protocol. Each client may have one connection.
 fn behind_balancers() -> Backend {
     with(&[
         ("ROLLCALL_PROXY_PROTOCOL", "true"),
@@ -26,7 +26,7 @@ async fn begins(source: &str, address: SocketAddr, header: &[u8]) -> TcpStream {
     socket.bind(format!("{source}:0").parse().unwrap()).unwrap();
     let mut stream = socket.connect(address).await.unwrap();
     stream.write_all(header).await.unwrap();
-    // Writing fails if the gateway has closed already.
+    // Writing fails if the gateway has closed the connection already.
     drop(stream.write_all(upgrade(address, &[]).as_bytes()).await);
     stream
 }
@@ -40,7 +40,7 @@ async fn status(source: &str, backend: &Backend, header: &[u8]) -> (TcpStream, u
 /// Expects that the connection ends without an answer.
 async fn is_closed(mut stream: TcpStream) {
     let mut said = Vec::new();
-    // A reset is an end, too.
+    // A reset also ends the connection.
     drop(timeout(SOON, stream.read_to_end(&mut said)).await.expect("an end in time"));
     assert!(said.is_empty(), "{}", String::from_utf8_lossy(&said));
 }
@@ -59,7 +59,7 @@ async fn a_balancers_first_bytes_name_the_client() {
     assert_eq!(code, 429, "the limit of one client counts by that address");
     let (_other, code) = status("127.0.0.1", &backend, &v2([1, 2, 3, 5])).await;
     assert_eq!(code, 101);
-    // The balancer's own connections are no client's.
+    // A balancer's health checks count for no client.
     for header in [&b"PROXY UNKNOWN\r\n"[..], b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0"] {
         assert_eq!(status("127.0.0.1", &backend, header).await.1, 101);
     }
@@ -74,7 +74,7 @@ async fn without_the_header_or_from_another_address_a_connection_is_closed_and_c
     for wrong in [&b""[..], b"PROXY TCP9 1.2.3.4 127.0.0.1 1 2\r\n", b"\r\n\r\n\0\r\nQUIT\n\x21\x11\xff\xff"] {
         is_closed(begins("127.0.0.1", address, wrong).await).await;
     }
-    // Nothing, and the beginning of a header that never ends.
+    // A client that sends nothing, and one that sends the beginning of a header and never its end.
     for start in [&b""[..], b"PROXY TCP4"] {
         let mut stream = TcpStream::connect(address).await.unwrap();
         stream.write_all(start).await.unwrap();

@@ -1,4 +1,4 @@
-//! Requests as bytes, and their answers.
+//! Requests as bytes, and the heads of their answers.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -14,12 +14,12 @@ const LIMIT: Duration = Duration::from_secs(10);
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
-    /// Values by the headers' names in lower case.
+    /// The headers' values by names in lower case.
     pub(crate) headers: HashMap<String, String>,
 }
 
 impl Answer {
-    /// Expects that it asks to come again later.
+    /// Expects that the answer asks the client to come again later.
     pub(crate) fn is_later(&self, status: u16) {
         assert_eq!(self.status, status, "{self:?}");
         let after: u64 = self.headers["retry-after"].parse().unwrap();
@@ -36,12 +36,12 @@ pub(crate) fn upgrade(address: SocketAddr, headers: &[(&str, &str)]) -> String {
     )
 }
 
-/// Asks for an upgrade; the connection, and what was said.
+/// Asks for an upgrade. Returns the connection and the answer.
 pub(crate) async fn ask(address: SocketAddr, headers: &[(&str, &str)]) -> (TcpStream, Answer) {
     ask_from(None, address, headers).await
 }
 
-/// The same from an address of the test's own.
+/// Asks for an upgrade from this address of the loopback network.
 pub(crate) async fn ask_from(
     source: Option<IpAddr>,
     address: SocketAddr,
@@ -57,7 +57,7 @@ pub(crate) async fn ask_from(
     (stream, answer)
 }
 
-/// The head of what is said next.
+/// Reads the head of the next answer.
 pub(crate) async fn answer(stream: &mut TcpStream) -> Answer {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {

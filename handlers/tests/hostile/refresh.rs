@@ -1,4 +1,4 @@
-//! Tokens that end during a session, and fresh ones.
+//! Tokens that expire during a session, and fresh ones that replace them.
 
 use std::time::{Duration, Instant, SystemTime};
 
@@ -40,11 +40,11 @@ async fn a_fresh_token_lets_the_session_go_on(backend: &Backend) {
     let end = soon();
     let mut alice = backend.enters(room, &room.token_with("alice", &json!({"exp": end}))).await;
     assert_eq!(refresh(&mut alice, &room.participant("alice")).await["status"], "SUCCESS");
-    // Longer than the first token, and a tick of the clock that would find it ended.
+    // Waits until the first token has expired, and a tick of the worker's clock would have ended the session.
     let left = end.saturating_sub(token::seconds(SystemTime::now()));
     alice.client.expect_silence(Duration::from_secs(left + 3)).await.unwrap();
     alice.joins(&room.algebra).await;
-    // A shorter token again: the latest one counts, not the longest.
+    // The new token expires earlier than the last. The latest token counts, not the longest.
     let end = soon();
     let ack = refresh(&mut alice, &room.token_with("alice", &json!({"exp": end}))).await;
     assert_eq!((&ack["status"], &ack["expires_at"]), (&json!("SUCCESS"), &json!(end)));
@@ -76,7 +76,7 @@ async fn a_token_that_does_not_hold_changes_nothing(backend: &Backend) {
         let ack = alice.client.request("refresh", payload.clone()).await.unwrap();
         assert_eq!(ack["message"], "invalid payload", "{payload}");
     }
-    // Her identity and rights are as before.
+    // Alice's identity and rights are unchanged.
     alice.joins(&room.biology).await;
     let bob = backend.participant(room, "bob").await;
     alice.sees("entered", &bob.whom()).await;

@@ -1,4 +1,4 @@
-//! A client that sends nothing, or only a part, is closed at a deadline.
+//! A client that sends nothing, or only a part of a message, is closed at a deadline.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use crate::common::SOON;
 use crate::raw::{ask, upgrade};
 use crate::{metric, with};
 
-/// Everything received until the end of the stream, and how long that took.
+/// Reads until the end of the stream. Returns all bytes and how long that took.
 async fn heard(mut stream: TcpStream) -> (Vec<u8>, Duration) {
     let (started, mut said) = (Instant::now(), Vec::new());
     timeout(SOON + SOON, stream.read_to_end(&mut said)).await.expect("the end in time").unwrap();
@@ -33,7 +33,7 @@ async fn a_head_that_does_not_arrive_is_waited_for_5_s() {
     assert_eq!(metric(&backend, "rollcall_upgrades_total", "outcome=\"head_timeout\""), 4.0);
 }
 
-/// Pings would be due long before, and the client answers none.
+/// Pings are due long before the deadline, and the client answers none of them.
 #[tokio::test]
 async fn upgraded_and_silent_is_auth_timed_out() {
     let early =
@@ -48,11 +48,11 @@ async fn upgraded_and_silent_is_auth_timed_out() {
     });
     for (said, after) in futures_util::future::join_all(waits).await {
         assert_eq!(said.first(), Some(&0x81), "no ping: {said:?}");
-        // A close frame with 3502, and with a text for people after it.
+        // A close frame with code 3502, followed by a text for people.
         let closed = |bytes: &[u8]| bytes[0] == 0x88 && bytes[2..] == [0x0d, 0xae];
         assert!(said.windows(4).any(closed), "3502: {said:?}");
         assert!(String::from_utf8_lossy(&said).contains(r#""type":"auth_timed_out""#));
-        // Counted from the answer on, which is a little later than the server's count.
+        // The test counts from the upgrade's answer on, which is a little later than the gateway's count.
         assert!((2_900..6_000).contains(&after.as_millis()), "{after:?}");
     }
     assert_eq!(metric(&backend, "rollcall_disconnects_total", "reason=\"auth_timed_out\""), 4.0);

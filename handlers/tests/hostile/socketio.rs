@@ -1,5 +1,5 @@
-//! PROTOCOL 11 for strangers: what the security table says of `/ws` holds for Socket.IO, and what is Socket.IO's own is
-//! bounded: long-polling, attachments, upgrades, namespaces.
+//! PROTOCOL 11 against hostile clients: the security table's rules for `/ws` hold for Socket.IO, and everything that
+//! only Socket.IO has is bounded: long-polling, attachments, upgrades, namespaces.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -35,13 +35,13 @@ fn head(method: &str, address: SocketAddr, query: &str, rest: &str) -> String {
     )
 }
 
-/// Sends bytes and reads what comes until the end.
+/// Sends bytes, and returns everything that comes until the connection ends.
 async fn exchange(address: SocketAddr, bytes: &[u8]) -> String {
     let answer = async {
         let mut stream = TcpStream::connect(address).await.unwrap();
         stream.write_all(bytes).await.unwrap();
         let mut answer = Vec::new();
-        // The rest of a request that is refused is not read, which may reset the connection.
+        // The gateway does not read the rest of a request that it refuses. That may reset the connection.
         let _ = stream.read_to_end(&mut answer).await;
         String::from_utf8_lossy(&answer).into_owned()
     };
@@ -58,7 +58,7 @@ async fn a_sid_cannot_be_guessed_and_a_guess_does_no_harm() {
     let stranger = Polling::connect(other.gateway.address(), &json!({"token": room.participant("eve")})).await;
     let (label, secret) = alice.sid.split_once('.').unwrap();
     let mut near = secret.to_owned().into_bytes();
-    // The session's own number, under another signature.
+    // The session's own number with another signature.
     near[20] = if near[20] == b'A' { b'B' } else { b'A' };
     let near = String::from_utf8(near).unwrap();
     let guesses = [
@@ -115,7 +115,7 @@ async fn slow_and_huge_posts_cost_little_and_end_with_their_connection() {
         stream.write_all(&[b'4'; 1_000]).await.unwrap();
         slow.push(stream);
     }
-    // While one body is read, a second one is not: it ends the session.
+    // While the gateway reads one body, a second POST ends the session.
     let (status, body) = polling_request(address, "POST", &sessions[0].sid, "43[]").await;
     assert_eq!((status, body.as_str()), (400, r#"{"code":3,"message":"Bad request"}"#));
     let cost = crate::amplification::memory(&backend).saturating_sub(before);
@@ -162,11 +162,11 @@ async fn attachments_that_never_come_and_deep_data_are_harmless() {
     ] {
         let mut client = SocketIo::connect(&backend, &auth).await;
         client.send(&packet).await;
-        // What is no attachment cannot follow it.
+        // Only an attachment may follow a packet that announces one.
         client.send_late("43[]").await;
         assert_eq!(client.next().await, Packet::Closed(Some(1002)), "{}", &packet[..10]);
     }
-    // An argument may be as deep as it likes: it is no payload.
+    // The depth of an argument does not matter if it is not a payload.
     let mut client = SocketIo::connect(&backend, &auth).await;
     client.send(&format!(r#"421["join_lesson",{}]"#, deep("[", "]", 10_000))).await;
     let Packet::Ack(1, answers) = client.next().await else { panic!("no answer") };
@@ -252,7 +252,7 @@ async fn ids_and_pages_that_are_none_get_nothing() {
         let ack = client.emit("join_lesson", &[json!({"lesson_id": lesson})]).await;
         assert_eq!(ack["message"], "invalid payload", "{lesson}");
     }
-    // A foreign page gets nothing, by whichever request.
+    // A foreign page gets nothing, with any kind of request.
     let before = connections(&backend);
     let foreign = |method: &str, query: &str, rest: &str| {
         head(method, address, query, &format!("Origin: https://evil.example\r\n{rest}"))

@@ -1,5 +1,5 @@
-//! PROTOCOL 11 and 2, Limits: each namespace of a transport is a connection of its own, and a client that is not let in counts
-//! as long as it may try again.
+//! PROTOCOL 11 and 2, Limits: each namespace of a transport counts as a connection, and a client whose CONNECT was
+//! refused counts as long as it may try again.
 
 use serde_json::{Value, json};
 
@@ -7,7 +7,7 @@ use crate::common::{Backend, Classroom, SOON, SocketIo, until};
 use crate::raw::ask;
 use crate::{dropped, with};
 
-/// Asks for a namespace on a client's transport: what its CONNECT is answered with.
+/// Sends CONNECT for a namespace on a client's transport. Returns its answer, or its refusal as the error.
 async fn asks(client: &mut SocketIo, namespace: &str, auth: &Value) -> Result<Value, Value> {
     client.send(&format!("40{namespace},{auth}")).await;
     loop {
@@ -24,7 +24,7 @@ async fn asks(client: &mut SocketIo, namespace: &str, auth: &Value) -> Result<Va
     }
 }
 
-/// Joins the lesson in a namespace, whatever else comes meanwhile.
+/// Joins the lesson in a namespace. Other packets may come before the ack.
 async fn joins(client: &mut SocketIo, prefix: &str, lesson: &str) {
     client.send(&format!("42{prefix}7{}", json!(["join_lesson", {"lesson_id": lesson}]))).await;
     loop {
@@ -101,7 +101,7 @@ async fn who_was_refused_counts_and_makes_way() {
     assert!(alice.text().await.unwrap().starts_with("44"));
     alice.connects(&json!({"token": room.participant("alice")})).await;
 
-    // Alice is let in, and no longer counts as unauthenticated.
+    // Alice has entered, so she no longer counts as unauthenticated.
     let mut eve = SocketIo::open(&backend, "").await;
     eve.send(junk).await;
     assert!(eve.text().await.unwrap().starts_with("44"));
@@ -123,6 +123,6 @@ async fn wrong_tokens_count_for_the_address() {
     };
     let end = until("its transport is closed", SOON, tries, Result::is_err).await;
     assert_eq!(end, Err(Some(3004)), "before its own rate, or the time for CONNECT, ends");
-    // A classmate with the same address is let in all the same.
+    // A classmate with the same address may still connect.
     SocketIo::connect(&backend, &json!({"token": room.participant("alice")})).await.joins(&room.algebra).await;
 }

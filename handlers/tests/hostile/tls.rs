@@ -1,4 +1,5 @@
-//! TLS for clients: whole sessions through it, a new certificate while they run, and bytes that are not TLS.
+//! TLS for clients: whole sessions through it, a certificate that is replaced while they run, and bytes that are not
+//! TLS.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -39,12 +40,12 @@ fn options(folder: &Path) -> GatewayOptions {
         .env("ROLLCALL_TLS_KEY", path("key.pem"))
 }
 
-/// A TLS session with whoever has this certificate.
+/// A TLS session with a server that has this certificate.
 async fn session(gateway: &Gateway, trusted: &CertificateDer<'static>) -> std::io::Result<TlsStream<TcpStream>> {
     encrypted(TcpStream::connect(gateway.address()).await?, trusted).await
 }
 
-/// The same on this connection.
+/// A TLS session on this connection.
 pub(crate) async fn encrypted(
     stream: TcpStream,
     trusted: &CertificateDer<'static>,
@@ -57,7 +58,7 @@ pub(crate) async fn encrypted(
     TlsConnector::from(Arc::new(config)).connect(ServerName::try_from("localhost").unwrap(), stream).await
 }
 
-/// A client that has entered.
+/// A client that has entered through TLS.
 pub(crate) struct Agent(WebSocketStream<TlsStream<TcpStream>>);
 
 impl Agent {
@@ -65,7 +66,7 @@ impl Agent {
         Self::enters_at(gateway.address(), trusted, name).await
     }
 
-    /// The same where a proxy listens.
+    /// A client that enters at an address where a proxy listens.
     pub(crate) async fn enters_at(address: SocketAddr, trusted: &CertificateDer<'static>, name: &str) -> Self {
         let stream = encrypted(TcpStream::connect(address).await.unwrap(), trusted).await.unwrap();
         let url = format!("wss://localhost:{}/ws", address.port());
@@ -91,7 +92,7 @@ impl Agent {
         }
     }
 
-    /// The ack of a request.
+    /// Sends a request and returns its ack.
     pub(crate) async fn asks(&mut self, event: &str) -> Value {
         self.sends(&json!({"type": event, "ref": 1, "payload": {"lesson_id": "none"}})).await;
         loop {
@@ -111,12 +112,12 @@ async fn a_session_runs_through_tls() {
     let gateway = Gateway::start(roomy).unwrap();
     let mut alice = Agent::enters(&gateway, &trusted, "alice").await;
     assert_eq!(alice.asks("join_lesson").await["message"], "lesson not found");
-    // A large message, in many records, either way.
+    // A large message takes many TLS records, in both directions.
     let padding = "x".repeat(60_000);
     alice.sends(&json!({"type": "nonsense", "ref": 2, "payload": {"padding": padding}})).await;
     assert_eq!(alice.next().await["message"], "unknown event");
 
-    // More than the kernel takes while she does not read; then she reads, and all of it comes, in order.
+    // More events come than the kernel buffers while bob does not read. Then bob reads all of them, in order.
     let mut bob = Agent::enters(&gateway, &trusted, "bob").await;
     alice.next().await;
     for number in 0..40 {
@@ -143,10 +144,10 @@ async fn bytes_that_are_not_tls_are_not_answered() {
     let mut plain = TcpStream::connect(gateway.address()).await.unwrap();
     plain.write_all(upgrade(gateway.address(), &[]).as_bytes()).await.unwrap();
     let mut answer = Vec::new();
-    // A reset is as good an end as any.
+    // A reset also ends the connection.
     let _ = timeout(SOON, plain.read_to_end(&mut answer)).await.expect("the end in time");
     assert!(!String::from_utf8_lossy(&answer).contains("HTTP"), "{answer:?}");
-    // A client that sends nothing holds up no other.
+    // A client that sends nothing delays no other client.
     let mut silent = TcpStream::connect(gateway.address()).await.unwrap();
     let ended = timeout(Duration::from_secs(8), silent.read_u8()).await;
     assert!(ended.expect("closed within 5 s").is_err());
@@ -159,7 +160,7 @@ async fn a_new_certificate_counts_from_sighup_on() {
     let first = certificate(folder.path());
     let gateway = Gateway::start(options(folder.path())).unwrap();
     let mut alice = Agent::enters(&gateway, &first, "alice").await;
-    // Half of a pair replaces nothing.
+    // A pair of files with one faulty file replaces nothing.
     std::fs::write(folder.path().join("cert.pem"), "no certificate").unwrap();
     gateway.hang_up().unwrap();
     until("a warning", SOON, async || gateway.output(), |said| said.contains("ROLLCALL_TLS_CERT: ")).await;
@@ -184,7 +185,7 @@ async fn files_that_cannot_be_used_are_a_start_up_error() {
     let (code, said) = run(options(folder.path()).without("ROLLCALL_TLS_KEY"));
     assert_eq!(code, Some(64), "{said}");
     assert!(said.contains("ROLLCALL_TLS_KEY"), "{said}");
-    // The key of another certificate.
+    // The key belongs to another certificate.
     let other = tempfile::tempdir().unwrap();
     certificate(other.path());
     let mixed = options(folder.path()).env("ROLLCALL_TLS_KEY", other.path().join("key.pem").display());

@@ -1,5 +1,5 @@
-//! A node behind nginx and behind Caddy, which end TLS, with the examples of runtime/deploy/proxies: sessions run through
-//! them, the client's address is the client's own, and what is for operators stays inside.
+//! A node behind nginx and behind Caddy, which end TLS, with the examples of runtime/deploy/proxies: sessions run
+//! through them, the gateway learns each client's own address, and paths for operators are not reachable from outside.
 
 use std::net::SocketAddr;
 
@@ -15,7 +15,8 @@ use crate::common::SOON;
 use crate::raw::upgrade;
 use crate::tls::{Agent, certificate, encrypted};
 
-/// A connection from this address of the loopback network, and the first line that it is answered.
+/// Connects from this address of the loopback network and sends a request. Returns the connection and the first line of
+/// the answer.
 async fn asks(
     source: &str,
     proxy: SocketAddr,

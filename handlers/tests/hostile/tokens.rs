@@ -1,4 +1,5 @@
-//! Tokens that no configured issuer has made: each is unauthenticated, writes no row, and causes no request.
+//! Tokens that no configured issuer has made: each is refused as unauthenticated, writes no row, and causes no request
+//! for keys.
 
 use std::net::TcpListener;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -20,7 +21,7 @@ use crate::with;
 const A: &str = "https://a.example";
 const B: &str = "https://b.example";
 
-/// An issuer with one ES256 key of the name that every issuer here uses.
+/// An issuer with one ES256 key. All issuers of these tests give their key the same `kid`.
 struct Issuer {
     name: &'static str,
     key: KeyPair,
@@ -31,7 +32,7 @@ impl Issuer {
         Self { name, key: KeyPair::generate().unwrap() }
     }
 
-    /// Its document: the key as a point, the prefix of an uncompressed one left out.
+    /// The issuer's key set. The key is written as the coordinates of its point.
     fn jwks(&self) -> Value {
         let (x, y) = self.key.der_bytes()[1..].split_at(32);
         let key = json!({"kty": "EC", "crv": "P-256", "alg": "ES256", "use": "sig", "kid": "1",
@@ -50,12 +51,12 @@ impl Issuer {
     }
 }
 
-/// A gateway that knows two issuers by files, one by an address, and a secret.
+/// A gateway that accepts two issuers by files, one by an address, and tokens with a secret.
 struct Stage {
     backend: Backend,
     a: Issuer,
     b: Issuer,
-    /// Connections to the address of the third issuer.
+    /// The number of connections to the address of the third issuer's keys.
     calls: Arc<AtomicUsize>,
     trap: String,
     _folder: tempfile::TempDir,
@@ -90,7 +91,7 @@ impl Stage {
         Self { backend, a, b, calls, trap, _folder: folder }
     }
 
-    /// Expects that this token is refused, and causes no request.
+    /// Expects that this token is refused, and that the gateway makes no request.
     async fn refuses(&self, room: &Classroom, token: &str, why: &str) {
         let request = json!({"type": "connect_request", "payload": room.connect_request(token, "web")});
         let closing = refused(&self.backend, &request.to_string()).await;
@@ -134,7 +135,7 @@ async fn a_client_cannot_choose_the_algorithm() {
         stage.refuses(room, &token::signed(&header, &claims(A), |_| b""), alg).await;
         stage.refuses(room, &token::signed(&header, &claims(A), |_| b"nonsense"), alg).await;
     }
-    // The public key is no secret, in whatever form.
+    // A public key is not accepted as a secret, in any encoding.
     let public = &stage.a.key;
     let raw = public.der_bytes();
     for secret in
@@ -145,7 +146,7 @@ async fn a_client_cannot_choose_the_algorithm() {
         let forged = token::signed(&header, &claims(A), |message| hmac::sign(&key, message));
         stage.refuses(room, &forged, "the public key as a secret").await;
     }
-    // Nor does the gateway's own secret vouch for an issuer that has keys.
+    // The gateway's secret does not prove tokens of an issuer that has keys.
     stage.refuses(room, &token::hs256(token::SECRET, &claims(A)), "the secret").await;
 }
 
@@ -153,7 +154,7 @@ async fn a_client_cannot_choose_the_algorithm() {
 async fn one_issuer_does_not_vouch_for_another() {
     let stage = Stage::get();
     let room = stage.backend.classroom();
-    // The same kid at both, too.
+    // Both issuers use the same `kid`, too.
     stage.refuses(room, &stage.b.signs(&es256("1"), &claims(A)), "b for a").await;
     stage.refuses(room, &stage.a.signs(&es256("1"), &claims(B)), "a for b").await;
     for unknown in [&stage.trap, "https://c.example", "", "https://a.example/"] {
@@ -183,7 +184,7 @@ async fn nothing_in_the_header_is_followed() {
     ] {
         let mut header = json!({"alg": "ES256", "typ": "JWT", "kid": "1"});
         header[name] = value;
-        // Signed by the key that the header brings along.
+        // The token is signed by the key that its own header carries.
         stage.refuses(room, &stage.b.signs(&header, &claims(A)), name).await;
     }
 }
@@ -283,7 +284,7 @@ async fn a_role_and_the_admitted_rooms_come_from_the_token() {
     let mut claims = claims(A);
     claims["classroom_ids"] = json!([room.id]);
     let token = stage.a.signs(&es256("1"), &claims);
-    // An agent is there that must not be seen from outside, and sees nobody outside.
+    // The witness must not be seen from outside its classroom, and must not see anything from outside.
     let mut witness = stage.backend.participant(other, "witness").await;
     let mut request = json!({"type": "connect_request", "payload": other.connect_request(&token, "web")});
     request["payload"]["role"] = json!("teacher");
@@ -291,7 +292,7 @@ async fn a_role_and_the_admitted_rooms_come_from_the_token() {
     session_error(&refused(&stage.backend, &request.to_string()).await, "access_denied", 403, 3507);
     stage.backend.nothing_came(other, [&mut witness]).await;
 
-    // What a payload says of the role is nothing; and another's lesson is none of theirs.
+    // The payload's role is ignored, and a lesson of another classroom is not found.
     let mut payload = room.connect_request(&token, "web");
     payload["role"] = json!("teacher");
     let mut client = stage.backend.client().await;

@@ -1,7 +1,7 @@
-//! A fourth event is one file and one line in the table: the examples are compiled, run and asked, through the libraries'
-//! public items alone, and README shows the first.
+//! A new event needs one file and one line in the table. The examples, which use public items only, are compiled, run
+//! and called; README shows the first one.
 //!
-//! This test is a binary of its own (`harness = false`): started by itself it is the test; started by the test it is the
+//! This test is a binary of its own (`harness = false`): started by cargo it is the test, started by the test it is the
 //! gateway of an example.
 
 #![allow(clippy::unwrap_used)]
@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 
 const README: &str = include_str!("../../../README.md");
 const RAISE_HAND: &str = include_str!("../../examples/raise_hand.rs");
-/// Names the example whose gateway this process is.
+/// The variable that names the example whose gateway this process is.
 const EXAMPLE: &str = "NEW_EVENT_EXAMPLE";
 
 fn main() -> ExitCode {
@@ -40,12 +40,12 @@ fn main() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// The gateway of an example.
+/// The options of an example's gateway.
 fn program(example: &str) -> GatewayOptions {
     GatewayOptions::new(std::env::current_exe().unwrap()).env(EXAMPLE, example)
 }
 
-/// The event that the class gets.
+/// The event that the other agents of the lesson get.
 fn raised(by: &Agent, hand: &str) -> Value {
     json!({
         "id": {"entity_type": "hand", "operation": "raised", "sequence_id": by.session},
@@ -56,7 +56,7 @@ fn raised(by: &Agent, hand: &str) -> Value {
 async fn raise_hand_is_answered_and_seen(servers: Option<Servers>) {
     let backend = Backend::of(program("raise_hand"), servers, GatewayOptions::clone);
     let room = backend.classroom();
-    // A classmate on another node, where there can be one.
+    // A classmate is on another node if the backend allows one.
     let other = backend.servers().map(|servers| Gateway::start(servers.of(program("raise_hand"))).unwrap());
     let node = other.as_ref().unwrap_or(&backend.gateway);
 
@@ -88,7 +88,7 @@ async fn raise_hand_is_answered_and_seen(servers: Option<Servers>) {
     assert_eq!(eve.connect_request_with(resuming).await.unwrap()["recovered"], true);
     while eve.next_event(SOON).await.unwrap().body != raised(&bob, "left") {}
     eve.close().await.unwrap();
-    // It was not echoed, and nobody else got it.
+    // The event was not echoed to its sender, and no other agent got it.
     let is_hand = |event: &Event| event.body["id"]["entity_type"] == "hand";
     let lesson = backend.fence_on(&format!("lesson.{}.board", room.algebra));
     assert!(!lesson.read_to(&mut bob).await.iter().any(is_hand));
@@ -100,7 +100,8 @@ async fn raise_hand_is_answered_and_seen(servers: Option<Servers>) {
         assert_eq!((stored.len(), stored[0].body.as_str()), (1, data.as_str()));
     }
 
-    // It is an event like the others: its payload is checked, it is counted, and the old ones are still there.
+    // The new event behaves as the others do: its payload is checked, it is counted, and the existing events still
+    // work.
     let ack = bob.client.request("raise_hand", json!({"hand": 7})).await.unwrap();
     assert_eq!(ack["message"], "invalid payload", "{ack}");
     let labels = ["function=\"raise_hand\"", "outcome=\"success\""];

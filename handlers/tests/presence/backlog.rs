@@ -1,4 +1,4 @@
-//! NATS away under load: joins and leaves go on, and on its return every event arrives soon, once, and in order.
+//! NATS is away under load: joins and leaves go on, and once NATS is back every event arrives soon, once, and in order.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -12,30 +12,30 @@ use tokio::time::MissedTickBehavior;
 
 use crate::common::{Agent, Backend, Classroom, Servers, Whom, until};
 
-/// For how long NATS is away; `NATS_AWAY_SECONDS=60` and `--release` for the promise in full.
+/// How long NATS is away. To check the whole promise, run with `NATS_AWAY_SECONDS=60` and `--release`.
 fn away() -> Duration {
     let seconds = std::env::var("NATS_AWAY_SECONDS").map_or(Ok(5), |seconds| seconds.parse());
     Duration::from_secs(seconds.expect("a number of seconds"))
 }
 
-/// At least this many events wait when NATS returns.
+/// At least this many events wait when NATS is back.
 const ROWS: f64 = 500.0;
-/// How soon after NATS has returned everything that waited is published.
+/// Within this time after NATS is back, everything that waited is published.
 const RECOVERY: Duration = Duration::from_secs(5);
-/// How soon a connect is answered.
+/// Within this time a connect is answered.
 const ANSWER: Duration = Duration::from_secs(2);
-/// Agents that come and go, each in a classroom of its own and under this many names.
+/// The number of classrooms with agents that come and go, and of names in each.
 const PEOPLE: usize = 3;
 const NAMES: usize = 25;
-/// How often each of them comes at most: two thousand events a second in all.
+/// The shortest time between two connects of one name: at most two thousand events a second in all.
 const EVERY: Duration = Duration::from_millis(3);
 
-/// Who entered and left, by classroom.
+/// The agents that entered and left, each with its classroom.
 type Ledger = Vec<(usize, Whom)>;
-/// `(label, session)` in order, by agent.
+/// The events `(label, session)` of each agent, in order.
 type Events = BTreeMap<String, Vec<(String, i64)>>;
 
-/// Comes and goes until the end.
+/// Agents enter and leave one after the other until `over` is set.
 async fn comes_and_goes(backend: Arc<Backend>, number: usize, over: watch::Receiver<bool>) -> Ledger {
     let (room, mut ledger) = (&backend.classrooms()[number], Ledger::new());
     let mut pace = tokio::time::interval(EVERY);
@@ -56,7 +56,7 @@ async fn comes_and_goes(backend: Arc<Backend>, number: usize, over: watch::Recei
     ledger
 }
 
-/// Reads until something comes that is not about an agent.
+/// Reads until an event comes that is not about an agent.
 async fn watches(mut witness: Agent) -> Events {
     let mut seen = Events::new();
     let patience = away() * 4 + RECOVERY;
@@ -68,7 +68,7 @@ async fn watches(mut witness: Agent) -> Events {
     }
 }
 
-/// What each agent's events must be: entered and left of one session after the other.
+/// The events that each agent must have: entered and left of one session after the other.
 fn pairs(sessions: &Ledger, place: usize) -> Events {
     let mut expected = Events::new();
     let here = sessions.iter().filter(|(room, _)| *room == place);
@@ -80,7 +80,7 @@ fn pairs(sessions: &Ledger, place: usize) -> Events {
     expected
 }
 
-/// The stream's own account of a classroom: each message id once, and each agent's events in order.
+/// Expects in the stream of a classroom each message id once, and each agent's events in order.
 async fn stream_agrees(backend: &Backend, room: &Classroom, expected: &Events) {
     let count = expected.values().map(Vec::len).sum();
     let mut stored = backend.stored(&room.subject("agent"), count).await.unwrap();

@@ -1,5 +1,5 @@
-//! PROTOCOL 11: long-polling behind nginx and HAProxy, with the examples of loadtest/socketio and of the compose file, and
-//! what happens without stickiness.
+//! PROTOCOL 11: long-polling behind nginx and HAProxy, with the examples of loadtest/socketio and of the compose file,
+//! and what happens if a balancer is not sticky.
 
 use std::collections::BTreeSet;
 

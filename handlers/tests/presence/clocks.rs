@@ -1,4 +1,5 @@
-//! Nodes whose clocks are wrong: presence goes by the database's clock, by the stream's offsets and by what no clock says.
+//! Nodes whose clocks are wrong: presence depends on the database's clock, on the stream's offsets and on orders
+//! without a clock.
 
 use std::fs;
 use std::path::PathBuf;
@@ -11,7 +12,7 @@ use crate::common::{Agent, Backend, Classroom, SOON, Servers, session_error, unt
 
 const LEASE: Duration = Duration::from_secs(3);
 
-/// Only the wall clock is wrong; timers use the monotonic clock, which cannot be set.
+/// Sets a wrong wall clock. Timers use the monotonic clock, which cannot be set.
 fn with_a_clock(options: &GatewayOptions, name: &str, value: impl ToString) -> GatewayOptions {
     let libraries = fs::read_dir("/usr/lib").unwrap().map(|entry| entry.unwrap().path());
     let libraries = libraries.map(|folder: PathBuf| folder.join("faketime/libfaketimeMT.so.1"));
@@ -25,13 +26,13 @@ fn leased(options: &GatewayOptions) -> GatewayOptions {
     options.clone().env("ROLLCALL_LEASE", format!("{}s", LEASE.as_secs()))
 }
 
-/// A token that the right time finds valid for so long.
+/// A token that, by the right time, is valid for so many minutes.
 fn ends_in(room: &Classroom, name: &str, minutes: u64) -> String {
     let end = SystemTime::now() + Duration::from_secs(60 * minutes);
     room.token_with(name, &json!({"exp": token::seconds(end)}))
 }
 
-/// Enters with `resume`, and returns connect_success too.
+/// Enters with `resume`. Returns the agent and connect_success.
 async fn enters(node: &Gateway, room: &Classroom, token: &str, resume: Value) -> (Agent, Value) {
     let mut client = Client::connect(node.address()).await.unwrap();
     let mut request = room.connect_request(token, "web");
@@ -40,7 +41,7 @@ async fn enters(node: &Gateway, room: &Classroom, token: &str, resume: Value) ->
     (Agent::of(client, &success), success)
 }
 
-/// How a connect is refused.
+/// Expects that a connect is refused, and returns the error.
 async fn refused(node: &Gateway, room: &Classroom, token: &str) -> Option<Value> {
     let mut client = Client::connect(node.address()).await.unwrap();
     let payload = room.connect_request(token, "web");
@@ -58,7 +59,7 @@ async fn clocks_that_are_wrong_by_five_minutes_change_nothing() {
     let slow = Gateway::start(with_a_clock(&options, "FAKETIME", "-5m")).unwrap();
     let room = right.classroom();
     let tokens = ["ada", "bob", "carl", "dan"].map(|name| ends_in(room, name, 60));
-    // They are as wrong as that, and tokens are what they are wrong about.
+    // The clocks are wrong by five minutes, so only the validity of tokens is wrong by as much.
     let ended = ends_in(room, "eve", 2);
     assert_eq!(refused(&fast, room, &ended).await, Some(json!("unauthenticated")));
     assert_eq!(refused(&slow, room, &ended).await, None);
@@ -76,11 +77,12 @@ async fn clocks_that_are_wrong_by_five_minutes_change_nothing() {
         agent.joins(&room.algebra).await;
         witness.sees("entered", &agent.whom()).await;
     }
-    // From one wrong clock to the other: the same session, and the earlier connection is told.
+    // A client moves from a node whose clock is fast to one whose clock is slow. It keeps its session, and its earlier
+    // connection is closed with `replaced`.
     let (mut moved, _) = enters(&slow, room, &tokens[0], json!({})).await;
     assert_eq!(moved.session, ada.session);
     session_error(&ada.client.expect_close(SOON).await.unwrap(), "replaced", 422, 3503);
-    // Resumes on the other node, and misses nothing.
+    // A client resumes on the other node, and misses nothing.
     let resume = json!({"epoch": start["epoch"], "offset": start["offset"], "lesson_id": room.algebra});
     let missed = json!({"line": 1});
     right.publish(&format!("lesson.{}.board", room.algebra), &missed);
@@ -90,7 +92,7 @@ async fn clocks_that_are_wrong_by_five_minutes_change_nothing() {
     let back = enters(&slow, room, &tokens[2], json!({})).await.0;
     right.nothing_came(room, [&mut witness]).await;
 
-    // The fast one dies: its lease ends by the database's clock, and the others' leases go on.
+    // The node with the fast clock is killed. Its lease ends by the database's clock, and the other leases go on.
     let died = Instant::now();
     fast.kill().unwrap();
     witness.sees("left", &dan.whom()).await;
@@ -102,7 +104,7 @@ async fn clocks_that_are_wrong_by_five_minutes_change_nothing() {
     assert_eq!(right.live(room).await, stay);
     moved.joins(&room.biology).await;
 
-    // All times are the database's.
+    // All times in the rows are the database's.
     let strange = "select (select count(*) from agent_session where started_at not between
             clock_timestamp() - interval '2 minutes' and clock_timestamp())
         + (select count(*) from agent_session_history where isempty(lifetime)
@@ -125,7 +127,7 @@ async fn setting_a_clock_ends_only_sessions_whose_token_has_expired() {
     let mut greeting = own.client().await;
     fs::write(&clock, "+5m").unwrap();
     session_error(&ends.client.expect_close(SOON).await.unwrap(), "token_expired", 401, 3005);
-    // The same sweep has seen these.
+    // These connections were checked in the same sweep, and stay open.
     greeting.connect_request(&room.participant("carl"), &room.id, "web").await.unwrap();
     stays.joins(&room.algebra).await;
 }

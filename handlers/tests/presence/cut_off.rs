@@ -1,5 +1,5 @@
-//! PROTOCOL 2: a request that fails leaves everything as it was, also where an answer is lost, or where the handler's timeout
-//! cuts it off: what a client was told is what row and keys say soon after, without its next request.
+//! PROTOCOL 2: a request that fails leaves everything as it was, even if an answer is lost, or the handler's timeout
+//! cuts the request off. Soon after, row and keys say what the client was told, without a further request.
 
 use std::net::SocketAddr;
 
@@ -13,7 +13,8 @@ use crate::common::{
 
 on_both_kinds!(answers_that_are_lost_are_undone, a_join_that_waits_for_sql_is_cut_off);
 
-/// Less than a call of SQL or Redis may take, so that the handler is cut off in it.
+/// The handler's timeout is shorter than a call of SQL or Redis may take, so that it cuts the handler off during such a
+/// call.
 fn impatient(options: &GatewayOptions) -> GatewayOptions {
     options.clone().env("ROLLCALL_HANDLER_TIMEOUT", "700ms")
 }
@@ -27,12 +28,12 @@ async fn lesson_is(backend: &Backend, agent: &Agent, lesson: &str) {
     backend.wait_for_rows(&row, &[lesson]).await;
 }
 
-/// Nothing is being undone any more.
+/// Expects that nothing is being undone any more.
 fn is_settled(backend: &Backend) {
     backend.gateway.wait_for_metric("rollcall_undos", &[], SOON, |undos| undos == 0.0).unwrap();
 }
 
-/// A machine with much to do may need several tries.
+/// Enters, and tries again if the busy machine was too slow.
 async fn enters(backend: &Backend, room: &Classroom, token: &str, label: &str) -> Agent {
     let entering = async || {
         let mut client = Client::connect(backend.gateway.address()).await?;
@@ -75,7 +76,7 @@ async fn answers_that_are_lost_are_undone(backend: &Backend) {
         expect_field(&mut keys, &students(&room.algebra), &user, Some(&alice.sid)).await;
         expect_field(&mut keys, &students(&room.biology), &user, None).await;
         is_settled(&own);
-        // Its room, too.
+        // The agent is still in the lesson's room, too.
         own.fence_on(&format!("lesson.{}.board", room.algebra)).is_next_for(&mut alice).await;
     }
     joins(&mut alice, &room.biology).await;
@@ -86,7 +87,7 @@ async fn answers_that_are_lost_are_undone(backend: &Backend) {
     expect_field(&mut keys, &students(&room.biology), &user, None).await;
 }
 
-/// Somebody else's transaction, for which writes of sessions wait.
+/// A transaction of the test, for which writes of sessions wait.
 enum Lock {
     Postgres(tokio_postgres::Client),
     Sqlite(rusqlite::Connection),
@@ -126,7 +127,7 @@ async fn a_join_that_waits_for_sql_is_cut_off(backend: &Backend) {
     let lock = Lock::take(&own, &alice).await;
     alice.is_refused(json!({"lesson_id": room.biology}), "timed out").await;
     lock.release().await;
-    // Written after whatever waited for the lock.
+    // This row is written after the writes that waited for the lock.
     let set = async || alice.client.request("set_state", json!({"state": {}})).await.unwrap()["status"].clone();
     until("set_state", SOON, set, |status| status == "SUCCESS").await;
     is_settled(&own);
@@ -135,7 +136,7 @@ async fn a_join_that_waits_for_sql_is_cut_off(backend: &Backend) {
     lesson_is(&own, &alice, &room.biology).await;
 }
 
-/// A gateway whose way to Redis is at fault now and then.
+/// A gateway whose connection to Redis a test can disturb.
 fn before_redis() -> (Backend, Wire) {
     let servers = Servers::shared();
     let wire = Wire::before(SocketAddr::from(([127, 0, 0, 1], shared::redis().port()))).unwrap();
@@ -144,7 +145,7 @@ fn before_redis() -> (Backend, Wire) {
     (backend, wire)
 }
 
-/// Redis carries out what it is asked for, and its answers are not heard.
+/// Redis carries out the commands, and its answers do not arrive.
 #[tokio::test]
 async fn a_join_that_redis_has_carried_out_is_cut_off() {
     let (backend, wire) = before_redis();
@@ -160,7 +161,7 @@ async fn a_join_that_redis_has_carried_out_is_cut_off() {
     wire.hold(Way::Down);
     for agent in [&mut web, &mut tess] {
         agent.is_refused(json!({"lesson_id": room.biology}), "timed out").await;
-        // The row does not wait for Redis.
+        // The write of the row does not wait for Redis.
         lesson_is(&backend, agent, &room.algebra).await;
     }
     wire.clear();
@@ -203,7 +204,7 @@ async fn a_field_whose_removal_is_cut_off_goes_before_the_session_does() {
     wire.hold(Way::Both);
     let ack = alice.client.request("leave_lesson", json!({})).await.unwrap();
     assert_eq!(ack["message"], "timed out", "{ack}");
-    // What was held is lost.
+    // The commands that were held back are lost.
     wire.close();
     lesson_is(&backend, &alice, "").await;
     wire.clear();

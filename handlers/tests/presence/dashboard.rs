@@ -1,4 +1,4 @@
-//! The Grafana dashboard: each query of each panel has data where there is something to see, on both of two nodes.
+//! The Grafana dashboard: each query of each panel has data if there is something to see, on both of two nodes.
 
 use std::time::Duration;
 
@@ -13,13 +13,13 @@ const DASHBOARD: &str = include_str!("../../../runtime/deploy/helm/rollcall/file
 /// Prometheus scrapes every second, and a rate needs two scrapes.
 const LATE: Duration = Duration::from_secs(60);
 
-/// Where nobody answers.
+/// An address at which no server answers.
 const NOWHERE: &str = "http://127.0.0.1:1/";
 
-/// A query as Grafana sends it, with the panel that it is of.
+/// A query as Grafana sends it, and its panel.
 type Query = (String, String);
 
-/// All queries; those below a row that is repeated for each node, once for each.
+/// All queries of the dashboard. A query in a row that is repeated for each node is returned once for each node.
 fn queries(nodes: &[String]) -> Vec<Query> {
     let dashboard: Value = serde_json::from_str(DASHBOARD).unwrap();
     let (mut queries, mut row, mut each) = (Vec::new(), String::new(), false);
@@ -42,7 +42,7 @@ fn queries(nodes: &[String]) -> Vec<Query> {
     queries
 }
 
-/// Somebody enters on a node, joins a lesson, calls a function, and leaves; others are refused.
+/// An agent enters on a node, joins a lesson, calls a function, and leaves. Other clients are refused.
 async fn visit(node: &Gateway, room: &Classroom, name: &str) {
     let mut client = Client::connect(node.address()).await.unwrap();
     client.connect_request(&room.participant(name), &room.id, name).await.unwrap();
@@ -69,8 +69,8 @@ async fn every_panel_of_the_dashboard_has_data() {
     alice.joins(&room.algebra).await;
     redis.kill().unwrap();
 
-    // NATS before 2.10 does not say when an event was stored, which the time to a push is counted from; a log in the
-    // process does.
+    // NATS before 2.10 does not say when an event was stored, and the time to a push counts from then. The embedded
+    // gateway's log says it.
     let embedded = Backend::embedded();
     let other = embedded.classroom();
     let watcher = embedded.participant(other, "watcher").await;
@@ -86,12 +86,12 @@ async fn every_panel_of_the_dashboard_has_data() {
         left.clone()
     };
     until("data in each panel", LATE, look, Vec::is_empty).await;
-    // What a client does wrong sets off no alert on connects.
+    // A client's faults set off no alert about connects.
     let runs = |labels: &[&str]| first.gateway.metric("rollcall_function_invocations_total", labels).unwrap();
     assert!(runs(&["function=\"connect\"", "outcome=\"refused\""]) >= 1.0);
     assert_eq!(runs(&["function=\"connect\"", "outcome=\"error\""]), 0.0);
     assert!(runs(&["function=\"join_lesson\"", "outcome=\"error\""]) >= 1.0, "Redis is away");
-    // Whoever watched has heard of the others.
+    // The agents that were connected have got the events of the others.
     for mut agent in [alice, watcher] {
         agent.client.next_event(SOON).await.unwrap();
     }

@@ -10,10 +10,10 @@ use rollcall_loadtest::client::{ClientError, Closing};
 use rollcall_loadtest::servers::{Nats, Postgres, Standby};
 use rollcall_loadtest::{Client, Gateway, GatewayOptions, Wire};
 
-/// By so many ids jump.
+/// How far ids jump after a failover.
 const JUMP: i64 = 1_000_000;
 
-/// A PostgreSQL, its standby, and a line that leads to whichever is the primary.
+/// A PostgreSQL, its standby, and a proxy that leads to the one that is the primary.
 struct Database {
     primary: Postgres,
     standby: Standby,
@@ -35,7 +35,7 @@ impl Database {
         Self { primary, standby, line, url }
     }
 
-    /// What is committed from here on is lost in a failover.
+    /// Stops the replication: commits after this are lost in a failover.
     fn lags(&self) {
         self.standby.catch_up(&self.primary.url()).unwrap();
         self.standby.stop_receiving().unwrap();
@@ -48,7 +48,7 @@ impl Database {
     }
 }
 
-/// Its close, after whatever came before.
+/// Reads to the close of the connection. Other messages may come before it.
 async fn end_of(agent: &mut Agent) -> Closing {
     loop {
         match agent.client.next_message(SOON).await {
@@ -59,7 +59,7 @@ async fn end_of(agent: &mut Agent) -> Closing {
     }
 }
 
-/// Reads on until this event comes.
+/// Reads until this event comes.
 async fn hears(agent: &mut Agent, label: &str, session: i64, id: &str) {
     let wanted = agent_event(label, session, id);
     while agent.client.next_event(SOON).await.unwrap().body != wanted {}
@@ -83,7 +83,8 @@ async fn sessions_that_the_promoted_replica_lacks_are_ended_from_memory() {
     }
 
     database.lags();
-    // The replica lacks these: an agent that entered has no row there, and one that left still has.
+    // The replica lacks these commits: it has no row of an agent that entered, and still has the row of an agent that
+    // left.
     let mut lost = Vec::new();
     for number in 0..45 {
         let carol = backend.participant(room, &format!("carol-{number}")).await;
@@ -92,7 +93,7 @@ async fn sessions_that_the_promoted_replica_lacks_are_ended_from_memory() {
     }
     let bob = bob.leaves().await;
     hears(&mut alice, "left", bob.session, &bob.id).await;
-    // One agent came and went: no row and no connection will be left of it.
+    // One agent enters and leaves, so neither a row nor a connection is left of it.
     let dora = backend.participant(room, "dora").await;
     hears(&mut alice, "entered", dora.session, &dora.id).await;
     let dora = dora.leaves().await;
@@ -109,13 +110,13 @@ async fn sessions_that_the_promoted_replica_lacks_are_ended_from_memory() {
     }
     lefts.push((bob.session, format!("{}|{}|node_lost", bob.session, bob.id)));
     lefts.push((dora.session, format!("{}|{}|closed", dora.session, dora.id)));
-    // The database has lost the join of this one's row.
+    // The database has lost the join that this agent's row had.
     session_error(&end_of(&mut erin).await, "internal_server_error", 500, 3004);
     lefts.push((erin.session, format!("{}|{}|kicked", erin.session, erin.id)));
     lefts.sort();
     let wanted: Vec<_> = lefts.into_iter().map(|(_, row)| row).collect();
     until("the history", SOON, async || backend.history(room).await, |rows| *rows == wanted).await;
-    // Agents with a row stay, and are told of the others.
+    // Agents with a row stay connected, and get agent.left of the others.
     let mut missing: Vec<_> = lost.iter().map(|carol| agent_event("left", carol.session, &carol.id)).collect();
     while !missing.is_empty() {
         let event = alice.client.next_event(SOON).await.unwrap();
@@ -126,7 +127,8 @@ async fn sessions_that_the_promoted_replica_lacks_are_ended_from_memory() {
     let students = format!("lesson_student_{}", room.algebra);
     until("no field is left", SOON, async || keys.hash(&students).await, BTreeMap::is_empty).await;
     joins_soon(&mut alice, &room.algebra).await;
-    // No id is given out again, and what is new is in the stream, although the old database knew the same row numbers.
+    // No id is given out a second time. New events reach the stream, although the old database used the same row
+    // numbers.
     let again = backend.participant(room, "carol-0").await;
     assert!(again.session > highest + JUMP - 100, "{} after {highest}", again.session);
     hears(&mut alice, "entered", again.session, &again.id).await;
@@ -164,7 +166,7 @@ async fn a_node_that_the_promoted_replica_has_never_heard_of_goes_on() {
     assert!(!other.all_output().contains("closing its sockets"), "{}", other.all_output());
 }
 
-/// Both of the database's files, which a copy is made of.
+/// Copies both files of the SQLite database.
 fn copy(from: &Path, to: &Path) {
     for name in ["rollcall.db", "rollcall.db-wal"] {
         std::fs::remove_file(to.join(name)).ok();
@@ -211,7 +213,7 @@ async fn an_sqlite_file_that_is_put_back_gives_out_no_id_again() {
     until("what is new is in the stream", SOON, all, |count| *count == 5).await;
 }
 
-/// The lease is long, so that only the proof of its process's death frees it.
+/// The lease is long, so only the proof that its process is dead frees it.
 #[tokio::test]
 async fn a_standalone_node_that_was_killed_starts_again_at_once() {
     let postgres = crate::common::postgres().create_database().unwrap();
@@ -243,7 +245,7 @@ async fn a_backup_that_was_put_back_is_made_fit_for_use() {
     let mut client = Client::connect(gateway.address()).await.unwrap();
     let success = client.connect_request(&room.participant("alice"), &room.id, "web").await.unwrap();
     gateway.kill().unwrap();
-    // The dead node's lease has to end.
+    // The command waits until the dead node's lease has ended.
     until("restored", Duration::from_secs(20), async || restored(), |(done, _)| *done).await;
     gateway.restart().unwrap();
     let mut client = Client::connect(gateway.address()).await.unwrap();

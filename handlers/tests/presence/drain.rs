@@ -1,4 +1,4 @@
-//! SIGTERM beside another node, beside servers that hang, and twice.
+//! SIGTERM beside another node, beside servers that hang, and sent twice.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant, SystemTime};
@@ -12,9 +12,9 @@ use serde_json::json;
 use crate::common::{Agent, Backend, Classroom, SOON, Servers, session_error, start_postgres, until};
 
 const DEADLINE: Duration = Duration::from_secs(10);
-/// As many as are told in a second, at the configured pace.
+/// The number of agents. At the configured pace they are told in about a second.
 const AGENTS: usize = 120;
-/// How many of them do not come back.
+/// The number of agents that do not come back.
 const TIRED: usize = 10;
 /// The time over which the notices to clients are spread.
 const SPREAD: Duration = Duration::from_millis(1200);
@@ -25,14 +25,14 @@ async fn enters(node: &Gateway, room: &Classroom, name: &str) -> Result<Agent, C
     Ok(Agent::of(client, &success))
 }
 
-/// A node beside the first, and how long it may take to drain.
+/// Starts a node beside the first. Its drain may take as long as `deadline`.
 fn draining_after(first: &Backend, deadline: Duration) -> Gateway {
     let options = first.beside().env("ROLLCALL_DRAIN_DEADLINE", format!("{}ms", deadline.as_millis()));
     let options = options.env("ROLLCALL_DRAIN_SPREAD", format!("{}ms", SPREAD.as_millis()));
     Gateway::start(options.env("ROLLCALL_GUESTS", "true")).unwrap()
 }
 
-/// Expects the notice of the drain, and returns after how long the client is to reconnect.
+/// Expects the notice of the drain, and returns the time after which the client is to reconnect.
 async fn is_told(client: &mut Client) -> Duration {
     let error = loop {
         match client.next_message(SOON).await.unwrap() {
@@ -46,7 +46,7 @@ async fn is_told(client: &mut Client) -> Duration {
     Duration::from_millis(after)
 }
 
-/// Expects the close, and no message before it.
+/// Expects the close frame, and no message before it.
 async fn is_closed(client: &mut Client) {
     match client.next_message(SOON).await {
         Err(ClientError::Closed(closing)) => assert_eq!(closing.code, Some(3001), "{closing:?}"),
@@ -54,13 +54,13 @@ async fn is_closed(client: &mut Client) {
     }
 }
 
-/// Expects the end where no other node is left: told and closed at once.
+/// Expects the end on the last node: the notice and the close frame come at once.
 async fn is_dismissed(agent: &mut Agent) {
     let closing = agent.client.expect_close(SOON).await.unwrap();
     session_error(&closing, "terminated", 422, 3001);
 }
 
-/// Expects that it came to one after the other, over about this time.
+/// Expects that these moments are spread over about this time.
 fn is_spread(mut moments: Vec<Instant>, over: Duration) {
     moments.sort_unstable();
     let (first, last) = (moments[0], moments[moments.len() - 1]);
@@ -98,7 +98,7 @@ async fn a_client_that_waits_for_the_close_and_enters_elsewhere_has_not_left() {
         (told, after, closed, Ok(again))
     });
     let unready = async {
-        // While it still serves.
+        // The node still serves clients now.
         let answer = second.get("/readyz").unwrap();
         assert_eq!((answer.0, answer.1.contains(r#""draining":true"#)), (503, true), "{answer:?}");
         assert!(enters(&second, room, "late").await.is_err());
@@ -123,8 +123,8 @@ async fn a_client_that_waits_for_the_close_and_enters_elsewhere_has_not_left() {
     first.nothing_came(room, [&mut witness]).await;
 }
 
-/// Holds up a node's heartbeats, so that the node does not hear of takeovers, until it is dropped. A heartbeat waits for
-/// the row only where it writes the lease, which it does once a quarter of it has gone.
+/// Delays a node's heartbeats, so that the node does not learn of takeovers, until the returned connection is dropped.
+/// A heartbeat waits for the lock on the row only when it writes the lease, which it does after a quarter of the lease.
 async fn hold_heartbeats(servers: &Servers, node: &Gateway) -> tokio_postgres::Client {
     let (client, connection) = tokio_postgres::connect(&servers.postgres, tokio_postgres::NoTls).await.unwrap();
     tokio::spawn(connection);
@@ -158,7 +158,7 @@ async fn a_client_that_enters_elsewhere_first_misses_nothing_and_is_replaced_her
     second.terminate().unwrap();
     is_told(&mut alice.client).await;
     is_told(&mut hasty.client).await;
-    // It goes on: events come, requests are answered.
+    // The connection works during the drain: events come, and requests are answered.
     first.fence(room).is_next_for(&mut alice).await;
     alice.joins(&room.algebra).await;
 
@@ -174,14 +174,14 @@ async fn a_client_that_enters_elsewhere_first_misses_nothing_and_is_replaced_her
     session_error(&closing, "replaced", 422, 3503);
     after.joins(&room.algebra).await;
 
-    // One that closes as soon as it is told may still come back.
+    // A client that closes right after the notice may still come back.
     let session = hasty.session;
     hasty.leaves().await;
     let ended = async || second.metric("rollcall_disconnects_total", &[r#"reason="drained""#]).unwrap();
     until("the node has seen it go", SOON, ended, |ended| *ended > 0.0).await;
     let again = enters(&first.gateway, room, "hasty").await.unwrap();
     assert_eq!(again.session, session);
-    // No client is left, so it ends long before its deadline, and it has not waited for clients that moved.
+    // No client is left, so the node ends long before its deadline. It has not waited for clients that moved.
     assert_eq!(second.wait(SOON).unwrap().code(), Some(0), "{}", second.output());
     assert_eq!(first.history(room).await, [""; 0]);
     let before = first.fence(room).read_to(&mut witness).await;
@@ -196,13 +196,13 @@ async fn connections_without_a_session_are_told_and_closed() {
     let mut guest = Client::connect(second.address()).await.unwrap();
     guest.connect_request_with(json!({"classroom_id": room.id, "agent_label": "web"})).await.unwrap();
     let mut silent = Client::connect(second.address()).await.unwrap();
-    // A moment later the node knows of the other one.
+    // This connect takes a moment, in which the second node learns of the first.
     let alice = enters(&second, room, "alice").await.unwrap();
     let mut witness = first.participant(room, "witness").await;
     first.settled(room, [&mut witness]).await;
     alice.leaves().await;
     second.terminate().unwrap();
-    // One that has not asked for anything has nothing to lose.
+    // A connection without a session is closed at once.
     let closing = silent.expect_close(SOON).await.unwrap();
     session_error(&closing, "terminated", 422, 3001);
     is_told(&mut guest).await;
@@ -232,7 +232,7 @@ async fn a_node_that_is_to_end_takes_connections_while_balancers_learn_it() {
     assert_eq!(node.wait(SOON).unwrap().code(), Some(0), "{}", node.output());
 }
 
-/// There is no other node to come back to.
+/// No other node is left to which clients could come back.
 #[tokio::test]
 async fn sessions_in_their_grace_end_with_the_last_node() {
     for servers in [None, Some(Servers::shared())] {
@@ -265,7 +265,7 @@ async fn a_second_signal_ends_at_once() {
     own.gateway.wait(Duration::from_secs(1)).unwrap();
 }
 
-/// The process ends in time and with 0, whichever server hangs.
+/// Expects that the process ends in time with status 0 beside a server that hangs.
 async fn ends_beside<K: Kind>(hanging: &Server<K>, servers: Servers) {
     let deadline = Duration::from_secs(3);
     let limit = |options: &rollcall_loadtest::GatewayOptions| options.clone().env("ROLLCALL_DRAIN_DEADLINE", "3s");

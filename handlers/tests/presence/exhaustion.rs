@@ -1,5 +1,5 @@
-//! The disk, the log or the memory at its end: new connections are refused, old ones stay. (Open files:
-//! `hostile/node_limits.rs`.)
+//! The disk is full, the log takes nothing, or the memory is used up: new connections are refused, old ones stay. (Open
+//! files: `hostile/node_limits.rs`.)
 
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -10,18 +10,18 @@ use serde_json::json;
 
 use crate::common::{Agent, Backend, Classroom, SOON, refused, session_error, until};
 
-/// How soon every request is answered.
+/// Within this time every request is answered.
 const ANSWER: Duration = Duration::from_secs(2);
-/// How soon everything works again.
+/// Within this time everything works again.
 const RECOVERY: Duration = Duration::from_secs(3);
 
-/// An embedded gateway that a shell starts after these words.
+/// An embedded gateway that a shell starts after these commands.
 fn started_by(words: &str) -> Backend {
     let shell = GatewayOptions::new("/bin/sh").arg("-c").arg(format!("{words} exec \"$0\" \"$@\""));
     Backend::embedded().another(|_| shell.arg(env!("CARGO_BIN_EXE_rollcall")).env("ROLLCALL_LEASE", "500ms"))
 }
 
-/// How far into a file a gateway may write from now on; beyond, the kernel answers as if there were no room.
+/// Limits how far into a file a gateway may write. A write beyond fails as on a full disk.
 fn may_write(backend: &Backend, bytes: &str) {
     let pid = backend.gateway.pid().to_string();
     let limited = Command::new("prlimit").args(["--pid", &pid, &format!("--fsize={bytes}:")]).status().unwrap();
@@ -35,7 +35,7 @@ async fn is_in_touch(backend: &Backend, room: &Classroom, agents: [&mut Agent; 2
 
 #[tokio::test]
 async fn a_full_disk_keeps_new_ones_out_and_old_ones_in() {
-    // The kernel's signal for it would end the process; a full disk sends none.
+    // The kernel's signal for this limit would end the process, so it is ignored; a full disk sends no signal.
     let mut backend = started_by("trap '' XFSZ;");
     let room = backend.classroom();
     let mut alice = backend.participant(room, "alice").await;
@@ -68,7 +68,7 @@ async fn a_full_disk_keeps_new_ones_out_and_old_ones_in() {
         agent.sees("entered", &dora.whom()).await;
     }
     is_in_touch(&backend, room, [&mut alice, &mut bob]).await;
-    // What was written is whole, and refused agents left nothing.
+    // All rows are whole, and refused agents left none.
     let live = [&alice, &bob, &dora].map(|agent| format!("{}|{}", agent.session, agent.id));
     assert_eq!(backend.live(room).await, live);
     assert_eq!(backend.history(room).await, [format!("{}|{}|closed", carl.session, carl.id)]);
@@ -85,7 +85,7 @@ async fn a_log_that_takes_nothing_ends_nothing() {
     let room = backend.classroom();
     let mut alice = backend.participant(room, "alice").await;
     backend.settled(room, [&mut alice]).await;
-    // What lives as long as the process has something to say.
+    // The node tries to write to its log as long as it runs.
     may_write(&backend, "1");
     let missed = [r#"operation="renew_lease""#];
     backend.gateway.wait_for_metric("rollcall_backend_errors_total", &missed, SOON, |missed| missed >= 1.0).unwrap();
@@ -110,7 +110,7 @@ async fn memory_at_its_end_keeps_new_ones_out_and_old_ones_in() {
     });
     let room = backend.classroom();
     let mut alice = backend.participant(room, "alice").await;
-    // What waits for this one takes up the memory.
+    // The events that wait for this client use up the memory.
     let mut silent = backend.participant(room, "silent").await;
     backend.settled(room, [&mut alice, &mut silent]).await;
     let body = json!({"text": "x".repeat(100 << 10)});

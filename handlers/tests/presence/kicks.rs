@@ -67,7 +67,7 @@ async fn a_session_of_a_stopped_node_ends_at_once_and_its_client_is_told_later()
     second.pause().unwrap();
     kick(&first, &bob);
     witness.sees("left", &bob.whom()).await;
-    // Back through the node that works, with a session of its own.
+    // The agent enters on the node that works, in a new session.
     let mut again = first.participant(room, "bob").await;
     assert!(again.session > bob.session);
     witness.sees("entered", &again.whom()).await;
@@ -107,15 +107,15 @@ async fn a_session_of_another_node_is_taken_out_of_its_lesson() {
     assert_eq!(asked, (200, json!({"lesson_id": room.algebra}).to_string()));
     first.wait_for_rows(&format!("select lesson_id from agent_session where id = {}", bob.session), &[""]).await;
     first.wait_for_rows("select count(*) from kick", &["0"]).await;
-    // Answered once the connection has left the lesson's room.
+    // This request is answered after the connection has left the lesson's room.
     bob.client.request("made_up", json!({})).await.unwrap();
     first.settled(room, [&mut bob]).await;
     first.publish(&format!("lesson.{}.board", room.algebra), &json!({}));
     first.nothing_came(room, [&mut bob]).await;
 }
 
-/// Agents on two nodes go from lesson to lesson, and are kicked meanwhile, several times each: whatever was under way, each
-/// of their sessions ends once, and leaves no field behind.
+/// Agents on two nodes join one lesson after the other, and each is kicked several times meanwhile. Whatever was under
+/// way, each session ends once and leaves no field behind.
 #[tokio::test]
 async fn agents_that_are_kicked_while_they_join_leave_nothing_behind() {
     const AGENTS: usize = 20;

@@ -1,6 +1,6 @@
-//! Promises of presence that need more than one node, or servers that fail: sessions that move, nodes that die, backends
-//! that are away, partitioned, failed over or full, a backlog of events, a drain, wrong clocks, a webhook whose receiver is
-//! away, requests that are cut off, views that are whole all the same, and long-polling behind balancers.
+//! The promises of presence whose tests need more than one node, or servers that fail: sessions that move, nodes that
+//! die, backends that are away, partitioned, failed over or full, a backlog of events, a drain, wrong clocks, a webhook
+//! whose receiver is away, requests that are cut off, views that stay whole, and long-polling behind balancers.
 
 #![allow(clippy::unwrap_used)]
 

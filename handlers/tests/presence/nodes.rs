@@ -8,7 +8,7 @@ use rollcall_loadtest::client::ClientError;
 use rollcall_loadtest::{Client, Gateway, GatewayOptions};
 use serde_json::json;
 
-/// Short, so that a dead node is found soon; long enough for a machine that does much else.
+/// The lease is short, so that a dead node is found soon, and long enough for a busy machine.
 const LEASE: Duration = Duration::from_secs(3);
 
 fn short(options: GatewayOptions) -> GatewayOptions {
@@ -75,7 +75,7 @@ async fn a_session_moves_to_another_node_without_leaving() {
     after.joins(&room.algebra).await;
     first.nothing_came(room, [&mut witness, &mut after]).await;
     assert_eq!(first.history(room).await, [""; 0]);
-    // The end of the first touched nothing of the second.
+    // The end of the first connection changed nothing of the second.
     let mut keys = first.keys().await;
     let (students, user) = (format!("lesson_student_{}", room.algebra), room.user("alice"));
     crate::common::expect_field(&mut keys, &students, &user, Some(&after.sid)).await;
@@ -95,7 +95,7 @@ async fn the_agents_of_a_dead_node_leave_within_its_lease_and_5_s() {
     witness.sees("left", &bob.whom()).await;
     assert!(died.elapsed() < LEASE + Duration::from_secs(5), "after {:?}", died.elapsed());
     assert_eq!(first.history(room).await, [format!("{}|{}|node_lost", bob.session, bob.id)]);
-    // Its fields go with its sessions.
+    // The dead node's fields are removed with its sessions.
     let mut keys = first.keys().await;
     crate::common::expect_field(&mut keys, &format!("lesson_student_{}", room.algebra), &room.user("bob"), None).await;
     assert_eq!(first.live(room).await, [format!("{}|{}", witness.session, witness.id)]);
@@ -114,7 +114,7 @@ async fn a_node_that_was_stopped_in_a_join_until_its_sessions_ended_writes_no_ke
     bob.client.send(&json!({"type": "join_lesson", "payload": {"lesson_id": room.algebra}})).await.unwrap();
     failpoint::struck(&second).await;
     witness.sees("left", &bob.whom()).await;
-    // Killed right after its keys, it would leave them for ever.
+    // The node is killed right after it wrote keys, which nothing else would remove.
     failpoint::arm(&second, "keys written", "SIGKILL");
     second.resume().unwrap();
     session_error(&bob.client.expect_close(SOON).await.unwrap(), "internal_server_error", 500, 3004);
@@ -133,7 +133,7 @@ async fn a_node_that_was_stopped_for_longer_than_its_lease_closes_its_sockets() 
     second.pause().unwrap();
     witness.sees("left", &bob.whom()).await;
     second.resume().unwrap();
-    // Its clients are told to reconnect, and get a new session.
+    // The stopped node's clients are told to reconnect, and get a new session.
     let closing = bob.client.expect_close(SOON).await.unwrap();
     assert!(closing.code.is_some_and(|code| (3000..3500).contains(&code)), "{closing:?}");
     first.nothing_came(room, [&mut witness]).await;
@@ -143,7 +143,8 @@ async fn a_node_that_was_stopped_for_longer_than_its_lease_closes_its_sockets() 
     witness.sees("entered", &again.whom()).await;
 }
 
-/// As where its host's time is set, or another host takes over: every lease has expired, although no node was away.
+/// The database's clock jumps when the host's time is set, or another host takes over. Then every lease has expired,
+/// although no node was away.
 #[tokio::test]
 async fn a_database_whose_clock_jumps_ends_no_session() {
     let (first, second) = two_nodes();
@@ -151,7 +152,7 @@ async fn a_database_whose_clock_jumps_ends_no_session() {
     let mut alice = first.participant(room, "alice").await;
     let mut bob = enters_on(&second, room, "bob").await;
     first.settled(room, [&mut alice, &mut bob]).await;
-    // Both nodes have renewed their leases for so long that they would take others'.
+    // By then both nodes have renewed their leases for long enough to take over expired ones.
     let old = format!(
         "select count(*) from agent_session where started_at < clock_timestamp() - interval '{} s'",
         2 * LEASE.as_secs()

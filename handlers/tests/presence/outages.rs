@@ -7,15 +7,15 @@ use rollcall_loadtest::servers::{Kind, Nats, Redis, Server};
 use rollcall_loadtest::{Client, Gateway, GatewayOptions};
 use serde_json::{Value, json};
 
-/// How soon every request is answered.
+/// Within this time every request is answered.
 const ANSWER: Duration = Duration::from_secs(2);
-/// How soon everything works again.
+/// Within this time everything works again.
 const RECOVERY: Duration = Duration::from_secs(3);
 
 #[derive(Debug, Clone, Copy)]
 enum Fault {
     Killed,
-    /// Its connections stay open, and nothing answers.
+    /// The server's connections stay open, and it answers nothing.
     Hanging,
 }
 
@@ -45,7 +45,7 @@ async fn in_time<T>(what: &str, limit: Duration, answer: impl Future<Output = T>
     answer
 }
 
-/// An agent in a lesson, and one in none, with nothing to read.
+/// An agent in a lesson, and one in none. Neither has anything left to read.
 async fn people(backend: &Backend) -> (&Classroom, Agent, Agent) {
     let room = backend.classroom();
     let mut alice = backend.participant(room, "alice").await;
@@ -62,7 +62,7 @@ async fn is_told_to_try_later(agent: &mut Agent, lesson: &str) {
     assert!(ack["retry_after_ms"].is_u64(), "{ack}");
 }
 
-/// Status of /readyz, whose body names every backend.
+/// The status of /readyz, whose body names every backend.
 fn ready(backend: &Backend) -> u16 {
     let (status, body) = backend.gateway.get("/readyz").unwrap();
     let body = body.to_lowercase();
@@ -75,7 +75,7 @@ async fn is_ready(backend: &Backend, wanted: u16) {
     until("/readyz", RECOVERY, async || ready(backend), |status| *status == wanted).await;
 }
 
-/// Asks until the lesson is joined.
+/// Tries until the lesson is joined.
 async fn joins_soon(agent: &mut Agent, lesson: &str) {
     let asking = async || agent.client.join_lesson(lesson).await.unwrap()["status"].clone();
     until("join_lesson", RECOVERY, asking, |status| status == "SUCCESS").await;
@@ -99,14 +99,14 @@ async fn without_postgres(fault: Fault) {
     session_error(&closing, "internal_server_error", 500, 3004);
     is_told_to_try_later(&mut bob, &room.biology).await;
     is_ready(&backend, 503).await;
-    // Connections stay, and events go on.
+    // Connections stay open, and events go on.
     backend.nothing_came(room, [&mut alice, &mut bob]).await;
 
     fault.end(&mut postgres);
     joins_soon(&mut bob, &room.biology).await;
     is_ready(&backend, 200).await;
     let carol = backend.participant(room, "carol").await;
-    // Refused agents left nothing behind, or a whole pair; and no agent that stayed was ended.
+    // A refused agent left no event, or entered and left. No session of an agent that stayed has ended.
     let whole = [&alice, &bob, &carol].map(|agent| format!("{}|{}", agent.session, agent.id));
     until("the live rows", RECOVERY, async || backend.live(room).await, |live| *live == whole).await;
     assert_eq!(lesson_of(&backend, &alice).await, room.algebra);
@@ -124,7 +124,8 @@ async fn postgres_hangs() {
     without_postgres(Fault::Hanging).await;
 }
 
-/// Longer than the leases, so that all of them have expired on its return: nodes that live are not taken for dead.
+/// The outage is longer than the leases, so all of them have expired when the server is back. Living nodes are not
+/// taken for dead.
 async fn outage_of_postgres_beyond_the_leases(fault: Fault) {
     let mut postgres = crate::common::start_postgres().unwrap();
     let servers = Servers { postgres: postgres.create_database().unwrap(), ..Servers::shared() };
@@ -149,7 +150,8 @@ async fn outage_of_postgres_beyond_the_leases(fault: Fault) {
     }
     others[1].kill().unwrap();
     fault.end(&mut postgres);
-    // One node is dead. Once that is found, any other that would be taken for dead has been.
+    // One node is dead. When its sessions have ended, another node that was taken for dead would have lost its
+    // sessions, too.
     let dead = format!("{}|{}|node_lost", beyond[1].session, beyond[1].id);
     until("the history", crate::common::SOON, async || backend.history(room).await, |rows| rows.contains(&dead)).await;
     assert_eq!(backend.history(room).await, [dead]);
@@ -167,7 +169,7 @@ async fn postgres_hangs_for_longer_than_the_leases() {
     outage_of_postgres_beyond_the_leases(Fault::Hanging).await;
 }
 
-/// As after a failover: earlier connections are gone, and those made meanwhile can never write.
+/// As after a failover: earlier connections are broken, and connections made meanwhile can never write.
 #[tokio::test]
 async fn postgres_is_a_standby_for_a_while() {
     let postgres = crate::common::start_postgres().unwrap();
@@ -208,13 +210,13 @@ async fn without_redis(fault: Fault) {
     for agent in [&mut alice, &mut bob] {
         agent.sees("entered", &carol.whom()).await;
     }
-    // SQL is there: the node is ready, and names what is not.
+    // SQL is available, so the node is ready, and its answer names Redis as away.
     is_ready(&backend, 200).await;
 
     fault.end(&mut redis);
     joins_soon(&mut bob, &room.biology).await;
     backend.fence_on(&format!("lesson.{}.board", room.algebra)).is_next_for(&mut alice).await;
-    // It came back empty where it was killed, and is rebuilt from what SQL knows.
+    // A killed Redis comes back empty, and its keys are written again from the rows in SQL.
     let mut keys = backend.keys().await.unwrap();
     let students = format!("lesson_student_{}", room.algebra);
     let field = async || keys.field(&students, &room.user("alice")).await;
@@ -239,7 +241,7 @@ async fn without_nats(fault: Fault) {
 
     fault.begin(&mut nats);
     let mut expected: Vec<(&str, Whom)> = Vec::new();
-    // Connect and join succeed; one agent comes and goes.
+    // Connects and joins succeed, and one agent enters and leaves.
     let mut carol = in_time("connect_request", ANSWER, backend.participant(room, "carol")).await;
     in_time("join_lesson", ANSWER, carol.joins(&room.algebra)).await;
     in_time("join_lesson", ANSWER, bob.joins(&room.biology)).await;
@@ -255,20 +257,20 @@ async fn without_nats(fault: Fault) {
     fault.end(&mut nats);
     let returned = Instant::now();
     arrive(&mut alice, &expected, returned).await;
-    // Once and in order in the stream, too, and nothing is left to publish.
+    // In the stream, too, each event is once and in order, and nothing is left to publish.
     backend.wait_for_rows(&outbox, &[]).await;
     let stored = backend.stored(&room.subject("agent"), 5).await.unwrap();
     let mut ids: Vec<_> = stored.iter().map(crate::common::Stored::id).collect();
     ids.dedup();
     assert_eq!(ids.len(), 5, "alice, bob, carol, and the visitor twice: {ids:?}");
     backend.nothing_came(room, [&mut alice]).await;
-    // Rooms that were entered meanwhile are live.
+    // Events of rooms that were entered during the outage arrive.
     let board = json!({"line": 1});
     backend.publish(&format!("lesson.{}.board", room.algebra), &board);
     hears(&mut carol, &board).await;
 }
 
-/// The events of an outage, each once, in order for each agent.
+/// Expects the events of an outage, each once, and those of each agent in order.
 async fn arrive(agent: &mut Agent, expected: &[(&str, Whom)], returned: Instant) {
     let mut seen = Vec::new();
     while seen.len() < expected.len() {
@@ -285,7 +287,7 @@ async fn arrive(agent: &mut Agent, expected: &[(&str, Whom)], returned: Instant)
     assert_eq!(labels, ["entered", "left"]);
 }
 
-/// Expects this event; others may come before it.
+/// Reads until this event comes.
 async fn hears(agent: &mut Agent, event: &Value) {
     while agent.client.next_event(crate::common::SOON).await.unwrap().body != *event {}
 }

@@ -1,5 +1,5 @@
-//! A node whose line to one of the servers is at fault, while that server and the other node are well (PROTOCOL 2 and 5):
-//! every request is answered in time and truthfully, and everything works again soon after.
+//! A node's connection to one of the servers is faulty, while that server and the other node work (PROTOCOL 2 and 5).
+//! Every request gets a true answer in time, and everything works again soon after.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -11,13 +11,13 @@ use rollcall_loadtest::{Client, Gateway, GatewayOptions, Way, Wire};
 use serde_json::{Value, json};
 
 const LEASE: Duration = Duration::from_secs(2);
-/// So long that no node takes the lease while a test runs.
+/// The lease is so long that no node takes it while a test runs.
 const LONG: Duration = Duration::from_secs(60);
-/// How soon every request is answered.
+/// Within this time every request is answered.
 const ANSWER: Duration = Duration::from_secs(2);
-/// How soon everything works again.
+/// Within this time everything works again.
 const RECOVERY: Duration = Duration::from_secs(3);
-/// So many classrooms that each node publishes the events of some.
+/// The number of classrooms. There are so many that each node publishes the events of some.
 const MANY: usize = 24;
 
 type Fault = fn(&Wire);
@@ -38,7 +38,7 @@ fn all_is_late(line: &Wire) {
     line.delay(Duration::from_millis(1500));
 }
 
-/// A healthy node, and another with its lines to the servers.
+/// A healthy node, and another one with a proxy before each of its servers.
 struct Nodes {
     healthy: Backend,
     other: Gateway,
@@ -66,14 +66,14 @@ impl Nodes {
         Self { healthy, other, postgres, redis, nats }
     }
 
-    /// A participant enters on the node whose lines are at fault.
+    /// A participant enters on the node with the faulty connection.
     async fn enters_beyond(&self, room: &Classroom, name: &str) -> Result<Agent, ClientError> {
         let mut client = Client::connect(self.other.address()).await?;
         let success = client.connect_request(&room.participant(name), &room.id, "web").await?;
         Ok(Agent::of(client, &success))
     }
 
-    /// How an attempt to enter there ends, in time.
+    /// Expects that the faulty node refuses an agent in time, and returns how the connection ended.
     async fn refuses(&self, room: &Classroom, name: &str) -> Closing {
         let mut client = Client::connect(self.other.address()).await.unwrap();
         let request = room.connect_request(&room.participant(name), "web");
@@ -103,7 +103,8 @@ async fn joins_soon(agent: &mut Agent, lesson: &str) {
     until("join_lesson", RECOVERY, asking, |status| status == "SUCCESS").await;
 }
 
-/// Longer than the lease: its agents have left for all others, and none has two sessions afterwards.
+/// The fault lasts longer than the lease. The node's agents have left for all others, and none has two sessions
+/// afterwards.
 async fn cut_off_from_postgres(fault: Fault) {
     let _held = crate::common::measures_time().await;
     let nodes = Nodes::start();
@@ -126,14 +127,14 @@ async fn cut_off_from_postgres(fault: Fault) {
     crate::common::expect_field(&mut keys, &students, &room.user("bob"), None).await;
 
     nodes.postgres.clear();
-    // It learns that its lease was taken, and closes its sockets.
+    // The node learns that its lease was taken, and closes its sockets.
     let closing = in_time("the end", RECOVERY, end_of(&mut bob)).await;
     assert!(closing.code.is_some_and(|code| (3000..3500).contains(&code)), "{closing:?}");
     let again = nodes.comes_back(room, "bob").await;
     assert!(again.session > bob.session);
     let carol = room.agent("web", "carol");
     assert_eq!(next_not_of(&carol, &mut witness).await, agent_event("entered", again.session, &again.id));
-    // A client that was refused left nothing behind, or entered and left.
+    // A refused client left nothing behind, or entered and left.
     let of_bob = |rows: Vec<String>| rows.into_iter().filter(|row| !row.contains(&carol)).collect::<Vec<_>>();
     let history = async || of_bob(nodes.healthy.history(room).await);
     until("the history", SOON, history, |rows| *rows == [format!("{}|{}|node_lost", bob.session, bob.id)]).await;
@@ -151,7 +152,7 @@ async fn next_not_of(other: &str, witness: &mut Agent) -> Value {
     }
 }
 
-/// Its close, after whatever came before.
+/// Reads to the close of the connection. Other messages may come before it.
 async fn end_of(agent: &mut Agent) -> Closing {
     loop {
         match agent.client.next_message(SOON).await {
@@ -194,7 +195,8 @@ async fn a_connection_replaced_on_another_node_is_closed_although_an_answer_is_l
         let node = nodes.healthy.value(&node).await;
         nodes.postgres.hold(Way::Down);
         let again = nodes.healthy.participant(room, &name).await;
-        // The answer to its node's next heartbeat names him. That writes the lease, once a part of it has gone.
+        // The answer to the node's next heartbeat names bob as replaced. The heartbeat writes the lease after a part of
+        // it has gone, which shows that it was carried out.
         let lease = format!("select lease_until::text from node where id = {node}");
         let shorter = LONG.as_secs() / 3;
         let shorter = format!(
@@ -211,7 +213,7 @@ async fn a_connection_replaced_on_another_node_is_closed_although_an_answer_is_l
         if heard {
             return;
         }
-        // The heartbeat came before the takeover, and its answer was held.
+        // The heartbeat before the takeover was the one whose answer was held back.
         let enters = async || nodes.enters_beyond(room, "between").await.is_ok();
         until("the database is back", SOON, enters, |entered| *entered).await;
     }
@@ -237,7 +239,7 @@ async fn a_connection_replaced_on_the_same_node_is_closed_although_an_answer_is_
         if taken {
             return session_error(&end_of(&mut bob).await, "replaced", 422, 3503);
         }
-        // It was a connection on which the statement had not been prepared yet, and the answer to that was held.
+        // The connection had not prepared the statement yet, and the answer to the preparation was held back.
         let enters = async || nodes.enters_beyond(room, "between").await.is_ok();
         until("the database is back", SOON, enters, |entered| *entered).await;
     }
@@ -265,7 +267,7 @@ async fn cut_off_from_redis(fault: Fault) {
     nodes.redis.clear();
     joins_soon(&mut bob, &room.biology).await;
     let mut keys = nodes.healthy.keys().await;
-    // What was held of earlier joins came late, and did nothing.
+    // Writes of earlier joins that were held back arrived late, and changed nothing.
     let (algebra, biology) = (format!("lesson_student_{}", room.algebra), format!("lesson_student_{}", room.biology));
     crate::common::expect_field(&mut keys, &biology, &room.user("bob"), Some(&bob.sid)).await;
     crate::common::expect_field(&mut keys, &algebra, &room.user("bob"), None).await;
@@ -289,7 +291,8 @@ async fn redis_is_far_away() {
     cut_off_from_redis(all_is_late).await;
 }
 
-/// The other node's clients hear of everything in time, whichever node was to publish it; its own hear of it afterwards.
+/// The healthy node's clients get every event in time, whichever node was to publish it. The other node's clients get
+/// them afterwards.
 async fn cut_off_from_nats(fault: Fault) {
     let _held = crate::common::measures_time().await;
     let nodes = Nodes::start();

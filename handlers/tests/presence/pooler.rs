@@ -8,7 +8,7 @@ use rollcall_loadtest::{Gateway, GatewayOptions};
 use super::nodes::enters_on;
 use crate::common::{Backend, SOON, Servers, postgres, session_error};
 
-/// Fewer than a node has to the pooler.
+/// The pooler's connections to PostgreSQL: fewer than a node has to the pooler.
 const CONNECTIONS: u32 = 4;
 
 fn said(output: &Output) -> String {

@@ -1,4 +1,4 @@
-//! A thousand agents, each entering on two nodes at the same moment: one session and one owner each, always.
+//! A thousand agents each enter on two nodes at the same moment. Afterwards each has one session with one owner.
 
 use std::collections::BTreeMap;
 
@@ -9,14 +9,14 @@ use rollcall_loadtest::{Client, Gateway, GatewayOptions, raise_open_files};
 use crate::common::{Agent, Backend, Classroom, SOON, Servers, session_error, until};
 
 const AGENTS: usize = 1_000;
-/// Classrooms of 20, so that the load is the races and not their events.
+/// The classrooms have 20 agents each, so that the races cause the load and not their events.
 const ROOMS: usize = 50;
-/// In the second race the winners of the first are connected.
+/// The number of races. In the second race the winners of the first are connected.
 const TIMES: usize = 2;
-/// How many dial a node at once: the race begins when all of them are through.
+/// How many clients connect to a node at once. The race begins when all of them are connected.
 const DIALS: usize = 50;
 
-/// None where it was replaced before it was let in.
+/// Enters. Returns `None` if the connection was replaced before it got connect_success.
 async fn enters(mut client: Client, room: &Classroom, name: &str) -> Option<Agent> {
     match client.connect_request(&room.participant(name), &room.id, "web").await {
         Ok(success) => Some(Agent::of(client, &success)),
@@ -28,14 +28,15 @@ async fn enters(mut client: Client, room: &Classroom, name: &str) -> Option<Agen
     }
 }
 
-/// The connection that owns each session.
+/// The sid of the connection that owns each session.
 async fn owners(backend: &Backend) -> BTreeMap<i64, String> {
     let rows = backend.rows("select id, sid from agent_session").await;
     let rows = rows.iter().map(|row| row.split_once('|').unwrap());
     rows.map(|(session, sid)| (session.parse().unwrap(), sid.to_owned())).collect()
 }
 
-/// Every agent enters on both nodes at once. A connection that is not the owner afterwards is closed; the owner stays.
+/// Every agent enters on both nodes at once. Afterwards a connection that is not the owner is closed, and the owner's
+/// stays open.
 async fn race(first: &Backend, second: &Gateway, before: Vec<Agent>) -> Vec<Agent> {
     let dial = async |node: &Gateway| Client::connect(node.address()).await.unwrap();
     let mut open = Vec::new();
@@ -66,7 +67,7 @@ async fn race(first: &Backend, second: &Gateway, before: Vec<Agent>) -> Vec<Agen
 async fn a_thousand_agents_that_race_on_two_nodes_have_one_session_and_one_owner_each() {
     let _held = crate::common::loads_the_machine().await;
     raise_open_files();
-    // Clients that wait for the others are silent meanwhile.
+    // Clients that wait for the others do not answer pings meanwhile.
     let patient = |options: &GatewayOptions| {
         let limits = ["ROLLCALL_HEAD_TIMEOUT", "ROLLCALL_CONNECT_TIMEOUT", "ROLLCALL_PING_INTERVAL"];
         limits.iter().fold(options.clone(), |options, limit| options.env(limit, "10m"))

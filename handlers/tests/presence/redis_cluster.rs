@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::common::{Backend, Keys, SOON, Servers, until};
 
-/// How soon everything works once the cluster does.
+/// Within this time after the cluster works, everything works.
 const HEALED: Duration = Duration::from_secs(5);
 
 #[tokio::test]
@@ -25,7 +25,7 @@ async fn a_master_that_dies_is_named_and_what_it_lost_is_made_good() {
     let master = cluster.master_of(&students).unwrap();
     let at = format!("127.0.0.1:{}", cluster.ports()[master]);
 
-    // Alice leaves while that cannot be written down.
+    // Alice leaves while the removal of her field cannot be written.
     cluster.let_replicas_take_over(false).unwrap();
     cluster.node(master).kill().unwrap();
     let keys = || {

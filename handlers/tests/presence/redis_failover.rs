@@ -1,4 +1,5 @@
-//! Redis fails over under a running gateway, and removals that nothing would carry out are carried out all the same.
+//! Redis fails over under a running gateway, and removals that the failover lost, or that no node would do, are done
+//! all the same.
 
 use std::fs;
 use std::path::Path;
@@ -10,7 +11,7 @@ use serde_json::Value;
 
 use crate::common::{Backend, Keys, SOON, Servers, until};
 
-/// How soon everything works after a failover's end.
+/// Within this time after a failover's end, everything works.
 const HEALED: Duration = Duration::from_secs(5);
 
 fn lead(path: &Path, url: &str) {
@@ -18,7 +19,7 @@ fn lead(path: &Path, url: &str) {
     fs::rename(path.with_extension("new"), path).unwrap();
 }
 
-/// What /readyz says of the keys.
+/// The keys' state in the answer of /readyz.
 fn keys_of(gateway: &Gateway) -> (u16, Value) {
     let (status, body) = gateway.get("/readyz").unwrap();
     (status, serde_json::from_str::<Value>(&body).unwrap()["backends"]["keys"].clone())
@@ -43,7 +44,7 @@ async fn a_failover_of_redis_heals_and_a_removal_that_it_lost_is_repeated() {
     let students = format!("lesson_student_{}", room.algebra);
     let (user, sid) = (room.user("alice"), alice.sid.clone());
 
-    // The new one has alice's field, and gets no later write.
+    // The new server has alice's field, and gets no later write.
     let (mut at_old, mut at_new) = (Keys::of(&old.url()).await, Keys::of(&new.url()).await);
     let _: String = at_new.ask(&["REPLICAOF", "127.0.0.1", &old.port().to_string()]).await;
     until("a copy", SOON, async || at_new.field(&students, &user).await, |copied| *copied == Some(sid.clone())).await;
@@ -53,7 +54,7 @@ async fn a_failover_of_redis_heals_and_a_removal_that_it_lost_is_repeated() {
     let kept = "select count(*) from removal";
     backend.wait_for_rows(kept, &["1"]).await;
 
-    // The old one is demoted, and its connections stay open.
+    // The old server becomes a replica, and its connections stay open.
     let _: String = at_old.ask(&["REPLICAOF", "127.0.0.1", &new.port().to_string()]).await;
     let refused = async || bob.client.join_lesson(&room.biology).await.unwrap()["message"].clone();
     until("a refusal", SOON, refused, |message| message == "try again later").await;
@@ -85,7 +86,7 @@ async fn a_field_held_for_a_connection_that_has_ended_is_removed() {
     let mut alice = backend.participant(room, "alice").await;
     alice.joins(&room.algebra).await;
     let students = format!("lesson_student_{}", room.algebra);
-    // A field as a connection leaves it whose end was never reported, and one of a live connection.
+    // A field of a connection whose end was never reported, and the field of a live connection.
     let carl = backend.participant(room, "carl").await;
     let (gone, user) = (carl.sid.clone(), room.user("carl"));
     carl.leaves().await;

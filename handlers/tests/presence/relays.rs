@@ -1,5 +1,5 @@
-//! A node whose relay is cut off from PostgreSQL or from NATS, while everything else of it works: another node publishes what
-//! its agents do (PROTOCOL 3).
+//! A node whose relay is cut off from PostgreSQL or from NATS, while the rest of the node works: another node publishes
+//! the events of its agents (PROTOCOL 3).
 
 use std::net::SocketAddr;
 
@@ -10,13 +10,13 @@ use rollcall_loadtest::{Gateway, Wire};
 use super::nodes::enters_on;
 use crate::common::{Agent, Backend, Classroom, SOON, Servers, until};
 
-/// So many classrooms that each node publishes the events of some.
+/// The number of classrooms. There are so many that each node publishes the events of some.
 const MANY: usize = 24;
-/// How many shards each node has.
+/// The number of shards that each node has.
 const SHARES: &str = "select count(*) from outbox_shard s join node n on n.id = s.node_id and n.claim_epoch = s.claim_epoch \
     group by n.id";
 
-/// A healthy node with a witness in each room, and another one.
+/// A healthy node with a witness in each room, and another node.
 struct Nodes {
     healthy: Backend,
     other: Gateway,
@@ -24,7 +24,7 @@ struct Nodes {
 }
 
 impl Nodes {
-    /// `change`: what of the other node's options differs.
+    /// Starts the nodes. `change` returns the option in which the other node differs.
     async fn start(change: impl AsyncFnOnce(&Backend) -> (&'static str, String)) -> Self {
         let healthy = Backend::start(Some(Servers::shared()), Clone::clone);
         let (name, value) = change(&healthy).await;
@@ -39,7 +39,7 @@ impl Nodes {
         Self { healthy, other, witnesses }
     }
 
-    /// In every room an agent enters and leaves on the other node, and the room's witness sees both, in order.
+    /// In every room an agent enters and leaves on the other node, and the room's witness sees both events, in order.
     async fn all_see(&mut self, name: &str) {
         let other = &self.other;
         let come_and_go = async |(room, witness): (&Classroom, &mut Agent)| {
@@ -51,7 +51,7 @@ impl Nodes {
         join_all(self.healthy.classrooms().iter().zip(&mut self.witnesses).map(come_and_go)).await;
     }
 
-    /// Expects in the stream of every room the witness's entered, and entered and left of each other agent, once.
+    /// Expects in the stream of every room the witness's entered, and one entered and one left of each other agent.
     async fn nothing_is_twice(&self, others: usize) {
         for room in &self.healthy.classrooms()[..MANY] {
             let stored = self.healthy.stored(&room.subject("agent"), 1 + 2 * others).await.unwrap();
@@ -60,7 +60,7 @@ impl Nodes {
     }
 }
 
-/// As on a server that has no connection left to give: connections that are open stay.
+/// PostgreSQL has no connection left to give. Open connections stay.
 #[tokio::test]
 async fn a_node_whose_relay_cannot_connect_leaves_its_events_to_another() {
     let mut nodes = Nodes::start(async |healthy| {

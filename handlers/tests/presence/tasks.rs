@@ -1,4 +1,4 @@
-//! A node of which one part ends does not go on as if nothing were: it drains, says which part, and exits with a failure.
+//! A node of which one task ends does not go on without it: it drains, names the task, and exits with a failure.
 
 use crate::common::failpoint::{self, breakable};
 use crate::common::{Backend, SOON, session_error};
@@ -14,7 +14,7 @@ fn ends_with(backend: &mut Backend, task: &str) -> String {
     said
 }
 
-/// Each of these tasks, each in a gateway of its own.
+/// Checks each of these tasks in a gateway of its own.
 fn each_ends_the_process(kind: &Backend, tasks: &[&str]) {
     let mut backend = kind.another(breakable);
     for task in tasks {

@@ -1,5 +1,5 @@
-//! PROTOCOL 2, "The view is whole": the agents that a client reads after its success, and every entered that follows, and
-//! without every left, are exactly those who are there.
+//! PROTOCOL 2, "The view is whole": a client that reads the list of agents after its success, adds every entered that
+//! follows and removes every left, knows exactly which agents are there.
 
 use std::collections::BTreeSet;
 
@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::common::{Agent, Backend, Classroom, SOON, Servers, session_error, until};
 
-/// Who is there, by the list that a node gives, page by page.
+/// The sessions in the list that a node gives, read page by page.
 fn listed(node: &Gateway, room: &Classroom) -> BTreeSet<i64> {
     const PAGE: usize = 50;
     let mut all = BTreeSet::new();
@@ -27,7 +27,7 @@ fn listed(node: &Gateway, room: &Classroom) -> BTreeSet<i64> {
     }
 }
 
-/// An agent, and its view.
+/// An agent, and the sessions that it knows of.
 struct Viewer {
     agent: Agent,
     view: BTreeSet<i64>,
@@ -40,7 +40,7 @@ impl Viewer {
         Self { agent: Agent::of(client, &success), view: listed(node, room) }
     }
 
-    /// Reads events until this is the view.
+    /// Reads events until the agent knows exactly these sessions.
     async fn comes_to_see(&mut self, all: &BTreeSet<i64>) {
         while self.view != *all {
             let event = self.agent.client.next_event(SOON).await;
@@ -72,7 +72,7 @@ fn two_nodes() -> (Backend, Gateway) {
 async fn ids_that_commit_out_of_order_hide_no_agent() {
     let (first, second) = two_nodes();
     let room = first.classroom();
-    // Another transaction locks the key of the first agent, which has drawn its id already.
+    // Another transaction locks the key of the first agent, whose id is drawn already.
     let (mut postgres, connection) =
         tokio_postgres::connect(&first.servers().unwrap().postgres, tokio_postgres::NoTls).await.unwrap();
     tokio::spawn(connection);
@@ -111,7 +111,7 @@ async fn pairs_that_enter_two_nodes_at_once_all_see_each_other() {
         <[Viewer; 2]>::from(pair)
     });
     let mut viewers: Vec<_> = join_all(entering).await.into_iter().flatten().collect();
-    // Some leave, while others still get the entered of those that came.
+    // Some agents leave while others still get the entered events of those that came.
     for viewer in viewers.drain(..PAIRS / 3) {
         viewer.agent.leaves().await;
     }

@@ -1,5 +1,5 @@
-//! The webhook: every entered and left reaches the receiver, in the order of its classroom, whatever the receiver and the
-//! nodes do.
+//! The webhook: every entered and left reaches the receiver, in the order of its classroom, whatever happens to the
+//! receiver and the nodes.
 
 use std::time::Duration;
 
@@ -12,9 +12,9 @@ use serde_json::json;
 
 use crate::common::{Agent, Backend, Classroom, SOON, Servers, Whom, agent_event, on_both_kinds, until};
 
-/// What a webhook's secret is in base64, and the key in it.
+/// The webhook's secret in base64, and the key in it.
 const SECRET: (&str, &[u8]) = (webhook::SECRET, b"0123456789abcdef0123456789abcdef");
-/// Long enough for two nodes and a receiver on a busy machine.
+/// A deadline that is long enough for two nodes and a receiver on a busy machine.
 const LATE: Duration = Duration::from_secs(40);
 
 on_both_kinds!(
@@ -39,7 +39,7 @@ fn backend(kind: &Backend, receiver: &Receiver) -> Backend {
     kind.another(|options| posting_to(receiver, options.clone()))
 }
 
-/// What a classroom's events are to be, in order.
+/// The events that a classroom must have, in order.
 #[derive(Default)]
 struct Expected(Vec<(&'static str, Whom)>);
 
@@ -52,7 +52,7 @@ impl Expected {
         self.0.push(("left", agent.leaves().await));
     }
 
-    /// Somebody comes and goes.
+    /// An agent enters and leaves.
     async fn visit(&mut self, backend: &Backend, room: &Classroom, name: &str) {
         let agent = backend.participant(room, name).await;
         self.entered(&agent);
@@ -65,7 +65,7 @@ impl Expected {
         backend.wait_for_rows(&gone, &["1"]).await;
     }
 
-    /// Waits until the receiver has all of them, and nothing else of the classroom.
+    /// Waits until the receiver has all these events, and no other event of the classroom.
     async fn come_to(&self, receiver: &Receiver, room: &Classroom) -> Vec<Taken> {
         let of_room = async || {
             let mut ledger = receiver.ledger();
@@ -135,7 +135,7 @@ async fn a_classroom_that_is_refused_holds_up_no_other(kind: &Backend) {
     let parked = "rollcall_webhook_parked_classrooms";
     of_other.come_to(&receiver, other).await;
     let mut more = 0;
-    // Only events of other classrooms show that the receiver is there.
+    // Other classrooms' events must arrive, because only they show that the receiver works.
     while backend.gateway.metric(parked, &[]).unwrap() == 0.0 {
         of_other.visit(&backend, other, &format!("carol-{more}")).await;
         more += 1;
@@ -225,7 +225,7 @@ async fn another_node_goes_on_for_one_that_is_killed() {
     expected.come_to(&receiver, &first.classrooms()[0]).await;
 }
 
-/// It posts late what another node posted meanwhile: the offsets tell.
+/// A node that was stopped posts events late that another node posted meanwhile. Their offsets show that they are late.
 #[tokio::test]
 async fn a_node_that_stood_still_moves_no_cursor() {
     let receiver = Receiver::start().unwrap();
@@ -249,7 +249,7 @@ async fn a_node_that_stood_still_moves_no_cursor() {
     let dave = enters_on(&second, room, "dave").await;
     expected.entered(&dave);
     expected.come_to(&receiver, room).await;
-    // It notices that the lease is another's, and delivers no more.
+    // The stopped node notices that another node has the lease, and delivers no more.
     let log = async || first.gateway.all_output();
     until("its end", LATE, log, |log| log.contains("this node does not deliver to the webhook any more")).await;
     expected.leaves(dave).await;

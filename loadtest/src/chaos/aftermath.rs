@@ -1,4 +1,4 @@
-//! What came of a storm's faults, beside what clients and servers show.
+//! The results of a storm's faults that neither clients nor servers show.
 
 use std::collections::BTreeSet;
 use std::time::Instant;
@@ -6,23 +6,23 @@ use std::time::Instant;
 use super::journal::Connection;
 use super::primary::Loss;
 
-/// See the module.
+/// The results of one fault or of several.
 #[derive(Debug, Default)]
 pub(super) struct Aftermath {
-    /// Violations that only the thread that does the fault can see.
+    /// Violations that only the thread that causes a fault can see.
     pub(super) violations: Vec<String>,
-    /// Steps at which something happened.
+    /// The steps of the gateway's code at which a node was killed or stopped.
     pub(super) struck: BTreeSet<&'static str>,
-    /// Names of [`mishaps`](super::faults::mishaps).
+    /// The names of the [`mishaps`](super::faults::mishaps) that happened.
     pub(super) mishaps: BTreeSet<&'static str>,
-    /// What a failover of the database took.
+    /// What a failover of the database has lost.
     pub(super) loss: Loss,
-    /// Which nodes ended, and when.
+    /// The nodes that ended, and when each did.
     pub(super) ends: Vec<(usize, Instant)>,
 }
 
 impl Aftermath {
-    /// Adds another fault's.
+    /// Adds the results of another fault.
     pub(super) fn add(&mut self, other: Self) {
         let Self { violations, struck, mishaps, loss, ends } = other;
         self.violations.extend(violations);
@@ -35,8 +35,8 @@ impl Aftermath {
         self.ends.extend(ends);
     }
 
-    /// Sessions that nobody knows of any more: the failover took all of it, and the node of its last connection has ended
-    /// since that was let in, or no connection was.
+    /// The sessions that no database and no node knows of any more: the failover lost all rows of the session, and the
+    /// node of its last connection has ended since that connection entered, or no connection ever entered.
     pub(super) fn forgotten(&self, connections: &[Connection]) -> BTreeSet<i64> {
         let forgotten = |session: &i64| {
             let successes =
@@ -48,8 +48,8 @@ impl Aftermath {
         self.loss.gone.iter().copied().filter(forgotten).collect()
     }
 
-    /// Whether nobody knows of a field in Redis any more: the failover took each row that names it, and the node of its
-    /// connection has ended since that was let in, or it was not.
+    /// Whether no database and no node knows of a field in Redis any more: the failover lost each row that names the
+    /// field, and the node of its connection has ended since that connection entered, or the connection never entered.
     pub(super) fn forgets_field(&self, field: &str, connections: &[Connection]) -> bool {
         let named = |(sid, lesson): &(&str, &str)| {
             let of_lesson = |kind| field.starts_with(&format!("lesson_{kind}_{lesson}: "));

@@ -1,6 +1,7 @@
-//! An agent: its visits one after the other, each on a connection that a task of its own reads until its end.
+//! An agent: it makes its visits one after the other, each on a connection that a task of its own reads until it ends.
 //!
-//! Invariant: whatever a client got is in the journal once [`Agent::live`] has returned, and its connections are over.
+//! Invariant: once [`Agent::live`] has returned, the journal has everything that the agent's clients got, and their
+//! connections have ended.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -17,7 +18,7 @@ use super::connection::{Errand, Orders, Outcome};
 use super::journal::{Connection, Journal, SharedProgress, Told, locked};
 use super::plan::{AgentPlan, Ending, Visit};
 
-/// A client that was refused tries elsewhere.
+/// How many nodes a refused client tries.
 const TRIES: usize = 3;
 const RETRY_AFTER: Duration = Duration::from_millis(80);
 
@@ -25,15 +26,15 @@ const RETRY_AFTER: Duration = Duration::from_millis(80);
 pub(super) struct Stage {
     pub(super) seed: u64,
     pub(super) nodes: Vec<SocketAddr>,
-    /// Where each node lists agents.
+    /// The address at which each node lists agents.
     pub(super) admins: Vec<SocketAddr>,
     pub(super) classrooms: Vec<String>,
     /// The lessons of each classroom.
     pub(super) lessons: Vec<Vec<String>>,
     pub(super) journal: Journal,
-    /// True once the faults are over: all agents leave.
+    /// True once the faults are over. Then all agents leave.
     pub(super) over: watch::Receiver<bool>,
-    /// True before that: no agent sets its state any more.
+    /// True shortly before `over`. From then on no agent sets its state.
     pub(super) settled: watch::Receiver<bool>,
 }
 
@@ -58,7 +59,7 @@ impl Agent {
         Self { plan, stage, token, latest: Arc::default() }
     }
 
-    /// Makes all visits; the last one lasts until all agents leave.
+    /// Makes all visits. The last one lasts until all agents leave.
     pub(super) async fn live(self) {
         let mut over = self.stage.over.clone();
         let mut opened: Vec<Open> = Vec::new();
@@ -82,7 +83,8 @@ impl Agent {
             () = course => {}
             _ = over.wait_for(|over| *over) => {}
         }
-        // Dropping a sender breaks its connection; one that is to stay or to vanish waits for the end.
+        // Dropping its sender breaks a connection. So a connection that is to stay or to vanish keeps its sender until
+        // the end.
         over.wait_for(|over| *over).await.ok();
         let last = opened.len();
         for (place, open) in opened.iter().enumerate() {
@@ -96,12 +98,12 @@ impl Agent {
             });
         }
         for open in opened {
-            // A task that panicked has left nothing in the journal, which the ledger would show.
+            // A task that panicked has left nothing in the journal, so the ledger shows it.
             open.task.await.ok();
         }
     }
 
-    /// Connects, at the visit's node or at those after it.
+    /// Connects to the visit's node, or if that refuses, to the nodes after it.
     async fn open(&self, visit: Visit) -> Option<Open> {
         for attempt in 0..TRIES {
             let node = (visit.node + attempt) % self.stage.nodes.len();
@@ -113,7 +115,7 @@ impl Agent {
                 let Stage { journal, .. } = &*stage;
                 journal.add(errand.run(journal, told, outcome).await);
             });
-            // An outcome that never comes: the task is over.
+            // The wait fails if the task ended without an outcome.
             entered.wait_for(|outcome| *outcome != Outcome::Waiting).await.ok();
             if *entered.borrow() == Outcome::Entered {
                 return Some(Open { orders, task });

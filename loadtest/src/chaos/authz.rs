@@ -1,4 +1,4 @@
-//! An authorization service that allows everything (PROTOCOL 10). A wire in front of it makes it fail.
+//! An authorization service that allows everything (PROTOCOL 10). A wire before it makes it fail.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -6,13 +6,13 @@ use std::thread;
 
 use serde_json::{Value, json};
 
-/// Serves from now on until the process ends; where.
+/// Serves until the process ends, and returns the address.
 pub(super) fn start() -> io::Result<SocketAddr> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     let address = listener.local_addr()?;
     thread::Builder::new().name("authorization".to_owned()).spawn(move || {
         for connection in listener.incoming().flatten() {
-            // If the connection breaks, its client asks again.
+            // An error ends only this connection, and the node asks again on another one.
             thread::spawn(move || answer_all(&connection).ok());
         }
     })?;

@@ -1,5 +1,5 @@
-//! The nodes of a setting on private servers, each behind a wire and with wires of its own to the servers, and what is
-//! asked of the servers afterwards.
+//! The nodes of a setting on private servers. Each node has a wire to its clients and wires of its own to the servers.
+//! Afterwards the servers are asked for what the ledger compares.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -20,9 +20,9 @@ use super::plan::Setting;
 use super::primary::Primary;
 use super::webhook;
 
-/// A pooler's connections to the database: fewer than three nodes have to it.
+/// The pooler's connections to the database. Three nodes have more to the pooler.
 const POOLED: u32 = 8;
-/// The file of the armed failpoint, in a node's folder.
+/// The file of the armed failpoint in a node's folder.
 pub(super) const FAILPOINT: &str = "failpoint";
 /// How long a node may take to drain.
 pub(super) const DRAIN: Duration = Duration::from_secs(2);
@@ -33,25 +33,25 @@ pub(super) struct Cluster {
     pub(super) nodes: Vec<Gateway>,
     /// The wires between clients and each node.
     pub(super) wires: Vec<Wire>,
-    /// The wires between each node and the servers; none where the node is embedded.
+    /// The wires between each node and the servers; empty if the node is embedded.
     pub(super) lines: Vec<Lines>,
-    /// None where the node is embedded.
+    /// `None` if the node is embedded.
     pub(super) servers: Option<Servers>,
     /// The webhook's receiver.
     pub(super) receiver: Arc<Receiver>,
 }
 
-/// One node's ways to the servers.
+/// One node's wires to the servers.
 pub(super) struct Lines {
     pub(super) postgres: Wire,
     pub(super) redis: Wire,
     pub(super) nats: Wire,
 }
 
-/// What nodes share.
+/// The servers that the nodes share.
 pub(super) struct Servers {
     pub(super) primary: Primary,
-    /// The pooler between the nodes' wires and the database, until that fails over.
+    /// The pooler between the nodes' wires and the database. A failover of the database removes it.
     pooler: Option<Pgbouncer>,
     pub(super) keys: KeyServers,
     pub(super) nats: Nats,
@@ -85,7 +85,7 @@ impl Servers {
         Ok(Lines { postgres, redis, nats: before(self.nats.port())? })
     }
 
-    /// The nodes' way to the database, but for their lines.
+    /// The URL of the database behind the nodes' wires: the pooler's, or the database's own.
     fn database(&self) -> String {
         let port = |port: u16| format!(":{port}/");
         match &self.pooler {
@@ -96,7 +96,7 @@ impl Servers {
 }
 
 impl Cluster {
-    /// Starts it.
+    /// Starts the servers and the nodes.
     pub(super) fn start(options: &Options, setting: Setting) -> io::Result<Self> {
         let servers = if setting == Setting::Embedded { None } else { Some(Servers::start(options)?) };
         let options = GatewayOptions::new(options.gateway.canonicalize()?)
@@ -113,7 +113,8 @@ impl Cluster {
         for number in 0..setting.nodes() {
             let mut options = options.clone();
             if number == 0 {
-                // Less than a call of SQL or Redis may take: slow and held lines cut off connects and joins in each step.
+                // The handler's timeout is shorter than a call of SQL or Redis may take, so that slow and held wires
+                // cut off connects and joins in each step.
                 options = options.env("ROLLCALL_HANDLER_TIMEOUT", "900ms");
             }
             if let Some(servers) = &servers {
@@ -135,12 +136,12 @@ impl Cluster {
         Ok(Self { setting, nodes, wires, lines, servers, receiver })
     }
 
-    /// Whether another seed may follow on it.
+    /// Whether another seed may run on this cluster.
     pub(super) fn is_as_new(&self) -> bool {
         self.servers.as_ref().is_none_or(|servers| !servers.primary.has_failed_over())
     }
 
-    /// Removes the rows that cannot be published, so that the next seed begins without them.
+    /// Removes the rows that cannot be published, so that the next seed starts without them.
     pub(super) fn remove_poison(&self) -> io::Result<()> {
         if self.servers.is_some() {
             let rows = format!("where agent_id in ('{POISONED}', '{UNREADABLE}')");
@@ -149,13 +150,14 @@ impl Cluster {
         Ok(())
     }
 
-    /// Makes lessons, each in its classroom.
+    /// Inserts lessons, each with its classroom.
     pub(super) fn add_lessons<'a>(&self, lessons: impl Iterator<Item = (&'a String, &'a String)>) -> io::Result<()> {
         let rows: Vec<String> = lessons.map(|(lesson, classroom)| format!("('{lesson}', '{classroom}', 30)")).collect();
         self.sql(&format!("insert into lesson (id, classroom_id, seats) values {}", rows.join(", "))).map(drop)
     }
 
-    /// What is not over yet in these classrooms: live sessions, events that wait, and fields that wait to be removed.
+    /// What is unfinished in these classrooms: live sessions, events that wait in the outbox, and fields that wait for
+    /// their removal.
     pub(super) fn unfinished(&self, classrooms: &[String], lessons: &[String]) -> io::Result<String> {
         let (among, of) = (quoted(classrooms), quoted(lessons));
         self.sql(&format!(
@@ -175,7 +177,8 @@ impl Cluster {
         Ok(sids.lines().map(str::to_owned).collect())
     }
 
-    /// The lesson of each live session of these classrooms, by the connection that owns it; none of one that is in no lesson.
+    /// The lesson of each live session of these classrooms, by the sid of its connection; `None` if the session is in
+    /// no lesson.
     pub(super) fn memberships(&self, classrooms: &[String]) -> io::Result<BTreeMap<String, Option<String>>> {
         let among = quoted(classrooms);
         let rows = self
@@ -184,7 +187,7 @@ impl Cluster {
         Ok(pairs.map(|(sid, lesson)| (sid.to_owned(), (!lesson.is_empty()).then(|| lesson.to_owned()))).collect())
     }
 
-    /// Who is in each of these classrooms.
+    /// The agents in each of these classrooms.
     pub(super) fn agents(&self, classrooms: &[String]) -> io::Result<BTreeMap<String, Agents>> {
         let among = quoted(classrooms);
         let rows =
@@ -202,7 +205,7 @@ impl Cluster {
         Ok(agents)
     }
 
-    /// What the agents in each of these classrooms show.
+    /// The states that the agents in each of these classrooms show.
     pub(super) fn states(&self, classrooms: &[String]) -> io::Result<BTreeMap<String, States>> {
         let among = quoted(classrooms);
         let rows = self.sql(&format!(
@@ -247,7 +250,7 @@ impl Cluster {
         lines.map(|line| past(line).ok_or_else(|| io::Error::other(format!("no history: {line}")))).collect()
     }
 
-    /// Fields in the hashes of these lessons: each names a connection that is in it.
+    /// The fields in the hashes of these lessons. Each names a connection in the lesson.
     pub(super) fn fields(&self, lessons: &[String]) -> io::Result<Vec<String>> {
         let mut fields = Vec::new();
         let Some(Servers { keys, .. }) = &self.servers else { return Ok(fields) };
@@ -260,7 +263,7 @@ impl Cluster {
         Ok(fields)
     }
 
-    /// A line a row, columns divided by `|`.
+    /// Runs a statement. Returns a line for each row, with its columns divided by `|`.
     fn sql(&self, statement: &str) -> io::Result<String> {
         match &self.servers {
             Some(Servers { primary, .. }) => psql(primary.database(), statement),

@@ -1,6 +1,6 @@
 //! One connection of an agent, from the upgrade to its end.
 //!
-//! Invariant: what the client received is recorded in its order, until the client stops reading.
+//! Invariant: what the client received is recorded in its order, until the client stops reading the connection.
 
 use std::collections::VecDeque;
 use std::future::{Future, pending};
@@ -22,15 +22,16 @@ use super::journal::{
 };
 
 const CLOSE_LIMIT: Duration = Duration::from_secs(1);
-/// A node that could not list its agents is asked again.
+/// How long a client waits before it asks a node again that could not list the agents.
 const LIST_AGAIN: Duration = Duration::from_millis(50);
 const SILENCE: Duration = Duration::from_secs(3600);
 
-/// From one state to the next.
+/// The time from one set_state to the next.
 const STATE_EVERY: Duration = Duration::from_millis(150);
-/// The `ref` of a set_state is beyond this by the number that it sets.
+/// The `ref` of a set_state is this plus the number that it sets.
 const STATES: u64 = 1000;
-/// The end of a connection that nobody read from any more while it was open: a close of the node's is not seen.
+/// The end of a connection that was open when its client stopped reading. If the node closes it, the client does not
+/// see that.
 const VANISHED: &str = "vanished";
 
 /// What the agent wants of its connection.
@@ -42,7 +43,7 @@ pub(super) enum Orders {
     Vanish,
 }
 
-/// What became of connect_request.
+/// The outcome of connect_request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Outcome {
     Waiting,
@@ -50,32 +51,32 @@ pub(super) enum Outcome {
     Refused,
 }
 
-/// A connection to be.
+/// A connection to be made, and what it is for.
 pub(super) struct Errand {
     pub(super) address: SocketAddr,
-    /// Where the node lists agents.
+    /// The address at which the node lists agents.
     pub(super) admin: SocketAddr,
     pub(super) token: String,
     pub(super) label: &'static str,
     pub(super) resumes: bool,
-    /// Lessons that it joins one after the other.
+    /// The lessons that the connection joins, one after the other.
     pub(super) joins: VecDeque<String>,
-    /// What the agent knew before.
+    /// What the agent knows from its connections before.
     pub(super) known: Progress,
     /// The progress of the agent's latest connection with offsets.
     pub(super) latest: Arc<Mutex<Option<SharedProgress>>>,
-    /// This connection's own.
+    /// This connection's progress.
     pub(super) progress: SharedProgress,
     pub(super) over: watch::Receiver<bool>,
     /// True once no agent sets its state any more.
     pub(super) settled: watch::Receiver<bool>,
-    /// What it was told of its lesson before the join that is under way.
+    /// What the client was told of its lesson before the join that is under way.
     pub(super) before_join: Told,
     pub(super) log: Connection,
 }
 
 impl Errand {
-    /// Connects, reads until the end, and returns what was received.
+    /// Connects, reads until the connection ends, and returns what the client received.
     pub(super) async fn run(
         mut self,
         journal: &Journal,
@@ -141,7 +142,7 @@ impl Errand {
         Ok(client)
     }
 
-    /// A client that recovered keeps its view; any other one starts with an empty view and reads the list.
+    /// A client that recovered keeps its view. Any other client starts with an empty view and reads the list.
     fn begin(&self, success: &Value, session: i64, lesson: Option<String>) {
         let mut progress = locked(&self.progress);
         if success["recovered"] == true {
@@ -154,7 +155,7 @@ impl Errand {
         }
     }
 
-    /// The list of agents, where the client needs one.
+    /// Reads the list of agents. Never returns if the client's view has a list already.
     fn list(&self) -> impl Future<Output = Listed> + use<> {
         let (admin, classroom) = (self.admin, self.log.classroom.clone());
         let listed = locked(&self.progress).listed;
@@ -171,15 +172,15 @@ impl Errand {
         }
     }
 
-    /// Asks for the lesson that is next.
+    /// Asks to join the next lesson.
     async fn join(&mut self, client: &mut Client) {
         let Some(lesson) = self.joins.front() else { return };
         let join = json!({"type": "join_lesson", "ref": 1, "payload": {"lesson_id": lesson}});
         let told = std::mem::take(&mut locked(&self.progress).told);
         self.before_join = told;
-        // From here on it may have left the one before, at a moment that it does not know.
+        // From here on the connection may leave its lesson at a moment that the client does not know.
         self.log.lessons.retain(|joined, _| joined == lesson);
-        // A connection that breaks here is found broken when it is read.
+        // If the connection breaks here, the next read returns the error.
         client.send(&join).await.ok();
     }
 
@@ -187,7 +188,7 @@ impl Errand {
     async fn set_state(&self, client: &mut Client, journal: &Journal) {
         let number = journal.next_state(self.session());
         let set = json!({"type": "set_state", "ref": STATES + number, "payload": {"state": {"n": number}}});
-        // A connection that breaks here is found broken when it is read.
+        // If the connection breaks here, the next read returns the error.
         client.send(&set).await.ok();
     }
 
@@ -234,7 +235,7 @@ impl Errand {
                         Orders::Stay if changed.is_ok() => {}
                         Orders::Stay | Orders::Break => return "broken".to_owned(),
                         Orders::Close => {
-                            // A server that is stopped answers no close.
+                            // A stopped node does not answer the close frame.
                             timeout(CLOSE_LIMIT, client.close()).await.ok();
                             return "left".to_owned();
                         }
@@ -250,7 +251,7 @@ impl Errand {
         }
     }
 
-    /// Writes a message down; true where it is in a lesson and may go on to the next.
+    /// Records a message. Returns true if the client is in a lesson and may join the next one.
     fn note(&mut self, message: &Value, journal: &Journal) -> bool {
         match message["type"].as_str() {
             Some("ack") => {

@@ -1,24 +1,24 @@
-//! Compares what each connection was sent with the stream: nothing twice, no silent gap, and where a client resumes, no
-//! offset that goes back.
+//! Compares the events that each connection was sent with the stream: no event comes twice, no gap is silent, and to a
+//! client that resumes no offset goes back.
 //!
-//! A connection must have got every event of its rooms between where it started and the last one that it got. What comes
-//! after that one may have been lost with the connection, and a client that resumes asks for it. To one that does not
-//! resume, a room whose subscription was late is filled after other rooms' events have come: where it ends meanwhile, it
-//! must have got all between in each room.
+//! A connection must have got every event of its rooms between its start and the last event that it got. Later events
+//! may have been lost with the connection, and a client that resumes asks for them. If a room's subscription was late,
+//! a client that does not resume gets the room's earlier events after events of other rooms. If its connection ends
+//! meanwhile, the rule holds for each room alone.
 //!
-//! Where the stream was made anew, events may be gone for good: then a connection is judged by the stream in which it
-//! began, and must not be there any more at the end (PROTOCOL 2: it is closed, spread over seconds).
+//! When the stream is made anew, events may be lost for ever. Then a connection is compared with the stream in which it
+//! began, and must have been closed by the end (PROTOCOL 2: the closes are spread over seconds).
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::journal::{Connection, Seen, UPDATED};
 use super::stream::{FORGED, Record, Stored};
 
-/// What a stream holds of each key, in its order: an event of a session is there again where the database lost what it had
-/// written of that session.
+/// The messages of a stream by their key, in the stream's order. An event of a session is there a second time if the
+/// database lost what it had written about that session.
 type ByKey<'a> = BTreeMap<&'a str, Vec<&'a Stored>>;
 
-/// Every fault in what was sent, as text.
+/// Every fault in the events that were sent, as text.
 pub(super) fn faults(connections: &[Connection], record: &Record) -> Vec<String> {
     let of_epoch = |epoch| record.messages.iter().filter(move |stored| stored.epoch == epoch);
     let epochs: Vec<ByKey<'_>> = (0..record.epochs.len())
@@ -35,7 +35,7 @@ pub(super) fn faults(connections: &[Connection], record: &Record) -> Vec<String>
     connections.iter().filter(|connection| connection.success.is_some()).flat_map(of_one).collect()
 }
 
-/// The stream in which a connection began, and the connection as far as it goes there.
+/// The stream in which a connection began, and the connection's events up to the end of that stream.
 fn of_first_stream(
     connection: &Connection,
     record: &Record,
@@ -45,13 +45,14 @@ fn of_first_stream(
     let told = success.and_then(|success| success.epoch.as_ref());
     let mut first = connection.clone();
     if told.is_none() {
-        // Without an epoch a client cannot tell a forged message from one of the stream.
+        // Without an epoch a client cannot tell a forged message from a message of the stream.
         first.seen.retain(|seen| seen.key != FORGED);
     }
     let holding = |key: &str| epochs.iter().position(|epoch| epoch.contains_key(key));
     let begun = match told {
         Some(told) => record.epochs.iter().position(|epoch| epoch == told).ok_or(format!("no stream began {told}"))?,
-        // An event that its publisher got no answer for may be in two streams: then a later one tells.
+        // If its publisher got no answer, an event may be in two streams. So the first event that is in one stream only
+        // decides.
         None => {
             let keys = || first.seen.iter().map(|seen| seen.key.as_str());
             let only =
@@ -62,17 +63,17 @@ fn of_first_stream(
     if epochs.is_empty() {
         return Err("there was no stream at all".to_owned());
     }
-    // A node that was cut off may learn late that the stream is new, and then closes its connections.
+    // A node that was cut off may learn late that the stream is new. Then it closes its connections.
     let of_earlier = |key: &str| !epochs[begun].contains_key(key) && holding(key).is_some_and(|epoch| epoch < begun);
     if let Some(late) = first.seen.iter().find(|seen| connection.stayed && of_earlier(&seen.key)) {
         return Err(format!("it was sent {} of an earlier stream, and was not closed", late.key));
     }
     if told.is_some() {
-        // Its offsets go on from that event's until it is closed.
+        // After an event of an earlier stream, offsets go on from that event's, until the connection is closed.
         first.seen.truncate(first.seen.iter().position(|seen| of_earlier(&seen.key)).unwrap_or(first.seen.len()));
     }
     first.seen.retain(|seen| !of_earlier(&seen.key));
-    // What is in both is the earlier stream's when it comes first.
+    // An event that is in both streams counts as the earlier stream's when it comes for the first time.
     let of_later = |index: usize| {
         let key = &first.seen[index].key;
         let again = || first.seen[..index].iter().any(|before| before.key == *key);
@@ -93,7 +94,8 @@ fn of_first_stream(
     }
 }
 
-/// What holds without a stream: no event comes twice, but for entered, and no entered or updated comes after its left.
+/// The rules that hold without a stream: no event but entered comes twice, and no entered or updated of a session comes
+/// after its left.
 pub(super) fn faults_alone(connections: &[Connection]) -> Vec<String> {
     let gone = |update: &str, seen: &BTreeSet<String>| {
         update.split(' ').next().is_some_and(|session| seen.contains(&format!("agent.left {session}")))
@@ -119,7 +121,7 @@ pub(super) fn faults_alone(connections: &[Connection]) -> Vec<String> {
 fn of_one(connection: &Connection, stream: &[&Stored], by_key: &ByKey<'_>) -> Vec<String> {
     let Some(success) = &connection.success else { return Vec::new() };
     let mut wrong = Vec::new();
-    // Offsets by room, in the order of their arrival.
+    // The offsets of each room, in the order of their arrival.
     let mut got: BTreeMap<&str, Vec<u64>> = BTreeMap::new();
     let mut latest = success.offset;
     for (seen, before) in connection.seen.iter().zip(bounds(&connection.seen, by_key)) {
@@ -127,7 +129,7 @@ fn of_one(connection: &Connection, stream: &[&Stored], by_key: &ByKey<'_>) -> Ve
             wrong.push(format!("{} is not in the stream", seen.key));
             continue;
         };
-        // One that NATS republishes very late is shown with the offset of the one before it.
+        // If NATS republishes an event very late, it is sent with the offset of the event before it.
         let late = seen.offset.is_some() && seen.offset == latest && latest > Some(stored.offset);
         if !late && seen.offset.is_some_and(|offset| offset != stored.offset) {
             wrong.push(format!("{} has offset {:?}, in the stream {}", seen.key, seen.offset, stored.offset));
@@ -144,7 +146,7 @@ fn of_one(connection: &Connection, stream: &[&Stored], by_key: &ByKey<'_>) -> Ve
             wrong.push(format!("{} is its own", seen.key));
         }
         let room = got.entry(&stored.room).or_default();
-        // A client without offsets merges by session id.
+        // A client without offsets merges the entered events by session id, so a double is no fault.
         if room.contains(&stored.offset) && !(entered && success.offset.is_none()) {
             wrong.push(format!("{} came twice: {}", seen.key, stored.offset));
         }
@@ -173,7 +175,7 @@ fn of_one(connection: &Connection, stream: &[&Stored], by_key: &ByKey<'_>) -> Ve
     wrong.into_iter().map(|wrong| format!("{who}: {wrong} ({how})")).collect()
 }
 
-/// For each push the offset of the next one of its room that is in the stream once.
+/// For each push, the offset of the next push of its room whose event is in the stream only once.
 fn bounds(seen: &[Seen], by_key: &ByKey<'_>) -> Vec<Option<u64>> {
     let mut next: BTreeMap<&str, u64> = BTreeMap::new();
     let bound = |seen: &Seen| {
@@ -190,8 +192,9 @@ fn bounds(seen: &[Seen], by_key: &ByKey<'_>) -> Vec<Option<u64>> {
     bounds
 }
 
-/// Finds which stored message with one key a connection was sent. An offset tells. Without an offset it is the next one
-/// after what the connection got of the room, or one that it has not got; `before` is what it was sent next.
+/// Finds the stored message that a connection was sent, among those with one key. A push with an offset names it.
+/// Without an offset it is the next message after those that the connection got of the room, or any that it did not
+/// get. `before` is the offset of what it was sent next.
 fn sent<'a>(
     of_key: &[&'a Stored],
     seen: &Seen,
@@ -210,7 +213,7 @@ fn sent<'a>(
     next.or(early.last()).or(new.last()).or(Some(last)).copied()
 }
 
-/// From which offset on a connection must have got everything, for each of its rooms.
+/// For each room of a connection, the first offset from which it must have got every event.
 fn starts(connection: &Connection, got: &BTreeMap<&str, Vec<u64>>, by_key: &ByKey<'_>) -> Vec<(String, u64)> {
     let Some(success) = &connection.success else { return Vec::new() };
     let first = |room: &str| got.get(room).and_then(|got| got.first().copied());
@@ -222,7 +225,8 @@ fn starts(connection: &Connection, got: &BTreeMap<&str, Vec<u64>>, by_key: &ByKe
         let room = format!("lesson.{lesson}");
         let resumed = resumed.filter(|asked| asked.lesson.is_some());
         if resumed.is_some() && pushes.is_some() {
-            // What it missed in a lesson may come after the ack of its next visit there; between the two it is owed nothing.
+            // A connection that resumed may get the events that it missed in a lesson after the ack of its next join.
+            // It need not have got the events in between.
             continue;
         }
         // A connection that joins later does not know the offset of its join. It may get events before the ack.
@@ -235,7 +239,8 @@ fn starts(connection: &Connection, got: &BTreeMap<&str, Vec<u64>>, by_key: &ByKe
     starts
 }
 
-/// Whether a member must get it: of its own events only the left of a session before this one.
+/// Whether a member of the room must get this event. Of its own events, an agent gets only the left of an earlier
+/// session.
 fn required(connection: &Connection, stored: &Stored) -> bool {
     let Some(success) = &connection.success else { return false };
     let own = stored.sender.as_deref() == Some(connection.agent.as_str());

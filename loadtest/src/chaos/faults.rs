@@ -1,11 +1,11 @@
-//! What breaks in a seed, and when.
+//! What breaks in a seed, and when it does.
 
 use std::time::Duration;
 
 use super::plan::{STORM, Setting};
 use super::random::Random;
 
-/// The steps of the gateway's code at which a node can be killed or stopped: its `failpoint::reach`.
+/// The steps of the gateway's code, named by `failpoint::reach`, at which a node can be killed or stopped.
 pub(super) const STEPS: [&str; 19] = [
     "classroom entered",
     "open begins",
@@ -28,10 +28,11 @@ pub(super) const STEPS: [&str; 19] = [
     "lease renewal begins",
 ];
 
-/// What can happen to a server beside its own end: the name in the report, the server, and what happens to it.
+/// A fault other than a server's end: its name in the report, the server, and what happens to it.
 pub(super) type Mishap = (&'static str, Target, Deed);
 
-/// The mishaps. The ledger balances under the first [`BALANCED`]; the others still find faults (`make mishaps`).
+/// The mishaps. The ledger balances under the first [`BALANCED`] of them; seeds with the others still fail (`make
+/// mishaps`).
 static ALL: [Mishap; 13] = [
     ("message forged", Target::Nats, Deed::Forge),
     ("redis demoted", Target::Redis, Deed::Demote),
@@ -49,19 +50,19 @@ static ALL: [Mishap; 13] = [
 ];
 const BALANCED: usize = 6;
 
-/// The mishaps that seeds have.
+/// The mishaps that seeds use: all of them, or those under which the ledger balances.
 pub(super) fn mishaps(all: bool) -> &'static [Mishap] {
     if all { &ALL } else { &ALL[..BALANCED] }
 }
 
-/// The mishap of this name, alone.
+/// Only the mishap of this name.
 pub(super) fn named(name: &str) -> Result<&'static [Mishap], String> {
     let found = ALL.iter().position(|(known, ..)| *known == name);
     let names = || ALL.map(|(known, ..)| known).join("`, `");
     found.map(|place| &ALL[place..=place]).ok_or_else(|| format!("it is none of `{}`", names()))
 }
 
-/// Something that breaks.
+/// A fault: what breaks, how, when, and for how long.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Fault {
     pub(super) at: Duration,
@@ -84,7 +85,7 @@ pub(super) enum Target {
     Authorization,
 }
 
-/// Which server a line leads to.
+/// The server at the end of a node's wire.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Place {
     Postgres,
@@ -94,51 +95,51 @@ pub(super) enum Place {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Deed {
-    /// SIGKILL, and a start at the end.
+    /// SIGKILL; the process is started again at the end.
     Kill,
     /// SIGSTOP, and SIGCONT at the end.
     Pause,
-    /// SIGTERM, and a start at the end.
+    /// SIGTERM; the process is started again at the end.
     Drain,
-    /// As [`Deed::Kill`], when it comes to one of the [`STEPS`].
+    /// As [`Deed::Kill`], when the node reaches one of the [`STEPS`].
     KillAt(&'static str),
-    /// As [`Deed::Pause`], when it comes to one of the [`STEPS`].
+    /// As [`Deed::Pause`], when the node reaches one of the [`STEPS`].
     PauseAt(&'static str),
-    /// Nothing goes through, and all of it follows at the end.
+    /// No bytes go through, and all of them follow at the end.
     Hold,
-    /// As [`Deed::Hold`], towards the side that accepted.
+    /// As [`Deed::Hold`], for bytes to the side that accepted the connection.
     HoldUp,
-    /// As [`Deed::Hold`], towards the side that connected.
+    /// As [`Deed::Hold`], for bytes to the side that made the connection.
     HoldDown,
-    /// All of it comes late.
+    /// All bytes arrive late.
     Slow,
-    /// All connections are ended.
+    /// All connections are closed.
     Cut,
-    /// As [`Deed::Cut`], and no connection can be made meanwhile.
+    /// As [`Deed::Cut`], and no connection can be made until the end.
     Away,
-    /// Clients lose their connections, and the node does not notice before the end.
+    /// Clients lose their connections, and the node does not notice it before the end.
     HalfOpen,
-    /// Some KB go through to the server, then nothing; at the end the connections are cut.
+    /// Some KB go through to the server, then nothing. At the end the connections are cut.
     Stall,
     /// The stream is deleted.
     Delete,
     /// The stream is deleted, and made again at once.
     Remake,
-    /// The stream takes no message before the end.
+    /// The stream takes no message until the end.
     Refuse,
-    /// A message says it comes from far beyond the stream's end.
+    /// A forged message claims an offset far beyond the stream's end.
     Forge,
-    /// It refuses to be written to before the end.
+    /// The server refuses writes until the end.
     Demote,
-    /// It fails over to one that lacks what was written for as long as this lasts.
+    /// The server fails over to another one that lacks what was written during this time.
     PutBack,
-    /// Rows of the outbox that cannot be published as they are.
+    /// The outbox gets rows that cannot be published as they are.
     Poison,
-    /// The ends of one user's sessions are refused before the end.
+    /// The database refuses to end the sessions of one user until the end.
     RefuseEnd,
 }
 
-/// A seed's, in the order of their beginnings.
+/// The faults of a seed, in the order of their beginnings.
 pub(super) fn of(seed: u64, setting: Setting, mishaps: &[Mishap], random: &mut Random) -> Vec<Fault> {
     let count = random.within(3..7);
     let mut faults: Vec<Fault> = (0..count).map(|_| fault(setting, random)).collect();
@@ -186,7 +187,7 @@ fn fault(setting: Setting, random: &mut Random) -> Fault {
     Fault { at: random.millis(0..STORM), target, deed, lasts: random.millis(lasts.0..lasts.1) }
 }
 
-/// Every seed strikes one of the steps, in rotation, and does what leads there.
+/// Every seed has a fault at one of the steps, in rotation, and the fault that leads a node to that step.
 fn at_step(seed: u64, setting: Setting, random: &mut Random) -> Vec<Fault> {
     let turn = usize::try_from(seed % STEPS.len() as u64).expect("less than the number of steps");
     let (step, number) = (STEPS[turn], random.within(0..setting.nodes()));
@@ -210,7 +211,7 @@ fn at_step(seed: u64, setting: Setting, random: &mut Random) -> Vec<Fault> {
     faults
 }
 
-/// Every seed with servers has one of the mishaps, in rotation, and does what shows its harm.
+/// Every seed with servers has one of the mishaps, in rotation, and the faults that show its harm.
 fn mishap(seed: u64, setting: Setting, mishaps: &[Mishap], random: &mut Random) -> Vec<Fault> {
     let turn = usize::try_from(seed % mishaps.len() as u64).expect("less than the number of mishaps");
     let (_, target, deed) = mishaps[turn];
@@ -219,7 +220,8 @@ fn mishap(seed: u64, setting: Setting, mishaps: &[Mishap], random: &mut Random) 
     let fault = |target, deed, at, lasts| Fault { at, target, deed, lasts: Duration::from_millis(lasts) };
     let after = |millis| at + Duration::from_millis(millis);
     match deed {
-        // Its events are another node's meanwhile, in a stream that knows nothing of what it may still send.
+        // Meanwhile another node publishes the node's events, into a new stream that does not know what the stalled
+        // node may still send.
         Deed::Stall => vec![
             fault(Target::Line(number, Place::Nats), deed, at, 1800),
             fault(Target::Line(number, Place::Postgres), Deed::Cut, after(700), 1),

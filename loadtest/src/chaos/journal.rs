@@ -1,4 +1,4 @@
-//! What clients saw, connection by connection: the ledger's one side.
+//! The clients' part of the ledger: what they saw, connection by connection.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use rollcall_loadtest::view::View;
 
-/// The place in the stream from which a client wants to go on.
+/// The position in the stream after which a client wants to resume.
 #[derive(Debug, Clone)]
 pub(super) struct Resumption {
     pub(super) epoch: String,
@@ -16,51 +16,51 @@ pub(super) struct Resumption {
     pub(super) lesson: Option<String>,
 }
 
-/// What a client was told of the lesson that its connection is in.
+/// What the client of a connection was told of its lesson.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub(super) enum Told {
-    /// Nothing for certain: its request is under way, or it resumed and did not recover.
+    /// Nothing certain: its request is under way, or it resumed and did not recover.
     #[default]
     Unknown,
     None,
     In(String),
 }
 
-/// What a connection's client knows, and where it would resume.
+/// What a connection's client knows, and the position after which it would resume.
 #[derive(Debug, Default, Clone)]
 pub(super) struct Progress {
-    /// None where it asked for no offsets.
+    /// `None` if it asked for no offsets.
     pub(super) position: Option<Resumption>,
     pub(super) view: View,
-    /// Whether the view has a list, so that it must be whole.
+    /// Whether the view includes a list, so that it must be complete.
     pub(super) listed: bool,
     pub(super) told: Told,
 }
 
-/// A connection's progress, for the connection that resumes from it and for the check of its view.
+/// A connection's progress. The connection that resumes from it and the check of its view read it.
 pub(super) type SharedProgress = Arc<Mutex<Progress>>;
 
 /// What connect_success said.
 #[derive(Debug, Clone)]
 pub(super) struct Success {
     pub(super) session: i64,
-    /// When it came.
+    /// When connect_success came.
     pub(super) at: Instant,
     pub(super) sid: String,
-    /// Where the client asked for offsets: the stream's epoch, and the offset.
+    /// The stream's epoch, if the client asked for offsets; `offset` is the offset then.
     pub(super) epoch: Option<String>,
     pub(super) offset: Option<u64>,
     pub(super) recovered: Option<bool>,
 }
 
-/// A push, by its subject and its entity.
+/// A push, with its offset and the key of its event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Seen {
     pub(super) offset: Option<u64>,
     pub(super) key: String,
 }
 
-/// One connection.
+/// One connection, and what its client saw.
 #[derive(Debug, Default, Clone)]
 pub(super) struct Connection {
     pub(super) agent: String,
@@ -68,47 +68,48 @@ pub(super) struct Connection {
     pub(super) node: usize,
     pub(super) asked: Option<Resumption>,
     pub(super) success: Option<Success>,
-    /// Lessons whose join was acknowledged, and after how many pushes; none where it was in it from the start.
+    /// Lessons whose join was acknowledged, and the number of pushes before the ack; `None` if the connection was in
+    /// the lesson from its start.
     pub(super) lessons: BTreeMap<String, Option<usize>>,
     pub(super) seen: Vec<Seen>,
-    /// What ended it, in words.
+    /// What ended the connection, in words.
     pub(super) end: String,
-    /// Whether it was still open, and read from, when all agents left.
+    /// Whether the connection was open and read when all agents left.
     pub(super) stayed: bool,
 }
 
 impl Connection {
-    /// Whether its client was told that an operator ended the session.
+    /// Whether the client was told that an operator ended the session.
     pub(super) fn was_kicked(&self) -> bool {
         self.end.contains("\"kicked\"")
     }
 }
 
-/// A client that reads from its connection.
+/// An open connection that a client reads.
 #[derive(Debug, Clone)]
 pub(super) struct Somebody {
-    /// Who and where, in words.
+    /// The agent and its node, in words.
     pub(super) who: String,
     pub(super) session: i64,
     pub(super) classroom: String,
     pub(super) progress: SharedProgress,
 }
 
-/// All connections of a seed: those that have ended, and those that are open.
+/// All connections of a seed, ended and open ones.
 #[derive(Debug, Default)]
 pub(super) struct Journal {
     over: Mutex<Vec<Connection>>,
-    /// By sid.
+    /// The open connections by sid.
     present: Mutex<BTreeMap<String, Somebody>>,
     states: Mutex<BTreeMap<i64, SetStates>>,
 }
 
-/// The numbers that a session was set to as its state, each higher than the one before.
+/// The numbers to which a session set its state; each is higher than the one before.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(super) struct SetStates {
-    /// The last one that was sent.
+    /// The last number that was sent.
     pub(super) sent: u64,
-    /// The last one that was answered with a success.
+    /// The last number that was acknowledged with a success.
     pub(super) acked: u64,
 }
 
@@ -117,7 +118,7 @@ impl Journal {
         locked(&self.over).push(connection);
     }
 
-    /// The number that a session's state is set to next.
+    /// The next number for a session's state.
     pub(super) fn next_state(&self, session: i64) -> u64 {
         let mut states = locked(&self.states);
         let set = states.entry(session).or_default();
@@ -125,14 +126,14 @@ impl Journal {
         set.sent
     }
 
-    /// A success for this number came.
+    /// Records that this number was acknowledged with a success.
     pub(super) fn state_acked(&self, session: i64, number: u64) {
         let mut states = locked(&self.states);
         let set = states.entry(session).or_default();
         set.acked = set.acked.max(number);
     }
 
-    /// What the sessions' states were set to.
+    /// The numbers of all sessions.
     pub(super) fn states(&self) -> BTreeMap<i64, SetStates> {
         locked(&self.states).clone()
     }
@@ -141,7 +142,7 @@ impl Journal {
         locked(&self.over).clone()
     }
 
-    /// A client was let in, and reads from now on.
+    /// Records that a client has entered, and reads from now on.
     pub(super) fn enter(&self, connection: &Connection, progress: SharedProgress) -> Present<'_> {
         let Connection { agent, classroom, node, success, .. } = connection;
         let (sid, session) = success.as_ref().map(|success| (success.sid.clone(), success.session)).unzip();
@@ -152,13 +153,13 @@ impl Journal {
         Present { journal: self, sid }
     }
 
-    /// By sid: the open connections that a client reads.
+    /// The open connections that a client reads, by sid.
     pub(super) fn present(&self) -> MutexGuard<'_, BTreeMap<String, Somebody>> {
         locked(&self.present)
     }
 }
 
-/// A client reads from its connection while this lives.
+/// While this value lives, a client reads its connection.
 pub(super) struct Present<'a> {
     journal: &'a Journal,
     sid: String,
@@ -170,22 +171,22 @@ impl Drop for Present<'_> {
     }
 }
 
-/// Each is whole after any panic.
+/// Locks a mutex, even if a thread panicked with it: each of these values is consistent at any time.
 pub(super) fn locked<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
     of.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// How the key of an agent.updated begins; the session and the version follow.
+/// The beginning of the key of an agent.updated; the session and the version follow.
 pub(super) const UPDATED: &str = "agent.updated ";
 
-/// What an event is about, the same in the stream and in a push.
+/// The key of an event. The key is the same in the stream and in a push.
 pub(super) fn key(body: &Value) -> String {
     if let Some(note) = body["note"].as_str() {
         return format!("note {note}");
     }
     let id = &body["id"];
     match (id["entity_type"].as_str(), id["operation"].as_str(), id["sequence_id"].as_i64()) {
-        // One session has many.
+        // A session has many updates, so the key has the version, too.
         (Some("agent"), Some("updated"), Some(session)) => {
             format!("{UPDATED}{session} n{}", body["payload"]["state_n"])
         }

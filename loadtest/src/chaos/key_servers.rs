@@ -1,4 +1,4 @@
-//! Where the keys are: in one Redis, from which another one can take over, or in a Redis Cluster.
+//! The servers of the keys: one Redis with a second one that can take over, or a Redis Cluster.
 //!
 //! Invariant: when a fault has ended each key has a server that takes writes.
 
@@ -13,19 +13,19 @@ use super::faults::Deed;
 use super::mishaps::Scene;
 use super::storm::Victim;
 
-/// A key whose master faults are done to.
+/// Faults of a cluster happen to the master of this key.
 const STRUCK: &str = "lesson_student_chaos";
 
-/// See the module.
+/// The servers of the keys.
 pub(super) enum KeyServers {
     Single {
         redis: Redis,
-        /// The replica that takes over.
+        /// The Redis that takes over.
         spare: Redis,
     },
     Cluster {
         cluster: RedisCluster,
-        /// The node to which something is done.
+        /// The node of the cluster that has the present fault.
         struck: usize,
     },
 }
@@ -38,7 +38,7 @@ impl KeyServers {
         Ok(Self::Single { redis: Redis::start()?, spare: Redis::start()? })
     }
 
-    /// The port to which a line of a node leads. Nodes speak to those of a cluster themselves.
+    /// The port to which a node's wire to Redis leads. Nodes connect to the nodes of a cluster directly.
     pub(super) fn port(&self) -> u16 {
         match self {
             Self::Single { redis, .. } => redis.port(),
@@ -46,7 +46,7 @@ impl KeyServers {
         }
     }
 
-    /// The REDIS_URL of a node that has this line.
+    /// The REDIS_URL of a node with this wire.
     pub(super) fn url(&self, line: &Wire) -> String {
         match self {
             Self::Single { redis, .. } => line.instead_of(&redis.url()),
@@ -54,18 +54,18 @@ impl KeyServers {
         }
     }
 
-    /// Names and values of a hash, in turn.
+    /// The names and values of a hash by turns.
     pub(super) fn hash(&self, key: &str) -> io::Result<Vec<String>> {
         let port = match self {
             Self::Single { redis, .. } => redis.port(),
             Self::Cluster { cluster, .. } => cluster.ports()[cluster.master_of(key)?],
         };
         let answer = tell_redis(port, &format!("HGETALL {key}"))?;
-        // An array of bulk strings: after its own length, each text follows its length.
+        // The answer is an array of bulk strings: after the array's length, the length of each text precedes the text.
         Ok(answer.lines().skip(1).filter(|line| !line.starts_with('$')).map(str::to_owned).collect())
     }
 
-    /// Does a deed that is not done to a process, and returns the mishap's name.
+    /// Causes a fault that does not concern the process, and returns the mishap's name.
     pub(super) fn mishap(
         &mut self,
         scene: &Scene<'_>,
@@ -84,7 +84,7 @@ impl KeyServers {
             }
             Deed::PutBack => {
                 cluster.node(master).kill()?;
-                // Its replica takes over, without the last writes perhaps.
+                // The replica takes over, and may lack the last writes.
                 cluster.master_of(STRUCK)?;
                 thread::sleep(lasts);
                 cluster.node(master).restart()?;

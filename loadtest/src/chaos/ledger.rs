@@ -1,4 +1,4 @@
-//! The ledger: what clients saw, the stream and the history must agree.
+//! The ledger: what the clients saw, the stream and the history must agree.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,42 +6,44 @@ use super::cluster::Past;
 use super::journal::{Connection, UPDATED};
 use super::stream::{Place, Record, Stored};
 
-/// All that is known about a seed when it is over.
+/// Everything that is known of a seed at its end.
 #[derive(Debug, Default, Clone)]
 pub(super) struct Evidence {
     pub(super) connections: Vec<Connection>,
-    /// None of an embedded node: its log ends with it.
+    /// `None` if the node is embedded, because its log ends with the node.
     pub(super) stream: Option<Record>,
     pub(super) history: Vec<Past>,
-    /// Sessions of which the database lost something that it had written.
+    /// Sessions of which a failover of the database lost some rows.
     pub(super) lost: BTreeSet<i64>,
-    /// Sessions of which the database has lost everything.
+    /// Sessions of which a failover of the database lost all rows.
     pub(super) gone: BTreeSet<i64>,
-    /// The highest session when the database failed over; zero where it did not.
+    /// The highest session id when the database failed over; zero if it did not.
     pub(super) doubtful: i64,
-    /// Sessions that nobody knows of any more, see [`Aftermath::forgotten`](super::aftermath::Aftermath::forgotten).
+    /// Sessions that no database and no node knows of any more (see
+    /// [`Aftermath::forgotten`](super::aftermath::Aftermath::forgotten)).
     pub(super) forgotten: BTreeSet<i64>,
-    /// Fields that are left in Redis once no agent is in a lesson.
+    /// Fields that are left in Redis when no agent is in a lesson any more.
     pub(super) fields: Vec<String>,
 }
 
-/// One session's entries.
+/// What the sources say of one session.
 #[derive(Default)]
 struct Account {
-    /// In the stream's order; true for entered, false for left.
+    /// Its events in the stream's order; true for entered, false for left.
     events: Vec<(Place, bool)>,
     history: usize,
-    /// (agent, classroom) as each source has it.
+    /// The pairs (agent, classroom) that the sources name.
     owners: BTreeSet<(String, String)>,
     successes: usize,
-    /// The database lost something of it: it may have ended once more, and its entered may be gone before it was told.
+    /// The database lost some of its rows, so it may have left a second time, and its entered may be lost before it was
+    /// published.
     lost: bool,
-    /// No database and no node knows of it any more, so its end cannot be written.
+    /// No database and no node knows of the session any more, so its end cannot be written.
     forgotten: bool,
 }
 
 impl Account {
-    /// What is promised of a session and is not so.
+    /// The promises that were broken for this session.
     fn broken(&self, with_stream: bool) -> Vec<String> {
         let mut broken = Vec::new();
         if self.history != 1 && !(self.forgotten && self.history == 0) {
@@ -53,9 +55,9 @@ impl Account {
         broken
     }
 
-    /// What is wrong with its events. What a stream held that is gone may be published once more into the next one: its
-    /// publisher may have had no answer. So each stream has each event once at most, the first of all is entered, and the
-    /// last of each stream that has more than one is left.
+    /// Faults of the session's events. An event of a stream that is gone may be published once more into the next one,
+    /// because its publisher may have got no answer. So each stream has each event at most once, the first event of all
+    /// is entered, and the last event of each stream that has several is left.
     fn published(&self) -> Vec<String> {
         let mut broken = Vec::new();
         for (event, entered) in [("agent.entered", true), ("agent.left", false)] {
@@ -90,7 +92,7 @@ impl Account {
     }
 }
 
-/// Every entry that does not balance, in words.
+/// Every broken rule, in words.
 pub(super) fn balance(evidence: &Evidence) -> Vec<String> {
     let mut wrong = sessions(evidence);
     wrong.extend(
@@ -107,8 +109,8 @@ pub(super) fn balance(evidence: &Evidence) -> Vec<String> {
     wrong
 }
 
-/// Nobody here asks for what would fail again: whatever refuses to let somebody in must say that it may mend itself, but
-/// where the agent's next connection, or an operator, was faster.
+/// No agent here makes a request that must fail for ever. So a refusal must be recoverable, unless the agent's next
+/// connection or an operator ended the connection first.
 fn refused_for_good(connection: &Connection) -> Option<String> {
     let Connection { agent, node, success, end, .. } = connection;
     let for_good = end.contains("unrecoverable_session_error") && !end.contains("\"replaced\"");
@@ -116,7 +118,8 @@ fn refused_for_good(connection: &Connection) -> Option<String> {
     refused.then(|| format!("{agent} was refused for good by node {node}: {end}"))
 }
 
-/// Each session once in the history, and once entered before it once left; also those without a success, or nothing.
+/// Each session is in the history once, and has one entered before one left. That holds also for sessions whose client
+/// got no connect_success.
 fn sessions(evidence: &Evidence) -> Vec<String> {
     let mut accounts: BTreeMap<i64, Account> = BTreeMap::new();
     for connection in &evidence.connections {
@@ -168,8 +171,9 @@ fn sessions(evidence: &Evidence) -> Vec<String> {
     wrong
 }
 
-/// The sessions of one agent in one classroom follow each other in each stream; but for the second end of those of which
-/// something was lost. Where all was lost of one, it ends when its node has found that out: its agent may have come again.
+/// The sessions of one agent in one classroom follow each other in each stream. The second left of a session whose rows
+/// were partly lost is excused. If all rows of a session were lost, its node writes its end late, and the agent may
+/// have entered again before.
 fn order(stream: &[Stored], lost: &BTreeSet<i64>, gone: &BTreeSet<i64>) -> Vec<String> {
     let mut inside: BTreeMap<(usize, &str, &str), i64> = BTreeMap::new();
     let mut wrong = Vec::new();
@@ -192,9 +196,10 @@ fn order(stream: &[Stored], lost: &BTreeSet<i64>, gone: &BTreeSet<i64>) -> Vec<S
     wrong
 }
 
-/// Each update of a session is after its entered, and before its left; but where the database lost something.
+/// Each update of a session comes after its entered and before its left. Sessions of which the database lost rows are
+/// excused.
 fn updates(stream: &[Stored], lost: &BTreeSet<i64>, doubtful: i64) -> Vec<String> {
-    // By session: whether it was entered at all, and whether it has left the stream at hand.
+    // By session: whether it has entered, and the stream that it has left, if it has.
     let mut sessions: BTreeMap<i64, (bool, Option<usize>)> = BTreeMap::new();
     let mut wrong = Vec::new();
     for message in stream {

@@ -1,7 +1,8 @@
-//! What happens to servers that run on: the stream is lost or refuses, Redis is demoted or put back, rows are poisoned.
+//! Faults of servers that keep running: the stream is lost or refuses messages, Redis is demoted or loses writes, rows
+//! are poisoned.
 //!
-//! Invariant: when a mishap has ended the server works as before, and rows that a mishap wrote are known by
-//! their names.
+//! Invariant: when a mishap has ended, the server works as before, and rows that a mishap wrote can be told by their
+//! names.
 
 use std::io;
 use std::sync::Mutex;
@@ -16,33 +17,33 @@ use super::faults::Deed;
 use super::journal::locked;
 use super::stream::Tape;
 
-/// How long one Redis may take to have the data of another.
+/// How long a Redis may take to copy the data of another.
 const SYNC_LIMIT: Duration = Duration::from_secs(10);
 const LOOK_EVERY: Duration = Duration::from_millis(10);
-/// Nobody listens there.
+/// No server listens on this port.
 const NO_PORT: u16 = 1;
 /// The agent of outbox rows that cannot be published as they are. No seed has such an agent.
 pub(super) const POISONED: &str = "web.poisoned.example.org";
-/// That is no agent's id.
+/// A text that is not an agent's id.
 pub(super) const UNREADABLE: &str = "nobody";
-/// Enough for one in each of the outbox's shards.
+/// The number of poisoned rows. It is large enough for each of the outbox's shards to get one.
 const ROWS: usize = 64;
 
-/// What mishaps need of their seed.
+/// What mishaps need to know of their seed.
 pub(super) struct Scene<'a> {
     pub(super) runtime: &'a Runtime,
-    /// None where there is no stream.
+    /// `None` if there is no stream.
     pub(super) tape: Option<&'a Tape>,
     pub(super) classrooms: &'a [String],
     /// The user whose sessions the database refuses to end.
     pub(super) user: String,
-    /// Held while a node starts and while the stream is deleted: a node that starts makes a stream that is missing, and a
-    /// server that still deletes files of the one before deletes the new one's, too.
+    /// A lock that is held while a node starts and while the stream is deleted. A node that starts makes a missing
+    /// stream, and a server that still deletes the old stream's files would delete the new one's, too.
     pub(super) starts: Mutex<()>,
 }
 
 impl Scene<'_> {
-    /// Does a deed to the stream, and returns the mishap's name; none where the deed is not about the stream.
+    /// Does a deed to the stream, and returns the mishap's name, or `None` if the deed is not about the stream.
     pub(super) fn strike_stream(&self, deed: Deed, lasts: Duration) -> io::Result<Option<&'static str>> {
         let Some(tape) = self.tape else { return Ok(None) };
         let _deleting = matches!(deed, Deed::Delete | Deed::Remake).then(|| locked(&self.starts));
@@ -66,7 +67,7 @@ impl Scene<'_> {
         done.map_err(io::Error::other)
     }
 
-    /// The same for Redis on `port`; `spare` is another one that no node uses.
+    /// Does a deed to the Redis on `port`, and returns the mishap's name. `spare` is another Redis that no node uses.
     pub(super) fn strike_redis(
         &self,
         port: u16,
@@ -85,7 +86,7 @@ impl Scene<'_> {
                 follow(spare, Some(port))?;
                 synced(spare)?;
                 follow(spare, None)?;
-                // What is written now is lost.
+                // Writes from here on are lost.
                 thread::sleep(lasts);
                 follow(port, Some(spare))?;
                 synced(port)?;
@@ -96,7 +97,7 @@ impl Scene<'_> {
         }
     }
 
-    /// The same for rows of this database.
+    /// Does a deed to rows of this database, and returns the mishap's name.
     pub(super) fn strike_rows(&self, database: &str, deed: Deed, lasts: Duration) -> io::Result<Option<&'static str>> {
         match deed {
             Deed::Poison => {
@@ -114,7 +115,8 @@ impl Scene<'_> {
     }
 }
 
-/// One that has an unknown reason, and is published without it, and one that cannot be published; in every shard.
+/// The statement that inserts poisoned rows into every shard: one with an unknown reason, which is published without
+/// it, and one that cannot be published.
 fn poison() -> String {
     let insert = "insert into outbox (classroom_id, agent_id, session_id, operation, reason)";
     let each = |agent: &str, first: i64| {
@@ -134,13 +136,13 @@ fn refuse_end(user: &str) -> String {
     )
 }
 
-/// Makes a Redis follow the one on another port, or none.
+/// Makes a Redis replicate the one on another port, or none.
 fn follow(port: u16, leader: Option<u16>) -> io::Result<()> {
     let command = leader.map_or("REPLICAOF NO ONE".to_owned(), |leader| format!("REPLICAOF 127.0.0.1 {leader}"));
     tell_redis(port, &command).map(drop)
 }
 
-/// Waits until a Redis has the data of the one that it follows.
+/// Waits until a Redis has the data of its leader.
 fn synced(port: u16) -> io::Result<()> {
     let deadline = Instant::now() + SYNC_LIMIT;
     while !tell_redis(port, "INFO replication")?.contains("master_link_status:up") {

@@ -1,7 +1,8 @@
-//! The chaos suite: nodes, agents that come and go, faults from a seed, and a ledger that must balance.
+//! The chaos suite: nodes, agents that enter and leave, faults from a seed, and a ledger that must balance.
 //!
-//! A seed says what each agent does, and what breaks when. After the faults all agents leave, and then the clients' own
-//! logs, the stream, the history and Redis must agree: see [`ledger`] and [`delivery`]. Several clusters work at once.
+//! A seed determines what each agent does, what breaks, and when. After the faults all agents leave, and then the
+//! clients' logs, the stream, the history and Redis must agree: see [`ledger`] and [`delivery`]. Several clusters run
+//! seeds at the same time.
 
 mod aftermath;
 mod agent;
@@ -48,7 +49,7 @@ use random::Random;
 use rollcall_loadtest::{Gateway, Wire};
 use stream::Tape;
 
-/// The time after the last fault, at whose end the agents' own visits are over.
+/// The time between the last fault and the end of the agents' visits.
 const CALM: Duration = Duration::from_millis(3600);
 /// The agent whose sessions the database refuses to end, in seeds with that fault.
 const REFUSED: usize = 1;
@@ -56,17 +57,17 @@ const MOST_SHOWN: usize = 20;
 
 struct Verdict {
     violations: Vec<String>,
-    /// What there was to judge.
+    /// What the verdict is about, in one line.
     summary: String,
     struck: BTreeSet<&'static str>,
     mishaps: BTreeSet<&'static str>,
 }
 
-/// The seeds that all clusters work through, and the results.
+/// The seeds of all clusters, and the results.
 struct Seeds<'a> {
     options: &'a Options,
     runtime: &'a Runtime,
-    /// The seeds that wait. Those of different settings run side by side, because each setting needs a cluster of its
+    /// The seeds that wait. Seeds of different settings run side by side, because each setting needs a cluster of its
     /// own.
     waiting: Mutex<VecDeque<u64>>,
     failed: Mutex<Vec<u64>>,
@@ -74,7 +75,7 @@ struct Seeds<'a> {
     mishaps: Mutex<BTreeSet<&'static str>>,
 }
 
-/// Runs the seeds; whether every ledger balanced.
+/// Runs the seeds. Returns whether every ledger balanced.
 pub(crate) fn run(options: &Options) -> io::Result<bool> {
     let mut seeds: Vec<u64> = match options.seed {
         Some(seed) => vec![seed],
@@ -112,7 +113,7 @@ pub(crate) fn run(options: &Options) -> io::Result<bool> {
 }
 
 impl Seeds<'_> {
-    /// One cluster's seeds, until none is left.
+    /// Runs seeds on one cluster until none is left.
     fn work(&self) -> io::Result<()> {
         let mut cluster: Option<Cluster> = None;
         loop {
@@ -136,7 +137,7 @@ impl Seeds<'_> {
             if verdict.violations.is_empty() {
                 cluster = Some(ready).filter(Cluster::is_as_new);
             } else {
-                // What is left of it shall not spoil the next one: its cluster ends here.
+                // The cluster of a failed seed ends here, so that what is left of the seed does not spoil the next one.
                 locked(&self.failed).push(seed);
                 let shown = verdict.violations.iter().take(MOST_SHOWN);
                 shown.for_each(|violation| report.push_str(&format!("\n  {violation}")));
@@ -154,14 +155,14 @@ impl Seeds<'_> {
 }
 
 fn locked<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Each is whole after any panic.
+    // Each of these values is consistent at any time, so a panic with the lock held does no harm.
     of.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// One seed, from the first agent to the verdict.
+/// Runs one seed, from the first agent to the verdict.
 fn play(runtime: &Runtime, cluster: &mut Cluster, plan: Plan) -> io::Result<Verdict> {
     let Plan { seed, agents, faults, .. } = plan;
-    // A run of its own each time: the servers may have seen this seed before.
+    // Each run has classrooms of its own, because the servers may have run this seed before.
     let run = Random::new(seed ^ u64::from(std::process::id()) << 32).next();
     let classrooms: Vec<String> = (0..CLASSROOMS).map(|number| classroom(seed, run, number)).collect();
     let of_classroom = |number| (0..LESSONS).map(|lesson| format!("chaos-{seed}-{number}-{lesson}")).collect();
@@ -285,7 +286,7 @@ fn classroom(seed: u64, run: u64, number: usize) -> String {
     format!("{:08x}-{:04x}-4000-8000-{:012x}", seed & 0xffff_ffff, number, run & 0xffff_ffff_ffff)
 }
 
-/// Keeps what the nodes printed, to look for the cause.
+/// Copies the output of the nodes, from which the cause can be found.
 fn keep_outputs(cluster: &Cluster, seed: u64) -> io::Result<Vec<PathBuf>> {
     let folder = Path::new("loadtest/out/chaos");
     std::fs::create_dir_all(folder)?;

@@ -1,4 +1,5 @@
-//! An operator who ends sessions during a storm, one agent's or everybody's in a lesson, and what must have come of it.
+//! An operator that ends sessions during a storm, of one agent or of all agents in a lesson, and what must follow from
+//! that.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -14,25 +15,26 @@ use super::ledger::Evidence;
 use super::plan::STORM;
 use super::random::Random;
 
-/// Calls in one seed.
+/// The number of calls in one seed.
 const CALLS: usize = 3;
-/// Random numbers of its own, so that the faults of a seed stay the same.
+/// The operator has random numbers of its own, so that the faults of a seed stay the same.
 const OWN_NUMBERS: u64 = 0x6f70_6572_6174_6f72;
-/// As the history and `Left-Reason` have it, and the session error's type.
+/// The reason in the history and in `Left-Reason`, and the session error's type.
 const KICKED: &str = "kicked";
-/// A closed connection's code, as its end tells it.
+/// The text before the code in the description of a closed connection.
 const CODE: &str = "code: Some(";
 
-/// What the operator did.
+/// What the operator did in a seed.
 #[derive(Debug, Default, Clone)]
 pub(super) struct Kicks {
-    /// Sessions that an answer named.
+    /// The sessions that an answer named as ended.
     pub(super) ended: BTreeSet<i64>,
-    /// Agents whose sessions it asked to end, also where no answer came because the node was killed, or had no database.
+    /// The agents whose sessions the operator asked to end, also if no answer came because the node was killed or had
+    /// no database.
     pub(super) asked: BTreeSet<String>,
 }
 
-/// Somebody in a classroom.
+/// An agent in a classroom.
 struct Member {
     session: i64,
     agent: String,
@@ -49,7 +51,7 @@ pub(super) fn act(stage: &Stage) -> io::Result<Kicks> {
         let node = stage.admins[random.within(0..stage.admins.len())];
         let (one, number) = (random.percent(50), random.within(0..1000));
         let path = format!("/api/v1/classrooms/{classroom}/agents");
-        // Without a node's list there is nobody to choose.
+        // Without a node's list no agent can be chosen.
         let Ok((200, there)) = admin::get(node, &path) else { continue };
         let there = members(&serde_json::from_str(&there)?);
         let Some(chosen) = there.get(number % there.len().max(1)) else { continue };
@@ -79,8 +81,8 @@ fn members(list: &Value) -> Vec<Member> {
     list.as_array().into_iter().flatten().filter_map(agent).collect()
 }
 
-/// A session that an answer named has ended for that reason, in the history and in the stream; its client was told so or
-/// nothing, and nobody else was.
+/// The broken rules. A session that an answer named has ended as kicked, in the history and in the stream. Its client
+/// was told that, or nothing, and no other client was told it.
 pub(super) fn faults(kicks: &Kicks, evidence: &Evidence) -> Vec<String> {
     let named = |session: &i64| kicks.ended.contains(session) && !evidence.lost.contains(session);
     let mut faults = Vec::new();

@@ -1,4 +1,4 @@
-//! Which seeds are run, on what, and with which mishaps.
+//! Which seeds run, on which servers, and with which mishaps.
 
 use std::path::PathBuf;
 
@@ -6,48 +6,48 @@ use clap::Args;
 
 use super::faults::{self, Mishap};
 
-/// What to run.
+/// The options of a run.
 #[derive(Args)]
 pub(crate) struct Options {
-    /// The gateway to break: a debug build, for a release build has no steps to be killed at.
+    /// The gateway to break; it must be a debug build, because a release build has no failpoints
     #[arg(long, default_value = "target/debug/rollcall")]
     pub(super) gateway: PathBuf,
-    /// How many seeds.
+    /// How many seeds to run
     #[arg(long, default_value_t = 50)]
     pub(super) seeds: u64,
-    /// The first of them.
+    /// The first seed
     #[arg(long, default_value_t = 1)]
     pub(super) first: u64,
-    /// Only this seed.
+    /// Run this seed only
     #[arg(long, conflicts_with_all = ["seeds", "first"])]
     pub(super) seed: Option<u64>,
-    /// Seeds have all mishaps, also those under which some ledgers do not balance yet.
+    /// Use all mishaps, also those under which some ledgers do not balance yet
     #[arg(long)]
     all_mishaps: bool,
-    /// Every seed with servers has this one.
+    /// Use this mishap in every seed with servers
     #[arg(long, conflicts_with = "all_mishaps", value_parser = faults::named)]
     mishap: Option<&'static [Mishap]>,
-    /// The keys are in a Redis Cluster, whose masters fail over.
+    /// Keep the keys in a Redis Cluster, whose masters fail over
     #[arg(long)]
     pub(super) redis_cluster: bool,
-    /// Nodes reach PostgreSQL through a pgbouncer in transaction mode.
+    /// Let nodes reach PostgreSQL through a pgbouncer in transaction mode
     #[arg(long)]
     pub(super) pooler: bool,
-    /// End with the first that fails.
+    /// End with the first seed that fails
     #[arg(long)]
     pub(super) until_failure: bool,
-    /// How many clusters work at once.
+    /// How many clusters run at once
     #[arg(long, default_value_t = 2)]
     pub(super) clusters: usize,
 }
 
 impl Options {
-    /// The mishaps that seeds have.
+    /// The mishaps that seeds use.
     pub(super) fn mishaps(&self) -> &'static [Mishap] {
         self.mishap.unwrap_or_else(|| faults::mishaps(self.all_mishaps))
     }
 
-    /// Arguments that make a seed what it is.
+    /// The arguments with which a seed is run again.
     pub(super) fn of_seed(&self, seed: u64) -> String {
         let mishaps = match self.mishap {
             Some(mishap) => format!(" --mishap '{}'", mishap[0].0),

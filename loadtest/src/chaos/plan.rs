@@ -1,37 +1,37 @@
-//! What happens in a seed: who comes and goes, and what breaks when. It follows from the seed alone; what the processes
-//! make of it depends on the machine, so a failing seed fails again most times, not always.
+//! What happens in a seed: which agents enter and leave, what breaks, and when. The plan follows from the seed alone.
+//! How the processes react depends on the machine, so a failing seed fails again most of the time, not always.
 
 use std::time::Duration;
 
 use super::faults::{self, Fault, Mishap};
 use super::random::Random;
 
-/// Nodes of the cluster.
+/// The nodes of a cluster.
 pub(super) const NODES: usize = 3;
-/// Classrooms of a seed.
+/// The classrooms of a seed.
 pub(super) const CLASSROOMS: usize = 3;
-/// Lessons of each classroom.
+/// The lessons of each classroom.
 pub(super) const LESSONS: usize = 2;
 
 const AGENTS: usize = 30;
-/// Every so many agents one is another's user under a second label.
+/// One agent in this many has the user of another agent, under a second label.
 const TWINS: usize = 5;
-/// Within this all faults begin, in milliseconds.
+/// The time in milliseconds within which all faults begin.
 pub(super) const STORM: usize = 3000;
 
-/// What the agents connect to.
+/// The nodes that a seed runs on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Setting {
     /// Three nodes on their servers.
     Cluster,
-    /// The same, where sessions wait for a client to come back (grace).
+    /// Three nodes that let sessions wait for a client to come back (grace).
     Grace,
-    /// One node without servers.
+    /// One embedded node.
     Embedded,
 }
 
 impl Setting {
-    /// Of ten seeds two wait for clients to come back, and one is embedded.
+    /// Of ten seeds two run with a grace, and one runs on an embedded node.
     pub(super) fn of(seed: u64) -> Self {
         match seed % 10 {
             3 | 8 => Self::Grace,
@@ -45,7 +45,7 @@ impl Setting {
     }
 }
 
-/// A seed's course.
+/// What happens in a seed.
 #[derive(Debug)]
 pub(super) struct Plan {
     pub(super) seed: u64,
@@ -58,22 +58,22 @@ pub(super) struct Plan {
 #[derive(Debug)]
 pub(super) struct AgentPlan {
     pub(super) number: usize,
-    /// Its user; some users have two agents.
+    /// The agent's user; some users have two agents.
     pub(super) user: usize,
     pub(super) classroom: usize,
     pub(super) teacher: bool,
     pub(super) visits: Vec<Visit>,
 }
 
-/// One connection, from before it is opened.
+/// One connection, from the time before it is opened.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Visit {
     pub(super) pause: Duration,
     pub(super) node: usize,
-    /// Whether it asks for offsets, and resumes where it had some before.
+    /// Whether it asks for offsets, and resumes if the agent had some before.
     pub(super) resumes: bool,
     pub(super) joins: bool,
-    /// Whether it goes on to the classroom's other lesson.
+    /// Whether it moves to the classroom's other lesson.
     pub(super) moves: bool,
     pub(super) stays: Duration,
     pub(super) ending: Ending,
@@ -82,11 +82,11 @@ pub(super) struct Visit {
 /// How a connection ends, if nothing else ends it earlier.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Ending {
-    /// By a close frame.
+    /// The client sends a close frame.
     Close,
-    /// The socket is dropped.
+    /// The client drops the socket.
     Break,
-    /// It is neither read nor written any more, nor closed.
+    /// The client neither reads, writes nor closes any more.
     Vanish,
     /// The next visit's connection takes the session over.
     TakeOver,
@@ -99,7 +99,7 @@ impl Plan {
         let mut agents: Vec<AgentPlan> =
             (0..AGENTS).map(|number| agent(number, setting.nodes(), &mut random)).collect();
         for number in (TWINS - 1..AGENTS).step_by(TWINS) {
-            // Its sibling is in the same classroom.
+            // The two agents of a user are in the same classroom.
             let sibling = number - CLASSROOMS;
             (agents[number].user, agents[number].teacher) = (sibling, agents[sibling].teacher);
         }

@@ -1,6 +1,6 @@
-//! The database's server, which may fail over to one that lacks the last commits.
+//! The database's server, which may fail over to a server that lacks the last commits.
 //!
-//! Invariant: what was lost is known: each session of which the old server had a write that the new one lacks.
+//! Invariant: the sessions that lost a write are known: the old server had a row of theirs that the new one lacks.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -13,56 +13,56 @@ use rollcall_loadtest::servers::{Postgres, PostgresOptions, Standby, psql};
 use super::cluster::Lines;
 use super::rest;
 
-/// All that a database knows of sessions, a line each that begins with the session's id.
+/// Everything that a database knows of sessions. Each line begins with the session's id.
 const SESSIONS: &str = "select id || ' ' || sid || ' ' || coalesce(lesson_id, '') from agent_session \
     union all select id || ' is over' from agent_session_history \
     union all select session_id || ' waits ' || operation from outbox";
 
-/// The connections and lessons of which a field in Redis is, or is to be removed.
+/// The connections and lessons that have a field in Redis, or whose field is to be removed.
 const FIELDS: &str = "select sid || ' ' || lesson_id from agent_session where lesson_id is not null \
     union select sid || ' ' || lesson_before from agent_session where lesson_before is not null \
     union select sid || ' ' || lesson_id from stale_field";
 
-/// Statements that run on although their client has disconnected.
+/// Statements that still run although their client has disconnected.
 const BUSY: &str = "select query from pg_stat_activity where datname = current_database() and state <> 'idle' \
     and backend_type = 'client backend' and pid <> pg_backend_pid()";
 const LAST_STATEMENTS: Duration = Duration::from_secs(10);
 
-/// What a failover took.
+/// What a failover has lost.
 #[derive(Debug, Default)]
 pub(super) struct Loss {
-    /// Sessions of which something is lost.
+    /// Sessions of which some rows were lost.
     pub(super) sessions: BTreeSet<i64>,
-    /// Sessions of which everything is lost.
+    /// Sessions of which all rows were lost.
     pub(super) gone: BTreeSet<i64>,
-    /// Connections and lessons of which no row names the field in Redis any more, `sid lesson_id`.
+    /// Connections and lessons, as `sid lesson_id`, whose field in Redis no row names any more.
     pub(super) fields: BTreeSet<String>,
-    /// The highest session before.
+    /// The highest session id before the failover.
     pub(super) doubtful: i64,
 }
 
-/// See the module.
+/// The server of the database, and the standby after a failover.
 pub(super) struct Primary {
     server: Postgres,
-    /// The standby that took over.
+    /// The standby, if it took over.
     standby: Option<Standby>,
     database: String,
 }
 
 impl Primary {
     pub(super) fn start() -> io::Result<Self> {
-        // The machine does not lose power: what a killed process wrote stays.
+        // The machine does not lose power, so what a killed process wrote stays.
         let server = Postgres::start_with(PostgresOptions { fsync: false, ..PostgresOptions::default() })?;
         let database = server.create_database()?;
         Ok(Self { server, standby: None, database })
     }
 
-    /// The URL of the database, on whichever server it is.
+    /// The URL of the database on the server that is the primary.
     pub(super) fn database(&self) -> &str {
         &self.database
     }
 
-    /// The server that was there first.
+    /// The first server.
     pub(super) fn server(&mut self) -> &mut Postgres {
         &mut self.server
     }
@@ -81,7 +81,7 @@ impl Primary {
         standby.catch_up(&self.database)?;
         standby.stop_receiving()?;
         thread::sleep(lacks);
-        // From before the read until the server's end nothing more is committed.
+        // The wires are closed, so nothing is committed between this read and the server's end.
         lines.iter().for_each(|line| line.postgres.close());
         let busy = rest::until_empty(LAST_STATEMENTS, || {
             psql(&self.database, BUSY).map(|rows| rows.lines().map(str::to_owned).collect())

@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::time::Duration;
 
-/// SplitMix64.
+/// The SplitMix64 generator.
 pub(super) struct Random(u64);
 
 impl Random {
@@ -25,17 +25,17 @@ impl Random {
         range.start + usize::try_from(self.next() % span).expect("less than a usize")
     }
 
-    /// A time of so many milliseconds.
+    /// A duration of a number of milliseconds in this range.
     pub(super) fn millis(&mut self, range: Range<usize>) -> Duration {
         Duration::from_millis(self.within(range) as u64)
     }
 
-    /// True with this chance, in per cent.
+    /// True with this chance in per cent.
     pub(super) fn percent(&mut self, chance: usize) -> bool {
         self.within(0..100) < chance
     }
 
-    /// One of a few, by their weights.
+    /// One of these values, chosen by their weights.
     pub(super) fn pick<T: Copy>(&mut self, of: &[(usize, T)]) -> T {
         let mut left = self.within(0..of.iter().map(|(weight, _)| weight).sum());
         for (weight, one) in of {

@@ -1,6 +1,6 @@
-//! After the faults a cluster comes to rest: what must be so by then, and how long it may take.
+//! After the faults a cluster comes to rest: which conditions must hold then, and how long that may take.
 //!
-//! Invariant: each wait ends when its condition holds, or at its limit with what does not hold.
+//! Invariant: each wait ends when its condition holds; at its limit it returns what does not hold.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -14,15 +14,15 @@ use super::agent::Stage;
 use super::cluster::Cluster;
 use super::journal::{SetStates, Somebody, Told, locked};
 
-/// How long the nodes may take to end every connection whose session is over, or another connection's; and later to write
-/// down that everybody left, and to publish it.
+/// How long the nodes may take to close every connection whose session has ended or moved to another connection, and
+/// later to write and publish that all agents left.
 pub(super) const QUIESCENCE: Duration = Duration::from_secs(20);
-/// How long nothing may happen before it is over.
+/// How long nothing must change before the cluster is at rest.
 const QUIET: Duration = Duration::from_millis(400);
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
-/// Waits until every open connection owns its session: one that lost it to another, or to its node's death, must
-/// have been closed. Returns those that do not.
+/// Waits until every open connection owns its session. A connection that lost it to another one, or by its node's
+/// death, must have been closed. Returns the connections that still do not own theirs.
 pub(super) fn until_owned(cluster: &Cluster, stage: &Stage) -> io::Result<Vec<String>> {
     let strays = until_empty(QUIESCENCE, || {
         let present = stage.journal.present().clone();
@@ -35,14 +35,14 @@ pub(super) fn until_owned(cluster: &Cluster, stage: &Stage) -> io::Result<Vec<St
         .collect())
 }
 
-/// What was found of connections, by `sid`, without those that have ended since: their agents were on their way out.
+/// The findings about connections, by sid, without those of connections that have ended since.
 fn of_present<T>(stage: &Stage, found: Vec<(String, T)>) -> Vec<T> {
     let present = stage.journal.present();
     found.into_iter().filter(|(sid, _)| present.contains_key(sid)).map(|(_, found)| found).collect()
 }
 
-/// Waits until the view of every open connection is right (PROTOCOL 2); of a session that nobody knows of any more no left
-/// can be told. Returns those that are not.
+/// Waits until the view of every open connection is right (PROTOCOL 2). If no node knows of a session any more, no left
+/// of it can come, so views may keep it. Returns the views that are still wrong.
 pub(super) fn until_whole(cluster: &Cluster, stage: &Stage, aftermath: &Aftermath) -> io::Result<Vec<String>> {
     let wrong = until_empty(QUIESCENCE, || {
         let present = stage.journal.present().clone();
@@ -68,8 +68,8 @@ pub(super) fn until_whole(cluster: &Cluster, stage: &Stage, aftermath: &Aftermat
     Ok(of_present(stage, wrong))
 }
 
-/// Waits until row and keys of every open connection say what its client was told of its lesson, also by an error. Returns
-/// what says otherwise.
+/// Waits until the row and the keys of every open connection agree with what its client was told of its lesson, also by
+/// an error. Returns those that still disagree.
 pub(super) fn until_told(cluster: &Cluster, stage: &Stage) -> io::Result<Vec<String>> {
     let lessons = stage.lessons.concat();
     let wrong = until_empty(QUIESCENCE, || {
@@ -96,8 +96,8 @@ pub(super) fn until_told(cluster: &Cluster, stage: &Stage) -> io::Result<Vec<Str
     Ok(of_present(stage, wrong))
 }
 
-/// The states of open sessions that are not the last one that was set: each is one that was answered with a success, or was
-/// sent after it. What a failover of the database has lost is not looked for.
+/// The open sessions whose state is wrong. The state must be the last one that was acknowledged with a success, or one
+/// that was sent after it. Sessions from before a failover of the database are not checked.
 pub(super) fn states_that_are_not_the_last(cluster: &Cluster, stage: &Stage, doubtful: i64) -> io::Result<Vec<String>> {
     let set = stage.journal.states();
     let states = cluster.states(&stage.classrooms)?;
@@ -118,8 +118,8 @@ pub(super) fn states_that_are_not_the_last(cluster: &Cluster, stage: &Stage, dou
     Ok(wrong)
 }
 
-/// Waits until nothing is left to be done and nothing more comes: a node that has just been let go may still have
-/// clients in its queue who are long gone. Says what is not over at the end.
+/// Waits until no work is left and nothing changes any more: a node that runs again after a pause may still have
+/// connections in its queue that ended long ago. Returns what is unfinished at the limit.
 pub(super) fn until_quiet(cluster: &Cluster, classrooms: &[String], lessons: &[String]) -> io::Result<String> {
     let deadline = Instant::now() + QUIESCENCE;
     let (mut before, mut since) = (None, Instant::now());
@@ -137,7 +137,7 @@ pub(super) fn until_quiet(cluster: &Cluster, classrooms: &[String], lessons: &[S
     }
 }
 
-/// Asks until nothing is left, or returns what is left at the limit.
+/// Looks again until nothing is found, or returns what is found at the limit.
 pub(super) fn until_empty<T>(limit: Duration, mut look: impl FnMut() -> io::Result<Vec<T>>) -> io::Result<Vec<T>> {
     let deadline = Instant::now() + limit;
     loop {

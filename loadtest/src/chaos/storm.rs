@@ -1,6 +1,6 @@
-//! The faults of a plan, done to a cluster when their time has come.
+//! Inflicts the faults of a plan on a cluster at their times.
 //!
-//! Invariant: when a storm is over everything runs again, whatever happened to it.
+//! Invariant: when a storm is over, everything runs again.
 
 use std::fs;
 use std::io;
@@ -18,22 +18,22 @@ use super::key_servers::KeyServers;
 use super::mishaps::Scene;
 use super::primary::Primary;
 
-/// A node that is started while its servers are down ends, and is started again.
+/// How long a node is started again and again: it ends if its servers are down.
 const RESTART_LIMIT: Duration = Duration::from_secs(30);
 const RESTART_AGAIN: Duration = Duration::from_millis(100);
-/// How long a node is given to come to the step at which something happens to it.
+/// How long a node may take to reach the step at which a fault is to happen.
 const STEP_LIMIT: Duration = Duration::from_millis(2500);
 /// The delay in each direction on a slow wire.
 const SLOW: Duration = Duration::from_millis(600);
 const LOOK_EVERY: Duration = Duration::from_millis(5);
-/// Bytes that still go through a line before it stalls: some requests.
+/// The bytes that still go through a wire before it stalls: some requests.
 const STALL_AFTER: usize = 4096;
-/// A node that is stopped for longer has lost its sessions and its shards of the outbox to others.
+/// A node that is stopped for longer than this has lost its sessions and its shards of the outbox to others.
 const TAKEN_OVER: Duration = Duration::from_millis(2500);
-/// What a drain may take beyond its deadline, for its last requests on a busy machine.
+/// How long a drain may take beyond its deadline, for its last requests on a busy machine.
 const DRAIN_SLACK: Duration = Duration::from_secs(2);
 
-/// A process that faults are done to.
+/// A process that faults happen to.
 pub(super) trait Victim: Send {
     fn pause(&mut self) -> io::Result<()>;
     fn resume(&mut self) -> io::Result<()>;
@@ -71,7 +71,7 @@ impl<K: Kind<Options: Send>> Victim for Server<K> {
     }
 }
 
-/// Does all of it, and returns when the last fault has ended.
+/// Inflicts all faults, and returns when the last one has ended.
 pub(super) fn rage(
     cluster: &mut Cluster,
     faults: &[Fault],
@@ -111,7 +111,7 @@ pub(super) fn rage(
     })
 }
 
-/// One node's faults, one after the other: one that is due during another follows it.
+/// Inflicts one node's faults, one after the other. A fault that is due during another one follows it.
 fn endure_node<'a>(
     (number, node): (usize, &mut Gateway),
     faults: impl Iterator<Item = &'a Fault>,
@@ -150,7 +150,7 @@ fn endure_node<'a>(
                 thread::sleep(*lasts);
                 node.resume()?;
             }
-            // It did not come to that step in time.
+            // The node did not reach the step in time.
             Deed::KillAt(_) | Deed::PauseAt(_) => {}
             other => suffer(node, other, *lasts)?,
         }
@@ -226,7 +226,7 @@ fn start_again(victim: &mut dyn Victim) -> io::Result<()> {
     }
 }
 
-/// Drains it by SIGTERM, and returns what it did wrong.
+/// Drains the node by SIGTERM, and returns what it did wrong.
 fn drain(node: &mut Gateway) -> io::Result<Option<String>> {
     node.terminate()?;
     match node.wait(DRAIN + DRAIN_SLACK) {
@@ -251,7 +251,7 @@ fn threads(process: u32) -> io::Result<Vec<String>> {
     Ok(tasks.filter_map(|task| one(task.ok()?)).collect())
 }
 
-/// Arms a failpoint, and waits until it has struck; whether it did.
+/// Arms a failpoint, and waits until the node reaches it. Returns whether it did.
 fn strike(node: &Gateway, step: &str, signal: &str) -> io::Result<bool> {
     let armed = node.folder().join(FAILPOINT);
     let struck = armed.with_extension("struck");
@@ -260,7 +260,7 @@ fn strike(node: &Gateway, step: &str, signal: &str) -> io::Result<bool> {
     fs::rename(&written, &armed)?;
     let deadline = Instant::now() + STEP_LIMIT;
     while !struck.exists() {
-        // Whoever renames or removes it first decides.
+        // If the file can still be removed, the node has not read it, and no longer can.
         if Instant::now() >= deadline && fs::remove_file(&armed).is_ok() {
             return Ok(false);
         }
@@ -286,7 +286,7 @@ fn bend<'a>(wire: &Wire, faults: impl Iterator<Item = &'a Fault>, start: Instant
         }
         thread::sleep(*lasts);
         if *deed == Deed::Stall {
-            // What it held is lost with its connections.
+            // The bytes that the wire held are lost with its connections.
             wire.cut();
         }
         let named =

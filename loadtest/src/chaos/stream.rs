@@ -1,7 +1,7 @@
-//! The JetStream stream: what it holds of a seed, the faults done to it, and what other services publish meanwhile.
+//! The JetStream stream: what it holds of a seed, its faults, and what other services publish meanwhile.
 //!
-//! Invariant: what a stream held is known also after it was deleted, for it takes nothing more from before it is read
-//! until it is gone.
+//! Invariant: the messages of a deleted stream are known, because it takes no message from before it is read until it
+//! is deleted.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -20,20 +20,20 @@ const NAME: &str = "CLASSROOM";
 const AT_ONCE: usize = 32;
 const NOTE_EVERY: Duration = Duration::from_millis(25);
 const LIMIT: Duration = Duration::from_secs(10);
-/// Fewer bytes than any message has.
+/// A limit in bytes that is below the size of any message.
 const NOTHING: i32 = 1;
-/// No stream gets there.
+/// An offset that no stream reaches.
 const FORGED_SEQUENCE: &str = "9000000000000000000";
-/// What a forged message is about.
+/// The key of a forged message.
 pub(super) const FORGED: &str = "note forged";
 
-/// A message's place: the number of its stream (there may be several, one after the other), and its sequence there.
+/// A message's place: the number of its stream (a seed may have several, one after the other), and its sequence there.
 pub(super) type Place = (usize, u64);
 
 /// A message of the stream.
 #[derive(Debug, Default, Clone)]
 pub(super) struct Stored {
-    /// Which stream it was in.
+    /// The number of its stream.
     pub(super) epoch: usize,
     pub(super) offset: u64,
     /// `classroom.ID` or `lesson.ID`.
@@ -41,9 +41,9 @@ pub(super) struct Stored {
     pub(super) key: String,
     pub(super) message_id: String,
     pub(super) sender: Option<String>,
-    /// The session and whether it was entered, where it is an agent's event.
+    /// For an agent's event: the session, and whether it is entered.
     pub(super) session: Option<(i64, bool)>,
-    /// Why the session ended, where it left.
+    /// The reason, if the session left.
     pub(super) reason: Option<String>,
 }
 
@@ -53,22 +53,22 @@ impl Stored {
     }
 }
 
-/// All that was stored of a seed.
+/// All messages that were stored during a seed.
 #[derive(Debug, Default, Clone)]
 pub(super) struct Record {
     /// The messages in the stream's order.
     pub(super) messages: Vec<Stored>,
-    /// When each stream was made, as the gateway tells its clients.
+    /// The times at which the streams were made, as the gateway tells them to clients.
     pub(super) epochs: Vec<String>,
 }
 
-/// What the stream holds from some moment on.
+/// Records the messages of the streams from some moment on.
 pub(super) struct Tape {
     client: Client,
     earlier: Mutex<Earlier>,
 }
 
-/// Streams that are gone.
+/// What is known of the streams before the current one.
 #[derive(Debug, Default, Clone)]
 struct Earlier {
     record: Record,
@@ -84,15 +84,15 @@ impl Tape {
         Ok(Self { client, earlier: Mutex::new(Earlier { record: Record::default(), after }) })
     }
 
-    /// The connection.
+    /// The connection to NATS.
     pub(super) fn client(&self) -> Client {
         self.client.clone()
     }
 
-    /// All messages of these rooms.
+    /// Reads all messages of these rooms.
     pub(super) async fn read(&self, rooms: &[String]) -> Result<Record, String> {
         let Earlier { mut record, after } = locked(&self.earlier).clone();
-        // A stream that was not made again holds nothing.
+        // If the stream was deleted and not made again, it holds nothing.
         if let Ok(stream) = open(&self.client).await {
             self.copy(&stream, after, &mut record).await?;
         }
@@ -100,7 +100,7 @@ impl Tape {
         Ok(record)
     }
 
-    /// Adds what a stream holds.
+    /// Adds the messages of a stream after this offset.
     async fn copy(&self, from: &Stream, after: u64, record: &mut Record) -> Result<(), String> {
         let epoch = record.epochs.len();
         record.epochs.push(self.created().await?);
@@ -109,7 +109,7 @@ impl Tape {
             let message = timeout(LIMIT, from.get_raw_message(offset)).await.map_err(|error| error.to_string())?;
             match message {
                 Ok(message) => Ok(Some(stored((epoch, offset), &message))),
-                // A node that was asked whether it is ready stores a message and deletes it.
+                // A node that checks whether NATS is ready stores a message and deletes it, which leaves a gap.
                 Err(error) if matches!(error.kind(), jetstream::stream::RawMessageErrorKind::NoMessageFound) => {
                     Ok(None)
                 }
@@ -121,7 +121,7 @@ impl Tape {
         Ok(())
     }
 
-    /// The text that says when the stream was made.
+    /// The time at which the stream was made, as text.
     async fn created(&self) -> Result<String, String> {
         let request = self.client.request(format!("$JS.API.STREAM.INFO.{NAME}"), "".into());
         let answer = timeout(LIMIT, request).await.map_err(|error| error.to_string())?;
@@ -130,23 +130,23 @@ impl Tape {
         info["created"].as_str().map(str::to_owned).ok_or_else(|| format!("no stream: {info}"))
     }
 
-    /// The stream takes no message any more; its settings, to be given to [`Tape::accept`].
+    /// Makes the stream refuse all messages. Returns its settings for [`Tape::accept`].
     pub(super) async fn refuse(&self) -> Result<Config, String> {
         let config = open(&self.client).await?.cached_info().config.clone();
         self.accept(&Config { max_message_size: NOTHING, ..config.clone() }).await?;
         Ok(config)
     }
 
-    /// The stream has these settings.
+    /// Gives the stream these settings.
     pub(super) async fn accept(&self, config: &Config) -> Result<(), String> {
         let context = context(&self.client);
         context.update_stream(config).await.map(drop).map_err(|error| error.to_string())
     }
 
-    /// Deletes the stream, with all that it holds.
+    /// Reads the stream's messages and deletes it.
     pub(super) async fn delete(&self) -> Result<Config, String> {
         let config = self.refuse().await?;
-        // Its end is asked for when it takes nothing any more.
+        // The stream's end is read after it refuses messages.
         let stream = open(&self.client).await?;
         let Earlier { mut record, after } = locked(&self.earlier).clone();
         self.copy(&stream, after, &mut record).await?;
@@ -157,11 +157,11 @@ impl Tape {
 
     /// Makes the stream, unless a node was faster.
     pub(super) async fn create(&self, config: Config) {
-        // If a node has made it with settings of its own, it is there too.
+        // An error means that a node has made the stream with its own settings, which is as good.
         context(&self.client).create_stream(config).await.ok();
     }
 
-    /// A message for each classroom that says it comes from the stream, from far beyond its end.
+    /// Publishes a message to each classroom that claims to come from the stream, with an offset far beyond its end.
     pub(super) async fn forge(&self, classrooms: &[String]) -> Result<(), String> {
         for classroom in classrooms {
             let subject = format!("classroom.{classroom}.note");
@@ -209,7 +209,7 @@ fn stored((epoch, offset): Place, message: &jetstream::message::StreamMessage) -
     }
 }
 
-/// Publishes notes into all rooms of a seed until all agents leave, whatever happens to the server.
+/// Publishes notes to all rooms of a seed until all agents leave, whatever happens to the server.
 pub(super) async fn chatter(client: Client, stage: Arc<Stage>) {
     let classrooms = stage.classrooms.iter().map(|id| format!("classroom.{id}.note"));
     let subjects: Vec<String> =
@@ -225,7 +225,7 @@ pub(super) async fn chatter(client: Client, stage: Arc<Stage>) {
         let mut headers = HeaderMap::new();
         headers.insert("Nats-Msg-Id", format!("note:{note}"));
         let body = json!({"note": note}).to_string();
-        // A note that is lost on its way was never published: the stream decides.
+        // A note that is lost on its way was never published: only the stream counts.
         timeout(NOTE_EVERY, client.publish_with_headers(subject.clone(), headers, body.into())).await.ok();
     }
 }

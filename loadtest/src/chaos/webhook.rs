@@ -1,4 +1,4 @@
-//! The webhook's receiver, what happens to it in a seed, and what it must have in the end.
+//! The webhook's receiver: its faults in a seed, and what it must have at the end.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -14,12 +14,12 @@ use super::plan::STORM;
 use super::random::Random;
 use super::stream::{Record, Stored};
 
-/// Faults of the receiver in one seed.
+/// The number of the receiver's faults in one seed.
 const TROUBLES: usize = 3;
-/// Random numbers of its own, so that the other faults of a seed stay the same.
+/// The receiver has random numbers of its own, so that the other faults of a seed stay the same.
 const OWN_NUMBERS: u64 = 0x7765_6268_6f6f_6b73;
 
-/// A gateway that posts to it.
+/// The options of a gateway that posts to the receiver.
 pub(super) fn posting_to(receiver: &Receiver, options: GatewayOptions) -> GatewayOptions {
     options
         .env("ROLLCALL_WEBHOOK_URL", receiver.url())
@@ -28,7 +28,7 @@ pub(super) fn posting_to(receiver: &Receiver, options: GatewayOptions) -> Gatewa
         .env("ROLLCALL_WEBHOOK_MAX_PAUSE", "200ms")
 }
 
-/// Does a seed's troubles to the receiver, one after the other; it takes everything afterwards.
+/// Causes a seed's faults of the receiver, one after the other. Afterwards the receiver takes everything.
 pub(super) fn trouble(receiver: &Receiver, seed: u64, classrooms: &[String], start: Instant) -> io::Result<()> {
     let mut random = Random::new(seed ^ OWN_NUMBERS);
     for _ in 0..TROUBLES {
@@ -50,13 +50,13 @@ pub(super) fn trouble(receiver: &Receiver, seed: u64, classrooms: &[String], sta
         thread::sleep(lasts);
         receiver.set(Mood::Takes);
     }
-    // The other faults may still go on.
+    // The other faults of the seed may still go on.
     thread::sleep((start + Duration::from_millis(STORM as u64)).saturating_duration_since(Instant::now()));
     Ok(())
 }
 
-/// What the receiver lacks or has too much of these classrooms. Of a stream that is gone it may lack what nobody read before
-/// its end.
+/// What the receiver lacks, or has too much, of these classrooms' events. It may lack events of a deleted stream that
+/// no node had read before.
 pub(super) fn faults(
     ledger: &[Taken],
     stream: Option<&Record>,
@@ -70,7 +70,7 @@ pub(super) fn faults(
     }
 }
 
-/// By offset: which classroom, and which event.
+/// The classroom and the key of an event, by offset.
 type ByOffset = BTreeMap<u64, (String, String)>;
 
 fn of_stream(ledger: &[&Taken], stream: &Record) -> Vec<String> {
@@ -94,7 +94,8 @@ fn of_stream(ledger: &[&Taken], stream: &Record) -> Vec<String> {
         }
         got[epoch].insert(taken.offset, ());
     }
-    // The ledger ignores what is not above the last offset of its classroom, so what came too late is missing here.
+    // The receiver's ledger ignores an offset that is not above the last one of its classroom, so an event that came
+    // too late is missing here.
     if let Some((wanted, got)) = epochs.last().zip(got.last()) {
         for (offset, (classroom, key)) in wanted.iter().filter(|(offset, _)| !got.contains_key(offset)) {
             faults.push(format!("the webhook never posted {key} of {classroom} at {offset}, or too late"));
@@ -103,7 +104,7 @@ fn of_stream(ledger: &[&Taken], stream: &Record) -> Vec<String> {
     faults
 }
 
-/// Without a stream the order of different agents is not known.
+/// Without a stream only the order of one session's events is known.
 fn of_history(ledger: &[&Taken], history: &[Past]) -> Vec<String> {
     let mut got: BTreeMap<String, Vec<&str>> = BTreeMap::new();
     for taken in ledger {

@@ -1,4 +1,4 @@
-//! What a client gets: pushes, ends and errors.
+//! What a client gets: pushes, errors, and the end of its connection.
 
 use std::time::Duration;
 
@@ -8,25 +8,25 @@ use tokio_tungstenite::tungstenite;
 /// Why a client did not get what it waited for.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
-    /// No TCP connection, or it broke.
+    /// No TCP connection could be made, or it broke.
     #[error("the connection broke: {0}")]
     Io(#[from] std::io::Error),
-    /// The upgrade was answered with this status.
+    /// The upgrade was refused with this status.
     #[error("the upgrade was answered with {0}")]
     Refused(u16),
-    /// The server broke RFC 6455, or its connection did.
+    /// The server broke RFC 6455, or the connection broke.
     #[error("{0}")]
     WebSocket(tungstenite::Error),
-    /// Nothing came in time.
+    /// Nothing came within this time.
     #[error("nothing came within {0:?}")]
     Silence(Duration),
     /// The connection was closed instead.
     #[error("closed instead: {0:?}")]
     Closed(Closing),
-    /// Something else came instead.
+    /// Another message came instead.
     #[error("came instead: {0}")]
     Unexpected(Value),
-    /// What came is no JSON.
+    /// A message was not JSON.
     #[error("no JSON: {0}")]
     Json(#[from] serde_json::Error),
 }
@@ -44,29 +44,29 @@ impl From<tungstenite::Error> for ClientError {
 /// How a connection ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Closing {
-    /// The last message, where it was a session error.
+    /// The last message, if it was a session error.
     pub error: Option<Value>,
-    /// The code of the close frame; `None` where TCP ended without one.
+    /// The code of the close frame; `None` if TCP ended without one.
     pub code: Option<u16>,
 }
 
 /// A push.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Event {
-    /// The offset, for clients that asked to resume.
+    /// The offset, if the client asked to resume.
     pub offset: Option<u64>,
     /// The event itself.
     pub body: Value,
 }
 
 impl Event {
-    /// `entered` or `left` for an agent's event.
+    /// `entered`, `left` or `updated`, if this is an agent's event.
     #[must_use]
     pub fn label(&self) -> Option<&str> {
         self.body.pointer("/payload/label")?.as_str()
     }
 
-    /// Whom an agent's event is about.
+    /// The agent that an agent's event is about.
     #[must_use]
     pub fn agent_id(&self) -> Option<&str> {
         self.body.pointer("/payload/agent_id")?.as_str()
@@ -79,7 +79,7 @@ impl Event {
     }
 }
 
-/// A message as a push; given back where it is an answer or a session error.
+/// Reads a message as a push. An answer or a session error is returned as the error.
 pub(super) fn as_event(mut message: Value) -> Result<Event, Value> {
     if let (Some(offset), Some(event)) = (message["offset"].as_u64(), message.get_mut("event")) {
         let body = event.take();
@@ -93,7 +93,7 @@ pub(super) fn as_event(mut message: Value) -> Result<Event, Value> {
     Ok(Event { offset: None, body: message })
 }
 
-/// Whether this is how the codec tells that TCP has ended, by a reset for one.
+/// Whether this error of the codec means that TCP has ended, for example by a reset.
 pub(super) fn ended_without_close(error: &tungstenite::Error) -> bool {
     use tungstenite::error::ProtocolError;
     matches!(

@@ -1,7 +1,7 @@
 //! A WebSocket client for tests, written from RFC 6455 and PROTOCOL 2 alone.
 //!
-//! It answers pings while it is asked for anything. Every wait has a deadline, and every error says
-//! what came instead.
+//! The client answers pings while one of its methods runs. Every wait has a deadline, and every error says what came
+//! instead.
 
 mod answer;
 
@@ -22,14 +22,14 @@ use tokio_tungstenite::{WebSocketStream, client_async};
 pub use answer::{ClientError, Closing, Event};
 use answer::{as_event, ended_without_close};
 
-/// How long an answer may take: longer than the gateway's own limits.
+/// How long an answer may take. This is longer than the gateway's own limits.
 const ANSWER_LIMIT: Duration = Duration::from_secs(10);
 
 /// A client with one connection.
 #[derive(Debug)]
 pub struct Client {
     socket: WebSocketStream<TcpStream>,
-    /// Events that came while an answer was awaited.
+    /// Events that came while the client waited for an answer.
     events: VecDeque<Event>,
     last_ref: u64,
     session_error: Option<Value>,
@@ -39,7 +39,7 @@ impl Client {
     /// Upgrades at `/ws`.
     ///
     /// # Errors
-    /// When there is no connection or the upgrade is refused.
+    /// Returns an error if no connection can be made, or the upgrade is refused.
     pub async fn connect(address: SocketAddr) -> Result<Self, ClientError> {
         Self::connect_with(address, "/ws", &[]).await
     }
@@ -47,10 +47,10 @@ impl Client {
     /// Upgrades with this path (and query) and further headers.
     ///
     /// # Errors
-    /// When there is no connection or the upgrade is refused.
+    /// Returns an error if no connection can be made, or the upgrade is refused.
     ///
     /// # Panics
-    /// When the path or a header is not fit for HTTP.
+    /// Panics if the path or a header is invalid in HTTP.
     pub async fn connect_with(
         address: SocketAddr,
         path: &str,
@@ -75,10 +75,10 @@ impl Client {
         })
     }
 
-    /// `connect_request`; returns the payload of connect_success.
+    /// Sends a connect_request. Returns the payload of connect_success.
     ///
     /// # Errors
-    /// When something else comes.
+    /// Returns an error if anything but connect_success comes.
     pub async fn connect_request(
         &mut self,
         token: &str,
@@ -89,13 +89,13 @@ impl Client {
         self.connect_request_with(payload).await
     }
 
-    /// `connect_request` with any payload; returns the payload of connect_success.
+    /// Sends a connect_request with any payload. Returns the payload of connect_success.
     ///
     /// # Errors
-    /// When something else comes.
+    /// Returns an error if anything but connect_success comes.
     pub async fn connect_request_with(&mut self, payload: Value) -> Result<Value, ClientError> {
         self.send(&json!({"type": "connect_request", "payload": payload})).await?;
-        // It is the first frame that the client gets.
+        // connect_success is the first frame that the client gets.
         let mut answer = self.next_message(ANSWER_LIMIT).await?;
         if answer["type"] != "connect_success" {
             return Err(ClientError::Unexpected(answer));
@@ -103,19 +103,19 @@ impl Client {
         Ok(answer["payload"].take())
     }
 
-    /// `join_lesson`; returns the ack, whatever it says.
+    /// Sends a join_lesson. Returns its ack, a success or an error.
     ///
     /// # Errors
-    /// When no ack comes.
+    /// Returns an error if no ack comes.
     pub async fn join_lesson(&mut self, lesson_id: &str) -> Result<Value, ClientError> {
         self.request("join_lesson", json!({"lesson_id": lesson_id})).await
     }
 
-    /// Any request with a `ref` of its own; returns the ack. Events that come before it are kept for
+    /// Sends a request with a fresh `ref`. Returns its ack. Events that come before the ack are kept for
     /// [`next_event`](Self::next_event).
     ///
     /// # Errors
-    /// When no ack comes.
+    /// Returns an error if no ack comes.
     pub async fn request(&mut self, name: &str, payload: Value) -> Result<Value, ClientError> {
         self.last_ref += 1;
         let reference = self.last_ref;
@@ -133,10 +133,10 @@ impl Client {
         }
     }
 
-    /// The next push, of those kept first.
+    /// Returns the next push; kept pushes come first.
     ///
     /// # Errors
-    /// When none comes within `limit`, or something else does.
+    /// Returns an error if no push comes within `limit`, or another message comes.
     pub async fn next_event(&mut self, limit: Duration) -> Result<Event, ClientError> {
         if let Some(event) = self.events.pop_front() {
             return Ok(event);
@@ -148,7 +148,7 @@ impl Client {
     /// Expects that no push comes for the whole of `span`.
     ///
     /// # Errors
-    /// When one comes, or the connection ends.
+    /// Returns an error if a push comes, or the connection ends.
     pub async fn expect_silence(&mut self, span: Duration) -> Result<(), ClientError> {
         match self.next_event(span).await {
             Err(ClientError::Silence(_)) => Ok(()),
@@ -157,18 +157,18 @@ impl Client {
         }
     }
 
-    /// The next message, of whatever kind; pings are answered on the way.
+    /// Returns the next message of any kind. Pings are answered meanwhile.
     ///
     /// # Errors
-    /// When none comes within `limit`, it is no JSON, or the connection ends.
+    /// Returns an error if no message comes within `limit`, the message is not JSON, or the connection ends.
     pub async fn next_message(&mut self, limit: Duration) -> Result<Value, ClientError> {
         self.message_until(Instant::now() + limit, limit).await
     }
 
-    /// Reads on until the connection ends, whatever comes before.
+    /// Reads until the connection ends, and ignores what comes before.
     ///
     /// # Errors
-    /// When it stays open for `limit`.
+    /// Returns an error if the connection stays open for `limit`.
     pub async fn expect_close(&mut self, limit: Duration) -> Result<Closing, ClientError> {
         let deadline = Instant::now() + limit;
         loop {
@@ -183,7 +183,7 @@ impl Client {
     /// Sends a message.
     ///
     /// # Errors
-    /// When the connection is broken.
+    /// Returns an error if the connection is broken.
     pub async fn send(&mut self, message: &Value) -> Result<(), ClientError> {
         self.send_text(&message.to_string()).await
     }
@@ -191,30 +191,30 @@ impl Client {
     /// Sends a text frame, JSON or not.
     ///
     /// # Errors
-    /// When the connection is broken.
+    /// Returns an error if the connection is broken.
     pub async fn send_text(&mut self, text: &str) -> Result<(), ClientError> {
         Ok(self.socket.send(Message::text(text)).await?)
     }
 
-    /// Sends bytes as they are, frame or not.
+    /// Sends these bytes unchanged, whether or not they are a frame.
     ///
     /// # Errors
-    /// When the connection is broken.
+    /// Returns an error if the connection is broken.
     pub async fn send_raw(&mut self, bytes: &[u8]) -> Result<(), ClientError> {
         self.socket.flush().await?;
         Ok(self.socket.get_mut().write_all(bytes).await?)
     }
 
-    /// Leaves with a close frame and waits for the server's.
+    /// Sends a close frame and waits for the server's close frame.
     ///
     /// # Errors
-    /// When the connection stays open.
+    /// Returns an error if the connection stays open.
     pub async fn close(mut self) -> Result<Closing, ClientError> {
         self.socket.close(None).await?;
         self.expect_close(ANSWER_LIMIT).await
     }
 
-    /// The connection under the frames, for faults.
+    /// The connection below the frames, on which tests cause faults.
     #[must_use]
     pub fn stream(&mut self) -> &mut TcpStream {
         self.socket.get_mut()

@@ -1,4 +1,4 @@
-//! The servers behind gateways, by plain TCP or by TLS.
+//! The servers that gateways use, over plain TCP or TLS.
 
 use std::io;
 
@@ -7,25 +7,25 @@ use rollcall_loadtest::servers::{
     free_port,
 };
 
-/// PostgreSQL takes no client without TLS.
+/// Access rules with which PostgreSQL refuses clients without TLS.
 const ONLY_TLS: &str = "hostssl all all all trust\n";
-/// All of them are on this machine.
+/// The address of all servers, which run on this machine.
 const HOST: &str = "127.0.0.1";
 
-/// The servers behind gateways; dropped after them.
+/// The servers that gateways use. They must be dropped after the gateways.
 pub(crate) struct Backends {
     pub(crate) postgres: Postgres,
     /// The URL of the gateways' database.
     pub(crate) database: String,
     pub(crate) redis: Redis,
     pub(crate) nats: NatsServer,
-    /// What gateways need beside the database's URL.
+    /// The settings that gateways need beside the database's URL.
     pub(crate) settings: Vec<(&'static str, String)>,
-    /// Holds the certificates' files.
+    /// Keeps the certificates' files from being deleted.
     _authority: Option<Authority>,
 }
 
-/// NATS without TLS, or with it.
+/// A NATS server with or without TLS.
 pub(crate) enum NatsServer {
     Plain(Nats),
     Tls(NatsMember),
@@ -54,7 +54,7 @@ impl Backends {
         })
     }
 
-    /// The same servers with certificates of a private authority, whose names gateways check.
+    /// Starts the servers with certificates of a private authority. Gateways check their names.
     pub(crate) fn tls(mut postgres: PostgresOptions) -> io::Result<Self> {
         let authority = Authority::new()?;
         let own = authority.issue(&[HOST])?;

@@ -1,6 +1,6 @@
-//! One agent's connection: how it is dialled, and where it stands.
+//! One agent's connection: how it is made, and which step it has reached.
 //!
-//! A connection that is parked costs this struct and a socket: nothing is allocated for it.
+//! An idle connection costs this struct and a socket, and has no allocation of its own.
 
 use std::io::{self, Write};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -9,15 +9,15 @@ use mio::net::TcpStream;
 use nix::sys::socket::{setsockopt, sockopt::IpBindAddressNoPort};
 use socket2::{Domain, SockRef, Socket, Type};
 
-/// How many connections share a source address: far fewer than it has ports, because a connect()
-/// slows down as they fill.
+/// How many connections share a source address. This is far below the number of its ports, because connect() slows down
+/// as they fill.
 const PER_SOURCE: usize = 250;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Step {
     /// Not connected.
     Away,
-    /// Has no connection yet, or none that has taken the upgrade.
+    /// Has no connection yet, or has not sent the upgrade.
     Dialling,
     /// Waits for the answer to the upgrade.
     Upgrading,
@@ -27,7 +27,7 @@ pub(super) enum Step {
     Reading,
     /// Waits for the ack of join_lesson.
     Joining,
-    /// Has what it came for.
+    /// Has reached its goal.
     Present,
     /// Has sent a close frame.
     Leaving,
@@ -36,15 +36,15 @@ pub(super) enum Step {
 pub(super) struct Connection {
     pub(super) stream: Option<TcpStream>,
     pub(super) step: Step,
-    /// Whether it has stopped reading.
+    /// Whether the agent has stopped reading.
     pub(super) stalled: bool,
-    /// The moment from which its arrival is measured, if it is.
+    /// The moment from which the arrival is measured, if it is.
     pub(super) due: Option<u64>,
-    /// When a session error told it to come again.
+    /// The time after which a session error told the agent to come again.
     pub(super) come_back_after_ms: Option<u64>,
-    /// The offset after which it resumes.
+    /// The offset after which the agent resumes.
     pub(super) offset: Option<u64>,
-    /// The part of a frame that has not ended yet.
+    /// The beginning of a frame whose end has not come yet.
     pub(super) tail: Vec<u8>,
 }
 
@@ -61,16 +61,16 @@ impl Connection {
         }
     }
 
-    /// Stops reading, with the smallest receive buffer, which would otherwise take in megabytes.
+    /// Stops reading, and makes the receive buffer as small as possible. Otherwise the kernel would take in megabytes.
     pub(super) fn stall(&mut self) {
         self.stalled = true;
         if let Some(stream) = &self.stream {
-            // If the kernel refuses, the queue behind it fills more slowly, which is no error.
+            // If the kernel refuses, the server's queue fills more slowly, which is no error.
             SockRef::from(stream).set_recv_buffer_size(1).ok();
         }
     }
 
-    /// Sends a whole request; what does not fit into an empty send buffer is an error.
+    /// Sends a whole request. It is an error if it does not fit into the empty send buffer.
     pub(super) fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
         let stream = self.stream.as_mut().ok_or(io::ErrorKind::NotConnected)?;
         stream.write_all(bytes)
@@ -83,7 +83,7 @@ pub(super) fn dial(target: SocketAddr, index: usize) -> io::Result<TcpStream> {
     let source = Ipv4Addr::from(u32::from(Ipv4Addr::new(127, 0, 1, 1)) + group);
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
     socket.set_nonblocking(true)?;
-    // The port is chosen by connect(), which knows that the pair is free, not by bind().
+    // The kernel chooses the port in connect(), when it knows both ends, and not in bind().
     setsockopt(&socket, IpBindAddressNoPort, &true)?;
     socket.bind(&SocketAddr::from((source, 0)).into())?;
     match socket.connect(&target.into()) {

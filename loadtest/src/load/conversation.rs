@@ -1,5 +1,4 @@
-//! How an agent answers what the server sends: from the upgrade to the lesson, then
-//! counting pushes.
+//! How an agent answers the server, from the upgrade to the lesson. After that it counts pushes.
 //!
 //! Messages are told apart by their first bytes and by byte search, never by parsing JSON.
 
@@ -12,17 +11,18 @@ use super::frame::{self, CLOSE, Frame, PING, PONG};
 use super::order::Goal;
 use super::requests::Requests;
 
-/// What the messages begin with that are no pushes.
+/// The beginning of messages that are not pushes.
 const TYPED: &[u8] = b"{\"type\":";
 const SESSION_ERROR: &[u8] = b"_session_error\"";
 const ACK: &[u8] = b"\"ack\"";
 const RECOVERED: &[u8] = b"\"recovered\":true";
-/// How a push begins for clients that resume.
+/// The beginning of a push to a client that resumes.
 const OFFSET: &[u8] = b"{\"offset\":";
 const SUCCESS: &[u8] = b"\"SUCCESS\"";
 
 impl Engine {
-    /// Reads what there is. An end that epoll has told is looked for also behind a short read.
+    /// Reads everything that has come. If epoll has reported the end, the engine reads on after a short read to find
+    /// it.
     pub(super) fn read(&mut self, agent: usize, ended: bool) {
         let mut buffer = mem::take(&mut self.buffer);
         loop {
@@ -59,7 +59,7 @@ impl Engine {
         self.buffer = buffer;
     }
 
-    /// Deals with all that is whole; returns how much that was.
+    /// Handles all complete frames. Returns their length in bytes.
     fn consume(&mut self, agent: usize, bytes: &[u8]) -> usize {
         let mut used = 0;
         if self.connections[agent].step == Step::Upgrading {
@@ -150,7 +150,7 @@ impl Engine {
     pub(super) fn let_in(&mut self, agent: usize, payload: &[u8]) {
         let connection = &mut self.connections[agent];
         let resumed = connection.offset.is_some();
-        // A client of Socket.IO comes back as a new one.
+        // A client of Socket.IO does not resume: it comes back as a new client.
         connection.offset = number_after(payload, b"\"offset\":").filter(|_| !self.requests.socketio);
         if let Some(epoch) = text_after(payload, b"\"epoch\":\"")
             && epoch != self.epoch.as_bytes()
@@ -166,7 +166,7 @@ impl Engine {
         self.read_on(agent, number_after(payload, b"],\"roster_next\":"));
     }
 
-    /// Asks for the roster's next page where there is one; else the agent goes on to its lesson, if it wants one.
+    /// Requests the roster's next page, if there is one. Otherwise the agent joins its lesson, if that is its goal.
     fn read_on(&mut self, agent: usize, next: Option<u64>) {
         match next {
             Some(after) => {
@@ -181,7 +181,7 @@ impl Engine {
         }
     }
 
-    /// A close frame has come: a refusal before connect_success, a loss after it.
+    /// A close frame has come: before connect_success it is a refusal, after it a lost connection.
     fn closed(&mut self, agent: usize, reason: &str) {
         let connection = &mut self.connections[agent];
         match connection.step {

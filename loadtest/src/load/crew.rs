@@ -10,16 +10,16 @@ use std::time::Duration;
 use super::clock::{SECOND, now};
 use super::order::{Answer, Arrive, Arrived, Crowd, Goal, Listen, Order, Pace, Tally};
 
-/// Below the 20,000 files that a process may have open.
+/// The agents of one worker. They are fewer than the 20,000 files that a process may have open.
 const AGENTS_A_WORKER: usize = 18_500;
 /// How much later than its deadline a worker may answer.
 const ANSWER_LIMIT: Duration = Duration::from_secs(60);
-/// No wave takes longer; an agent that has not arrived by then has failed.
+/// No wave takes longer than this: an agent that has not arrived by then has failed.
 const ARRIVAL_LIMIT: u64 = 120 * SECOND;
-/// How many are on the way at once when nothing is measured.
+/// How many agents connect at once when nothing is measured.
 const GATHER_WINDOW: usize = 200;
 const GATHER_LIMIT: Duration = Duration::from_secs(60);
-/// What a worker needs to take an order up, so that all start at one moment.
+/// The time that workers need to read an order, so that all of them start at the same moment.
 const HEAD_START: u64 = SECOND / 50;
 
 struct Worker {
@@ -30,7 +30,7 @@ struct Worker {
     present: usize,
 }
 
-/// Agents that were made ready together: for each worker, the first and how many.
+/// Agents that were prepared together: for each worker, the first agent and the number of agents.
 #[derive(Debug, Clone)]
 pub(crate) struct Band {
     parts: Vec<(usize, usize)>,
@@ -47,12 +47,12 @@ pub(crate) struct Crew {
 }
 
 impl Crew {
-    /// As many workers as this many agents need.
+    /// Starts as many workers as this many agents need.
     pub(crate) fn for_agents(agents: usize) -> io::Result<Self> {
         Self::of(agents.div_ceil(AGENTS_A_WORKER).max(1))
     }
 
-    /// So many workers.
+    /// Starts this many workers.
     pub(crate) fn of(workers: usize) -> io::Result<Self> {
         let workers = (0..workers).map(|_| Worker::start());
         Ok(Self { workers: workers.collect::<io::Result<_>>()? })
@@ -73,7 +73,7 @@ impl Crew {
         Ok(Band { parts })
     }
 
-    /// A crowd of its own with a server of its own for each worker.
+    /// Gives each worker a crowd of its own and a server of its own.
     pub(crate) fn prepare_each(&mut self, each: &[(Crowd, SocketAddr)]) -> io::Result<Band> {
         let mut parts = Vec::new();
         for (index, (crowd, target)) in each.iter().enumerate() {
@@ -91,7 +91,7 @@ impl Crew {
         Ok(part)
     }
 
-    /// Lets a band arrive; pace and goal are those of the whole band.
+    /// Lets a band arrive. `pace` and `goal` are those of the whole band.
     pub(crate) fn arrive(&mut self, band: &Band, pace: Pace, goal: Goal) -> io::Result<Arrived> {
         let start = now() + HEAD_START;
         let all = band.agents() as f64;
@@ -121,7 +121,7 @@ impl Crew {
         Ok(all)
     }
 
-    /// Makes a band leave; agents that had not connected do not matter.
+    /// Makes a band leave. Agents that are not connected are ignored.
     pub(crate) fn leave(&mut self, band: &Band) -> io::Result<()> {
         for (worker, &(first, count)) in self.workers.iter_mut().zip(&band.parts) {
             worker.order(&Order::Leave { first, count })?;
@@ -129,13 +129,13 @@ impl Crew {
         self.answers(ANSWER_LIMIT).map(drop)
     }
 
-    /// Counts pushes from zero, in this way.
+    /// Starts to count pushes from zero, measured as `listen` says.
     pub(crate) fn listen(&mut self, listen: Listen) -> io::Result<()> {
         self.all(&Order::Listen(listen)).map(drop)
     }
 
-    /// Waits for pushes that are somebody's to wait for, `before` what is done between: the moment
-    /// when the last came, or `None` where some did not within `limit`.
+    /// Runs `before`, and waits for the expected pushes of all workers. Returns the moment at which the last push came,
+    /// or `None` if some did not come within `limit`.
     pub(crate) fn pushes(
         &mut self,
         band: &Band,
@@ -152,7 +152,7 @@ impl Crew {
         self.last_moment(limit)
     }
 
-    /// Connects a band for a later measurement: an agent that is refused tries again.
+    /// Connects a band for a later measurement. A refused agent tries again.
     pub(crate) fn gather(&mut self, band: &Band) -> io::Result<()> {
         self.return_by_themselves(true)?;
         self.arrive(band, Pace::Window(GATHER_WINDOW), Goal::Joined)?;
@@ -164,7 +164,7 @@ impl Crew {
         }
     }
 
-    /// Waits until the whole band is present; the moment, or `None` after `limit`.
+    /// Waits until the whole band is present. Returns the moment, or `None` after `limit`.
     pub(crate) fn presence(&mut self, band: &Band, limit: Duration) -> io::Result<Option<u64>> {
         let deadline = now() + limit.as_nanos() as u64;
         for (worker, &(first, count)) in self.workers.iter_mut().zip(&band.parts) {
@@ -191,7 +191,7 @@ impl Crew {
         Ok(all)
     }
 
-    /// The processes themselves, whose memory is no part of a server's.
+    /// The workers' process ids. Their memory does not count as a server's.
     pub(crate) fn pids(&self) -> Vec<u32> {
         self.workers.iter().map(|worker| worker.child.id()).collect()
     }
@@ -278,7 +278,7 @@ impl Worker {
 
 impl Drop for Worker {
     fn drop(&mut self) {
-        // It may have ended already.
+        // An error means that the process has ended already.
         self.child.kill().ok();
         self.child.wait().ok();
     }

@@ -19,12 +19,12 @@ use super::order::{Answer, Goal, Order, Tally};
 use super::pushes::Pushes;
 use super::requests::Requests;
 
-/// How many are dialled before the answers of others are looked at.
+/// How many connections are begun before the engine looks at answers again.
 const DIALS_AT_ONCE: usize = 64;
 const LEAVE_LIMIT: u64 = 30 * SECOND;
 const READ_BUFFER: usize = 256 * 1024;
 
-/// What the engine still owes an answer to.
+/// The answer that the engine has still to give.
 pub(super) enum Pending {
     Nothing,
     Arrivals(Arrivals),
@@ -38,7 +38,7 @@ pub(super) struct Engine {
     pub(super) target: SocketAddr,
     pub(super) goal: Goal,
     pub(super) returning: bool,
-    /// When agents that lost their connection reconnect.
+    /// The moments at which agents that lost their connection reconnect.
     pub(super) returns: BinaryHeap<Reverse<(u64, usize)>>,
     pub(super) pending: Pending,
     pub(super) requests: Requests,
@@ -51,7 +51,7 @@ pub(super) struct Engine {
     pub(super) hinted: u64,
     pub(super) unhinted: u64,
     pub(super) recovered: u64,
-    /// The epoch of the offsets of agents that resume.
+    /// The epoch of the offsets from which agents resume.
     pub(super) epoch: String,
 }
 
@@ -82,7 +82,7 @@ impl Engine {
         self.poll.registry()
     }
 
-    /// Waits for what comes next and deals with it.
+    /// Waits for the next event and handles it.
     pub(super) fn turn(&mut self, events: &mut Events) -> io::Result<()> {
         match self.poll.poll(events, Some(self.until_next())) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -101,7 +101,7 @@ impl Engine {
         Ok(())
     }
 
-    /// Takes an order; the answer, unless it is immediate, comes from [`settle`](Self::settle).
+    /// Takes an order. If it cannot be answered at once, [`settle`](Self::settle) answers it.
     pub(super) fn take(&mut self, order: Order) -> Option<Answer> {
         let done = Answer::Done { at: now(), in_time: true };
         match order {
@@ -146,7 +146,7 @@ impl Engine {
         None
     }
 
-    /// The answer that is owed, as soon as there is one.
+    /// The outstanding answer, as soon as its condition holds.
     pub(super) fn settle(&mut self) -> Option<Answer> {
         let at = now();
         let (reached, deadline) = match &mut self.pending {
@@ -160,7 +160,7 @@ impl Engine {
             Pending::Pushes { wanted, deadline } => (self.pushes.count >= *wanted, *deadline),
             Pending::Presence { agents, deadline } => {
                 let present = |connection: &Connection| connection.step == Step::Present;
-                // Looked at one by one only when they can all be there.
+                // The agents are checked one by one only when enough are present for all of them to be.
                 let enough = self.present >= agents.len();
                 (enough && self.connections[agents.clone()].iter().all(present), *deadline)
             }

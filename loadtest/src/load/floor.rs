@@ -1,8 +1,8 @@
 //! The floor: what a bare epoll loop on one thread does with the same requests.
 //!
-//! It upgrades, answers each message with one ack, and sends what follows a `!` to everybody else
-//! with one system call each. It checks, stores and bounds nothing: no gateway can be faster than
-//! this by more than what it gains from a second thread or from joining sends.
+//! The floor upgrades connections, answers each message with one ack, and sends what follows a `!` to every other
+//! connection, with one system call for each. It checks, stores and limits nothing. So a gateway can only be faster by
+//! using a second thread, or by joining several sends into one.
 
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -19,13 +19,13 @@ const LISTENER: Token = Token(usize::MAX);
 const BACKLOG: i32 = 4096;
 const ACK: &[u8] = br#"{"type":"ack","ref":1,"status":"SUCCESS","data":{}}"#;
 const KEY: &[u8] = b"\r\nSec-WebSocket-Key: ";
-/// The first byte of a message that all others are to get.
+/// The first byte of a message that is sent to all other connections.
 pub(crate) const BROADCAST: u8 = b'!';
 
 struct Peer {
     stream: TcpStream,
     upgraded: bool,
-    /// The part of a request that has not ended yet.
+    /// The beginning of a request whose end has not come yet.
     tail: Vec<u8>,
 }
 
@@ -90,7 +90,7 @@ impl Floor {
         }
     }
 
-    /// An error ends the connection.
+    /// Reads what has come. An error ends the connection.
     fn read(&mut self, index: usize) -> io::Result<()> {
         let Some(peer) = self.peers.get_mut(index) else {
             return Ok(());
@@ -119,7 +119,7 @@ impl Floor {
         let frame = frame::plain(TEXT, body);
         for (index, peer) in &mut self.peers {
             if index != sender && peer.upgraded {
-                // Its end, if it has one, is told by an event of its own.
+                // If this connection has ended, an event of its own reports that.
                 peer.stream.write_all(&frame).ok();
             }
         }

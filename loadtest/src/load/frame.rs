@@ -1,5 +1,5 @@
-//! WebSocket frames at the least cost: the client's mask is zero, so that masked and plain payloads
-//! are the same bytes, and nothing is copied on the way in.
+//! WebSocket frames at the least cost. The client's mask is zero, so masked and plain payloads are the same bytes, and
+//! nothing is copied when a frame is read.
 
 pub(crate) const TEXT: u8 = 1;
 pub(crate) const CLOSE: u8 = 8;
@@ -14,17 +14,17 @@ pub(crate) struct Frame<'a> {
     pub(crate) payload: &'a [u8],
 }
 
-/// A client's frame.
+/// Encodes a client's frame.
 pub(crate) fn masked(opcode: u8, payload: &[u8]) -> Vec<u8> {
     encode(opcode, payload, MASKED, &[0; 4])
 }
 
-/// A server's frame.
+/// Encodes a server's frame.
 pub(crate) fn plain(opcode: u8, payload: &[u8]) -> Vec<u8> {
     encode(opcode, payload, 0, &[])
 }
 
-/// The first whole frame of `bytes` and its length, a client's only if [`masked`] made it.
+/// The first complete frame of `bytes` and its length. A client's frame is read right only if [`masked`] made it.
 pub(crate) fn next(bytes: &[u8]) -> Option<(Frame<'_>, usize)> {
     let (&first, &second) = (bytes.first()?, bytes.get(1)?);
     let (length, mut start) = match second & !MASKED {
@@ -40,7 +40,7 @@ pub(crate) fn next(bytes: &[u8]) -> Option<(Frame<'_>, usize)> {
     Some((Frame { opcode, payload }, start + length))
 }
 
-/// Where the head of a request or response ends.
+/// The position after the head of a request or response.
 pub(crate) fn head_end(bytes: &[u8]) -> Option<usize> {
     memchr::memmem::find(bytes, b"\r\n\r\n").map(|end| end + 4)
 }

@@ -1,4 +1,4 @@
-//! How one agent's connection comes and goes, and what that means for the order under way.
+//! How an agent's connection begins and ends, and what that means for the order under way.
 
 use std::cmp::Reverse;
 use std::hash::{BuildHasher, RandomState};
@@ -11,7 +11,7 @@ use super::connection::{Step, dial};
 use super::engine::{Engine, Pending};
 use super::frame::{self, CLOSE};
 
-/// Agents that lost their connection without an error return within this time.
+/// An agent that lost its connection without an error reconnects at a random moment within this time.
 const RETURN_JITTER_MS: u64 = 1000;
 const NORMAL_CLOSURE: u16 = 1000;
 
@@ -32,7 +32,8 @@ impl Engine {
         }
     }
 
-    /// Sends the upgrade, on loopback most often at once, and has epoll watch for what is left.
+    /// Sends the upgrade. On loopback this mostly succeeds at once; otherwise epoll reports when the connection is
+    /// ready.
     pub(super) fn upgrade(&mut self, agent: usize) {
         let connection = &mut self.connections[agent];
         let interest = match connection.send(self.requests.upgrade()) {
@@ -49,7 +50,7 @@ impl Engine {
             connection.step = Step::Upgrading;
         }
         let registry = self.poll.registry();
-        // Known already if it had to wait.
+        // The connection is registered already if it had to wait.
         let registered = registry
             .register(stream, Token(agent), interest)
             .or_else(|_| registry.reregister(stream, Token(agent), interest));
@@ -72,7 +73,7 @@ impl Engine {
         }
     }
 
-    /// The agent has what it came for.
+    /// The agent has reached its goal.
     pub(super) fn arrived(&mut self, agent: usize) {
         let connection = &mut self.connections[agent];
         connection.step = Step::Present;
@@ -82,7 +83,7 @@ impl Engine {
         }
     }
 
-    /// The server said no; with a hint or not, when to come again.
+    /// The server refused the agent, perhaps with a hint when to come again.
     pub(super) fn refused(&mut self, agent: usize, reason: &str, come_back: Option<u64>) {
         match come_back {
             Some(_) => self.hinted += 1,
@@ -92,7 +93,7 @@ impl Engine {
         self.fail(agent, reason);
     }
 
-    /// The lesson was refused for now: whoever comes again asks again, on the same connection.
+    /// The server refused the lesson for now. An agent that tries again does so on the same connection.
     pub(super) fn not_yet(&mut self, agent: usize, reason: &str, hint: Option<u64>) {
         match hint {
             Some(wait) if self.returning => {
@@ -103,7 +104,8 @@ impl Engine {
         }
     }
 
-    /// Whoever was sent away, or only refused the lesson, tries again; others have done so already.
+    /// An agent that was sent away or only refused the lesson tries again. Agents without a hint have tried again
+    /// already.
     pub(super) fn come_again(&mut self, agent: usize) {
         match self.connections[agent].step {
             Step::Away => self.start(agent, None),
@@ -120,7 +122,7 @@ impl Engine {
         }
     }
 
-    /// The connection is over.
+    /// The connection has ended.
     pub(super) fn fail(&mut self, agent: usize, reason: &str) {
         let connection = &mut self.connections[agent];
         let step = std::mem::replace(&mut connection.step, Step::Away);

@@ -1,5 +1,5 @@
-//! The load generator: worker processes that play agents, the floor to compare with, and the
-//! scenarios that put both together.
+//! The load generator: worker processes that act as agents, the floor as the figure to compare with, and the scenarios
+//! that measure both.
 
 pub(crate) mod clock;
 pub(crate) mod crew;

@@ -1,26 +1,26 @@
-//! What the command tells its worker processes and what they answer: lines of JSON on a pipe.
+//! The orders of the command to its worker processes, and their answers: lines of JSON on a pipe.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
-/// Agents that a worker plays: rooms of `room_size`, filled in order.
+/// The agents of a worker. They fill rooms of `room_size` one after the other.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Crowd {
-    /// Tells the users, rooms and lessons of one crowd from those of another.
+    /// A number that makes the users, rooms and lessons of this crowd different from those of another.
     pub(crate) tag: u16,
     /// The first agent of this worker.
     pub(crate) first: usize,
     pub(crate) agents: usize,
     pub(crate) room_size: usize,
-    /// Without tokens: a lesson of 10,000 fills without 50 million entered events.
+    /// The agents have no tokens. So a lesson of 10,000 fills without 50 million entered events.
     pub(crate) guests: bool,
-    /// They ask for resumption, and one that reconnects asks for what it missed.
+    /// The agents ask for resumption, and an agent that reconnects asks for what it missed.
     pub(crate) resume: bool,
-    /// Each reads the whole roster of its room when it enters.
+    /// Each agent reads the whole roster of its room when it enters.
     pub(crate) roster: bool,
-    /// They speak Socket.IO over WebSocket. All crowds of one crew do, or none.
+    /// The agents speak Socket.IO over WebSocket. Either all crowds of a crew do, or none.
     pub(crate) socketio: bool,
 }
 
@@ -35,22 +35,22 @@ impl Crowd {
         Self { guests: true, ..Self::new(tag, agents, room_size) }
     }
 
-    /// The same, of clients that resume.
+    /// The same crowd, of clients that resume.
     pub(crate) fn resuming(self) -> Self {
         Self { resume: true, ..self }
     }
 
-    /// The same, each with a roster.
+    /// The same crowd, each agent with a roster.
     pub(crate) fn with_rosters(self) -> Self {
         Self { roster: true, ..self }
     }
 
-    /// The same, of clients that speak Socket.IO.
+    /// The same crowd, of clients that speak Socket.IO.
     pub(crate) fn over_socketio(self) -> Self {
         Self { socketio: true, ..self }
     }
 
-    /// The next `agents` of this crowd, which are to be made ready apart from the first.
+    /// The next `agents` of this crowd, which are prepared separately from the first.
     pub(crate) fn then(&self, agents: usize) -> Self {
         Self { first: self.first + self.agents, agents, ..self.clone() }
     }
@@ -67,32 +67,32 @@ impl Crowd {
         format!("load-{}-{agent}", self.tag)
     }
 
-    /// The rooms that `first + agents` agents fill.
+    /// The rooms that the first `first + agents` agents fill.
     pub(crate) fn rooms(&self) -> std::ops::Range<usize> {
         self.first / self.room_size..(self.first + self.agents).div_ceil(self.room_size)
     }
 }
 
-/// One thing for a worker to do. Each is answered by one [`Answer`], in order.
+/// An order for a worker. Each is answered by one [`Answer`], in order.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) enum Order {
-    /// Makes the requests of a crowd ready, in addition to those before.
+    /// Prepares the requests of a crowd, in addition to those before.
     Prepare { crowd: Crowd, target: SocketAddr },
     /// Lets agents arrive.
     Arrive(Arrive),
     /// Lets agents leave, with a close frame each.
     Leave { first: usize, count: usize },
-    /// Counts pushes from zero and measures them so.
+    /// Counts pushes from zero, and measures them in this way.
     Listen(Listen),
-    /// Answers when so many pushes have come since `Listen`, or at the deadline.
+    /// Answers when this many pushes have come since `Listen`, or at the deadline.
     Await { pushes: u64, deadline: u64 },
-    /// Every n-th agent stops reading.
+    /// Makes every n-th agent stop reading.
     Stall { every: usize },
-    /// From now on agents whose connection breaks come back by themselves.
+    /// From now on agents whose connection breaks reconnect by themselves.
     Return { on: bool },
-    /// Answers when all of these agents are where they want to be, or at the deadline.
+    /// Answers when all of these agents have reached their goal, or at the deadline.
     AwaitPresent { first: usize, count: usize, deadline: u64 },
-    /// Answers at once.
+    /// Answers at once with a [`Tally`].
     Count,
 }
 
@@ -106,45 +106,46 @@ pub(crate) struct Arrive {
     pub(crate) deadline: u64,
 }
 
-/// When agents come.
+/// When agents arrive.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub(crate) enum Pace {
-    /// This many a second whatever happens; latency counts from the moment at which each was due.
+    /// This many in a second, however fast the server is. The latency counts from the moment at which each agent was
+    /// due.
     Rate(f64),
-    /// As fast as the server lets them in, with this many under way at once.
+    /// As fast as the server accepts them, with this many under way at once.
     Window(usize),
 }
 
-/// What an agent that arrives wants.
+/// What an agent waits for before it has arrived.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Goal {
     /// The answer to connect_request.
     Connected,
-    /// The ack of join_lesson too.
+    /// The ack of join_lesson as well.
     Joined,
 }
 
 /// How pushes are measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Listen {
-    /// Counted.
+    /// They are counted only.
     Count,
-    /// Measures from the moment in the push's `at` to its arrival.
+    /// The time from the push's `at` to its arrival is measured.
     Each,
-    /// Measures from that moment to its arrival at the last of this many agents.
+    /// The time from the push's `at` to its arrival at the last of this many agents is measured.
     LastOf(u32),
 }
 
-/// What a worker says.
+/// A worker's answer.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) enum Answer {
-    /// The order was carried out at this moment; or, of an `Await`, the deadline has passed.
+    /// The order was carried out at this moment; or for an `Await`, the deadline has passed.
     Done { at: u64, in_time: bool },
-    /// How an `Arrive` went.
+    /// The result of an `Arrive`.
     Arrived(Arrived),
-    /// What a `Count` found.
+    /// The result of a `Count`.
     Counted(Tally),
-    /// How many agents have arrived so far; sent without an order.
+    /// How many agents have arrived so far. Workers send this without an order.
     Progress { present: usize },
 }
 
@@ -152,7 +153,7 @@ pub(crate) enum Answer {
 pub(crate) struct Arrived {
     pub(crate) began: u64,
     pub(crate) ended: u64,
-    /// When each was due and how long it took, in microseconds, the former from `began`.
+    /// For each agent when it was due, counted from `began`, and how long its arrival took, in microseconds.
     pub(crate) samples: Vec<(u32, u32)>,
     /// Agents that did not connect, by reason.
     pub(crate) failures: BTreeMap<String, u64>,
@@ -163,19 +164,19 @@ pub(crate) struct Tally {
     pub(crate) present: usize,
     pub(crate) pushes: u64,
     pub(crate) push_bytes: u64,
-    /// Connections that ended without being asked to, by close code or what happened.
+    /// Connections that the agent did not end, by close code or by what happened.
     pub(crate) lost: BTreeMap<String, u64>,
-    /// Refusals that told the client when to come again, and those that did not.
+    /// Refusals that told the client when to come again; `unhinted` counts those that did not.
     pub(crate) hinted: u64,
     pub(crate) unhinted: u64,
     /// Agents that reconnected with `recovered: true`.
     pub(crate) recovered: u64,
-    /// Latencies in nanoseconds and how often each came.
+    /// Latencies in nanoseconds, and how often each occurred.
     pub(crate) latencies: Vec<(u64, u64)>,
 }
 
 impl Tally {
-    /// What another worker found, too.
+    /// Adds what another worker counted.
     pub(crate) fn add(&mut self, other: Self) {
         self.present += other.present;
         self.pushes += other.pushes;

@@ -1,4 +1,4 @@
-//! How an agent that speaks Socket.IO answers what the server sends.
+//! How an agent that speaks Socket.IO answers the server.
 //!
 //! As in [`super::conversation`], packets are told apart by their first bytes.
 

@@ -1,6 +1,7 @@
-//! What peers publish, from `loadtest/peers.md`, and which of our figures stand beside it.
+//! The figures that other projects publish, from `loadtest/peers.md`, and which of our figures are compared with them.
 //!
-//! Invariant: each topic of the page has figures of ours, and each figure of a peer the address of its source.
+//! Invariant: each topic of the page has figures of ours, and each figure of another project has the address of its
+//! source.
 
 use super::results::{Figure, Results};
 
@@ -14,7 +15,7 @@ pub(crate) const DELIVERIES: &str = "deliveries back to back";
 pub(crate) const WAIT: &str = "publish to the last of 50: p99";
 pub(crate) const JOINS: &str = "connect and join";
 
-/// The topics of the page, each with the scenario and the end of the name of our figures.
+/// The topics of the page. Each has the scenario and the end of the name of our figures.
 const OURS: [(&str, &str, &str); 6] = [
     ("Memory a connection", "idle", MEMORY),
     ("Processor time of idle connections", "idle", IDLE),
@@ -31,7 +32,7 @@ pub(super) struct Topic<'a> {
     pub(super) peers: Vec<Published>,
 }
 
-/// A figure that a peer has published.
+/// A figure that another project has published.
 pub(super) struct Published {
     pub(super) who: &'static str,
     pub(super) figure: &'static str,
@@ -40,7 +41,7 @@ pub(super) struct Published {
     pub(super) address: &'static str,
 }
 
-/// What the page says before its first topic, without markup.
+/// The text of the page before its first topic, without markup.
 pub(super) fn introduction() -> String {
     let text = PAGE.split("\n## ").next().unwrap_or_default();
     let lines = text.lines().filter(|line| !line.starts_with('#'));
@@ -65,7 +66,7 @@ fn topic<'a>(part: &'static str, results: &'a Results) -> Topic<'a> {
     }
 }
 
-/// A row of a table; none for its head and other lines.
+/// Reads a row of a table. Returns `None` for the table's head and for other lines.
 fn published(line: &'static str) -> Option<Published> {
     let row = line.strip_prefix("| ")?.strip_suffix(" |")?;
     let mut cells = row.split(" | ");

@@ -1,5 +1,5 @@
-//! A plot as SVG inside the report, without a script or a style from elsewhere. Curves differ by their dashes and marks, not
-//! only by colours: `report.css` has both.
+//! A plot as SVG inside the report, without scripts or styles from other addresses. Curves differ by their dashes and
+//! marks, not only by colours: `report.css` has both.
 
 use std::fmt::Write;
 
@@ -12,11 +12,11 @@ const BOTTOM: f64 = 46.0;
 const TOP: f64 = 50.0;
 const RIGHT: f64 = 22.0;
 const TICKS: usize = 4;
-/// How many kinds of curves there are.
+/// How many curves look different from each other.
 const KINDS: usize = 4;
-/// About how many marks a curve has.
+/// The approximate number of marks on a curve.
 const MARKS: usize = 8;
-/// The place of a curve's name above the plot.
+/// The width of a curve's name above the plot.
 const NAME: f64 = 140.0;
 
 /// The plot as one `<svg>` element.
@@ -71,7 +71,7 @@ pub(super) fn svg(plot: &Plot) -> String {
             points.iter().filter(|point| point.1.is_finite()).map(|&(at_x, at_y)| (x(at_x), y(at_y))).collect();
         line(&mut svg, index, &drawn);
         let every = drawn.len().div_ceil(MARKS).max(1);
-        // Where curves lie on each other their marks do not.
+        // The marks of curves that lie on each other are at different places.
         let first = (index + 1) * every / (KINDS + 1);
         drawn.iter().skip(first).step_by(every).for_each(|at| mark(&mut svg, index, *at));
 
@@ -84,7 +84,7 @@ pub(super) fn svg(plot: &Plot) -> String {
     svg
 }
 
-/// What a plot shows, for those who do not see it.
+/// A description of the plot for readers who do not see it.
 fn said(plot: &Plot) -> String {
     let curves = plot.curves.iter().filter_map(|(name, points)| {
         let finite = || points.iter().map(|point| point.1).filter(|y| y.is_finite());
@@ -158,7 +158,7 @@ mod tests {
             .collect();
         assert_eq!(points.len(), 2);
         assert!(points.iter().all(|(x, y)| (0.0..=WIDTH).contains(x) && (0.0..=HEIGHT).contains(y)));
-        // Circles and squares tell the curves apart where there is no colour.
+        // Circles and squares tell the curves apart without colours.
         assert!(svg.contains("a4 4") && svg.contains("h7v7"));
     }
 }

@@ -1,4 +1,4 @@
-//! What the kernel says about processes: memory and time.
+//! Memory and processor time of processes, as the kernel reports them.
 
 use std::fs;
 use std::io;
@@ -8,7 +8,7 @@ use rollcall_loadtest::servers::children;
 /// Linux counts processor time in hundredths of a second for every user of /proc.
 const TICKS_PER_SECOND: f64 = 100.0;
 
-/// The proportional set size of a process in bytes: what it would free if it ended.
+/// The proportional set size of a process in bytes: the memory that its end would free.
 pub(crate) fn pss(pid: u32) -> io::Result<u64> {
     let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
     let kilobytes = rollup.lines().find_map(|line| {
@@ -19,7 +19,7 @@ pub(crate) fn pss(pid: u32) -> io::Result<u64> {
     Ok(kilobytes * 1024)
 }
 
-/// The same for a process and its children.
+/// The proportional set size of a process and its children.
 pub(crate) fn family_pss(pid: u32) -> io::Result<u64> {
     // A child that ended meanwhile uses nothing.
     let children = children(pid)?.into_iter();
@@ -32,9 +32,9 @@ pub(crate) fn cpu_seconds(pid: u32) -> io::Result<f64> {
     Ok(processor_times(pid)?.0)
 }
 
-/// The same for a process and its children, also those that have ended.
+/// The processor time of a process and its children in seconds, including children that have ended.
 pub(crate) fn family_cpu_seconds(pid: u32) -> io::Result<f64> {
-    // One that ends meanwhile is counted the next time.
+    // If a child ends meanwhile, its time is part of its parent's at the next call.
     let children: f64 = children(pid)?.into_iter().map(|child| cpu_seconds(child).unwrap_or(0.0)).sum();
     let (own, ended) = processor_times(pid)?;
     Ok(own + ended + children)
@@ -43,7 +43,7 @@ pub(crate) fn family_cpu_seconds(pid: u32) -> io::Result<f64> {
 /// The processor time of the process itself, and that of its children that have ended, in seconds.
 fn processor_times(pid: u32) -> io::Result<(f64, f64)> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    // The name in parentheses may contain anything, also a parenthesis.
+    // The name in parentheses may contain any character, also a parenthesis.
     let (_, behind_name) = stat.rsplit_once(") ").ok_or(io::ErrorKind::InvalidData)?;
     let fields: Vec<&str> = behind_name.split(' ').collect();
     let ticks = |index: usize| fields.get(index).and_then(|field| field.parse::<f64>().ok());
@@ -51,7 +51,7 @@ fn processor_times(pid: u32) -> io::Result<(f64, f64)> {
     seconds(11, 12).zip(seconds(13, 14)).ok_or_else(|| io::ErrorKind::InvalidData.into())
 }
 
-/// Memory of the whole machine by its name in /proc/meminfo, in bytes.
+/// A value of /proc/meminfo in bytes, by its name.
 pub(crate) fn machine_memory(name: &str) -> io::Result<u64> {
     let table = fs::read_to_string("/proc/meminfo")?;
     let kilobytes = table.lines().find_map(|line| {

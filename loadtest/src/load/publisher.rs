@@ -1,4 +1,4 @@
-//! How another service would publish into a room, one way for each kind of server.
+//! Publishes into a room as another service would, in one way for each kind of server.
 
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
@@ -14,11 +14,11 @@ use super::requests;
 
 const LIMIT: Duration = Duration::from_secs(10);
 
-/// What the other end of the connection understands.
+/// The protocol of the other end of the connection.
 enum Dialect {
-    /// A message to the floor that everybody else gets.
+    /// A message to the floor that every other connection gets.
     Floor,
-    /// The administrator's endpoint; requests one behind the other, and then their answers.
+    /// The admin address: requests are sent one after the other, and then the answers are read.
     Http,
     /// NATS itself.
     Nats,
@@ -48,8 +48,7 @@ impl Publisher {
         Ok(Self { dialect: Dialect::Nats, stream })
     }
 
-    /// Publishes `count` events into a lesson one behind the other, each with the moment of its
-    /// making in `at`.
+    /// Publishes `count` events into a lesson one after the other. Each has the moment at which it was made in `at`.
     pub(crate) fn publish(&mut self, lesson: &str, size: usize, count: usize) -> io::Result<()> {
         let subject = format!("lesson.{lesson}.note");
         let mut piece = Vec::new();
@@ -85,7 +84,7 @@ impl Publisher {
     }
 }
 
-/// An event of some other service, about as long as `size`.
+/// An event of another service, about `size` bytes long.
 fn event(size: usize) -> Value {
     json!({
         "id": {"entity_type": "note", "operation": "created", "sequence_id": 1},
@@ -101,7 +100,7 @@ fn dial(target: SocketAddr) -> io::Result<TcpStream> {
     Ok(stream)
 }
 
-/// Reads until `enough` of what has come.
+/// Reads until `enough` says that enough has come.
 fn read_until(stream: &mut TcpStream, enough: impl Fn(&[u8]) -> bool) -> io::Result<Vec<u8>> {
     let mut said = Vec::new();
     let mut part = [0; 16_384];
@@ -114,7 +113,7 @@ fn read_until(stream: &mut TcpStream, enough: impl Fn(&[u8]) -> bool) -> io::Res
     Ok(said)
 }
 
-/// How many whole answers these are.
+/// The number of complete answers.
 fn answers(mut said: &[u8]) -> usize {
     let mut whole = 0;
     while let Some(head) = frame::head_end(said) {

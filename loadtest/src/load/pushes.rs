@@ -1,4 +1,4 @@
-//! What a worker counts and measures of the pushes that its agents get.
+//! Counts and measures the pushes that a worker's agents get.
 
 use std::collections::HashMap;
 
@@ -14,7 +14,7 @@ pub(super) struct Pushes {
     pub(super) count: u64,
     pub(super) bytes: u64,
     histogram: Histogram<u64>,
-    /// How many agents have got each push that has not arrived at all of `LastOf` yet, by its `at`.
+    /// How many agents have got a push, by the push's `at`. A push that all agents of `LastOf` have got is removed.
     incomplete: HashMap<u64, u32>,
     sent_at: Finder<'static>,
 }

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::frame::{self, TEXT};
 use super::order::Crowd;
 
-/// The request that makes a connection a socket.
+/// The request for an upgrade to a WebSocket.
 pub(crate) fn upgrade(host: impl Display) -> Vec<u8> {
     upgrade_of("/ws", host)
 }
@@ -22,7 +22,7 @@ fn upgrade_of(path: &str, host: impl Display) -> Vec<u8> {
     .into_bytes()
 }
 
-/// Requests one behind the other in one piece of memory.
+/// Requests one after the other in one piece of memory.
 pub(super) struct Requests {
     upgrade: Vec<u8>,
     bytes: Vec<u8>,
@@ -72,7 +72,7 @@ impl Requests {
         &self.bytes[self.of_agent[agent].0.clone()]
     }
 
-    /// The request of an agent that reconnects, and is to be in the lesson again.
+    /// The request of an agent that reconnects and wants to be in its lesson again.
     pub(super) fn resume(&self, agent: usize, epoch: &str, offset: u64) -> Vec<u8> {
         let read =
             |bytes| frame::next(bytes).and_then(|(frame, _)| serde_json::from_slice::<Value>(frame.payload).ok());

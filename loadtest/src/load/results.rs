@@ -1,4 +1,4 @@
-//! What a run found: figures beside their limits and the floor, and the curves of the report.
+//! The results of a run: figures with their limits and the floor's figures, and the curves of the report.
 
 use std::fs;
 use std::io;
@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::system::Kind;
 
-/// What a figure is held against (issue 3).
+/// The limit that a figure must keep.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub(crate) enum Limit {
     AtMost(f64),
@@ -24,10 +24,10 @@ pub(crate) struct Figure {
     pub(crate) name: String,
     pub(crate) value: f64,
     pub(crate) unit: String,
-    /// What the floor did, where it can.
+    /// The floor's figure, if it has one.
     pub(crate) floor: Option<f64>,
     pub(crate) limit: Option<Limit>,
-    /// Whether an earlier run found it.
+    /// Whether the figure is of an earlier run.
     #[serde(default)]
     pub(crate) earlier: bool,
 }
@@ -37,7 +37,7 @@ impl Figure {
         self.floor.map(|floor| self.value / floor)
     }
 
-    /// Whether it keeps its limit, where it has one.
+    /// Whether the figure keeps its limit, if it has one.
     pub(crate) fn holds(&self) -> Option<bool> {
         Some(match self.limit? {
             Limit::AtMost(limit) => self.value <= limit,
@@ -47,7 +47,7 @@ impl Figure {
     }
 }
 
-/// A curve or several in one plot.
+/// One or several curves in one plot.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Plot {
     pub(crate) scenario: String,
@@ -79,7 +79,7 @@ impl Results {
         self.figures.iter().all(|figure| figure.holds() != Some(false))
     }
 
-    /// These results, and those of earlier ones on the same machine that were not measured again.
+    /// These results, completed by earlier ones of the same machine that this run did not measure.
     pub(crate) fn with_earlier(&self, earlier: Self) -> Self {
         let mut all = self.clone();
         if earlier.machine != self.machine {
@@ -144,7 +144,7 @@ pub(crate) fn row(figure: &Figure) -> [String; 7] {
     ]
 }
 
-/// A number as people write it: thousands apart, decimals only where they matter.
+/// A number as people write it, with separated thousands, and with decimals only if they matter.
 fn number(value: f64) -> String {
     if value.abs() < 100.0 && value.fract() != 0.0 {
         return format!("{value:.2}");

@@ -1,4 +1,4 @@
-//! What all scenarios share: how much is asked for, the floor's figures, and where results go.
+//! What all scenarios share: the number of agents, the floor's figures, and the results.
 
 use std::io;
 use std::path::PathBuf;
@@ -12,21 +12,21 @@ use super::results::{Figure, Limit, Plot, Results};
 use super::scenario::{self, floor::Rounds};
 use super::system::{Kind, System};
 
-/// How many are on the way at once when the question is how fast it can go.
+/// How many agents connect at once when the highest rate is measured.
 pub(crate) const WINDOW: usize = 1000;
-/// Waves of which the middle one counts.
+/// The number of waves, of which the middle one counts.
 pub(crate) const WAVES: usize = 3;
 
-/// What the floor does, measured in the same run as what is compared with it.
+/// The floor's rates, measured in the same run as the figures that are compared with them.
 #[derive(Debug, Clone)]
 pub(crate) struct FloorRates {
-    /// Upgrades with a message and its ack a second.
+    /// The number of upgrades with a message and its ack in a second.
     pub(crate) connects: f64,
     pub(crate) sends: Rounds,
 }
 
 pub(crate) struct Stage {
-    /// The gateway's binary; without it only the floor can be measured.
+    /// The gateway's binary. Without it only the floor can be measured.
     pub(crate) gateway: Option<PathBuf>,
     pub(crate) kinds: Vec<Kind>,
     /// The most agents at once.
@@ -40,7 +40,7 @@ impl Stage {
         Self { gateway, kinds, agents, results: Results { machine: machine(), ..Results::default() }, floor: None }
     }
 
-    /// The kinds of gateways to measure, for a scenario that the floor cannot do.
+    /// The kinds of gateways to measure, for a scenario that the floor cannot run.
     pub(crate) fn gateways(&self) -> Vec<Kind> {
         self.kinds.iter().copied().filter(|kind| *kind != Kind::Floor).collect()
     }
@@ -55,13 +55,13 @@ impl Stage {
         Ok(floor)
     }
 
-    /// Starts gateways for a scenario. What systems before it wrote is on the disk by then, so that its writing slows
-    /// down nobody who is measured.
+    /// Starts gateways for a scenario. Before, it waits until data of earlier systems is on the disk, so that its
+    /// writing slows down no measurement.
     pub(crate) fn start(&self, kind: Kind, count: usize, crowds: &[Crowd]) -> io::Result<System> {
         self.start_with(kind, count, crowds, &[])
     }
 
-    /// The same with further settings.
+    /// Starts gateways with further settings.
     pub(crate) fn start_with(
         &self,
         kind: Kind,
@@ -72,7 +72,7 @@ impl Stage {
         self.start_on(kind, count, crowds, settings, PostgresOptions::default())
     }
 
-    /// The same with such a PostgreSQL.
+    /// Starts gateways with further settings and a PostgreSQL of these options.
     pub(crate) fn start_on(
         &self,
         kind: Kind,
@@ -92,7 +92,7 @@ impl Stage {
     }
 }
 
-/// Takes down the figures of one scenario on one system.
+/// Records the figures of one scenario on one system.
 pub(crate) struct Note<'a> {
     stage: &'a mut Stage,
     scenario: String,
@@ -127,7 +127,7 @@ impl Note<'_> {
         self.stage.results.figures.push(figure);
     }
 
-    /// The agents that did not get in. There should be none.
+    /// Prints the agents that did not arrive. There should be none.
     pub(crate) fn failures(&mut self, name: &str, arrived: &Arrived) {
         let failed: u64 = arrived.failures.values().sum();
         for (reason, count) in &arrived.failures {
@@ -143,8 +143,8 @@ impl Note<'_> {
     }
 }
 
-/// Waves of arrivals as fast as they go; the middle one's rate, and the last one itself. The last
-/// stays.
+/// Lets waves of agents arrive as fast as possible. Returns the rate of the middle wave, and the last wave, whose
+/// agents stay connected.
 pub(crate) fn fastest(crew: &mut Crew, system: &System, band: &Band, goal: Goal) -> io::Result<(f64, Arrived)> {
     let mut rates = Vec::new();
     loop {
@@ -160,7 +160,7 @@ pub(crate) fn fastest(crew: &mut Crew, system: &System, band: &Band, goal: Goal)
 }
 
 impl Arrived {
-    /// Arrivals a second from the first to the last.
+    /// The number of arrivals in a second, from the first to the last.
     pub(crate) fn rate(&self) -> f64 {
         let span = self.ended.saturating_sub(self.began).max(1);
         self.samples.len() as f64 * SECOND as f64 / span as f64
@@ -176,7 +176,7 @@ impl Arrived {
     }
 }
 
-/// The same of the pushes that workers have measured.
+/// The latency in milliseconds that this share of the measured pushes kept.
 pub(crate) fn latency_ms(latencies: &[(u64, u64)], share: f64) -> f64 {
     let mut sorted = latencies.to_vec();
     sorted.sort_unstable();

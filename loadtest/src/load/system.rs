@@ -1,5 +1,5 @@
-//! What is measured: the floor, or a gateway with the backends of a kind, started for one scenario
-//! with the lessons that its crowds join.
+//! The system that is measured: the floor, or gateways with backends of one kind, started for one scenario with the
+//! lessons that its crowds join.
 
 use std::fmt;
 use std::io::{self, BufRead, BufReader, BufWriter, Write};
@@ -17,24 +17,25 @@ use super::order::Crowd;
 use super::proc;
 use super::publisher::Publisher;
 
-/// How long a gateway may take to have let everybody go.
+/// How long a gateway may take until no session is left.
 const EMPTY_LIMIT: Duration = Duration::from_secs(60);
-/// How old a gateway's count of its outbox may be, and a little.
+/// The longest age of a gateway's count of its outbox, and a little more.
 const COUNTED_EVERY: Duration = Duration::from_millis(600);
 
-/// A seat map is a hash in Redis with a field a seat: nobody has a lesson of 10,000 seats.
+/// The most seats of a lesson. A seat map is a hash in Redis with a field for each seat, and no real lesson has 10,000
+/// seats.
 const MOST_SEATS: usize = 1000;
 
-/// What stands behind a gateway, or that there is none.
+/// The backends of a gateway, or the floor instead of a gateway.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 pub(crate) enum Kind {
-    /// No gateway at all: the bare loop.
+    /// No gateway, but the bare epoll loop.
     Floor,
-    /// SQLite, and keys and bus in process.
+    /// SQLite, with keys and bus in the process.
     Embedded,
     /// PostgreSQL, Redis and NATS.
     Real,
-    /// The same, each by TLS.
+    /// PostgreSQL, Redis and NATS, each over TLS.
     Tls,
 }
 
@@ -59,7 +60,7 @@ pub(crate) enum System {
     Gateways {
         gateways: Vec<Gateway>,
         backends: Option<Box<Backends>>,
-        /// Holds the database of an embedded one.
+        /// The folder with the database of an embedded gateway.
         folder: tempfile::TempDir,
     },
 }
@@ -81,7 +82,7 @@ impl System {
         Self::gateways_on(binary, kind, count, crowds, settings, PostgresOptions::default())
     }
 
-    /// The same with such a PostgreSQL.
+    /// Starts gateways as `gateways` does, with a PostgreSQL of these options.
     pub(crate) fn gateways_on(
         binary: &Path,
         kind: Kind,
@@ -112,7 +113,7 @@ impl System {
         Ok(Self::Gateways { gateways: gateways.collect::<io::Result<_>>()?, backends, folder })
     }
 
-    /// Where clients of the first one connect.
+    /// The address for clients of the first gateway.
     pub(crate) fn address(&self) -> SocketAddr {
         match self {
             Self::Floor(floor) => floor.address,
@@ -137,7 +138,7 @@ impl System {
         }
     }
 
-    /// The memory of the first server, without its backends.
+    /// The memory of the first server in bytes, without its backends.
     pub(crate) fn pss(&self) -> io::Result<u64> {
         proc::pss(self.pid())
     }
@@ -149,7 +150,7 @@ impl System {
         }
     }
 
-    /// What a statement returns in the gateways' database: a line a row, columns divided by `|`.
+    /// Runs a statement in the gateways' database. Returns a line for each row, with its columns divided by `|`.
     pub(crate) fn sql(&self, statement: &str) -> io::Result<String> {
         match self {
             Self::Floor(_) => Err(io::Error::other("the floor has no database")),
@@ -158,7 +159,7 @@ impl System {
         }
     }
 
-    /// Waits until no session is left in any gateway, so that the next wave pays only for itself.
+    /// Waits until no gateway has a session, so that the next wave's cost is its own only.
     pub(crate) fn wait_until_empty(&self) -> io::Result<()> {
         let Self::Gateways { gateways, .. } = self else {
             return Ok(());
@@ -167,7 +168,7 @@ impl System {
             let zero = |name, labels: &[&str]| gateway.wait_for_metric(name, labels, EMPTY_LIMIT, |value| value == 0.0);
             zero("rollcall_sessions", &[])?;
             zero("rollcall_function_in_flight", &["function=\"disconnect\""])?;
-            // What was counted before the last disconnect says nothing.
+            // A count from before the last disconnect is too old, so the wait is longer than a count's age.
             std::thread::sleep(COUNTED_EVERY);
             zero("rollcall_outbox_rows", &[])?;
         }
@@ -194,7 +195,7 @@ impl FloorServer {
 
 impl Drop for FloorServer {
     fn drop(&mut self) {
-        // It may have ended already.
+        // An error means that the process has ended already.
         self.child.kill().ok();
         self.child.wait().ok();
     }
@@ -204,7 +205,7 @@ fn database_file(folder: &tempfile::TempDir) -> PathBuf {
     folder.path().join("rollcall.db")
 }
 
-/// Before the gateway starts: it alone may hold an SQLite file.
+/// Loads the lessons. This is done before the gateway starts, because only one process may hold an SQLite file.
 fn load_lessons(options: &GatewayOptions, folder: &Path, crowds: &[Crowd]) -> io::Result<()> {
     let lessons = folder.join("lessons.csv");
     let attendees = folder.join("attendees.csv");

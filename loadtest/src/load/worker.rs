@@ -1,6 +1,7 @@
-//! A worker process: orders on its input, answers on its output, an [`Engine`] between.
+//! A worker process: it reads orders from its input, lets an [`Engine`] carry them out, and writes answers to its
+//! output.
 //!
-//! It ends when its input does, so it never outlives the command that started it.
+//! A worker ends when its input ends, so it never outlives the command that started it.
 
 use std::io::{self, BufRead, Write};
 use std::sync::Arc;
@@ -16,7 +17,7 @@ use super::order::{Answer, Order};
 pub(super) const WAKE: Token = Token(usize::MAX);
 const PROGRESS_EVERY: u64 = SECOND / 5;
 
-/// Carries out orders until there are no more.
+/// Carries out orders until the input ends.
 pub(crate) fn run() -> io::Result<()> {
     let mut engine = Engine::new()?;
     let waker = Arc::new(Waker::new(engine.registry(), WAKE)?);

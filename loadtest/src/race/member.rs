@@ -1,4 +1,4 @@
-//! An agent in a race: its way in, its view from then on, and its way out.
+//! An agent in a race: how it enters, its view from then on, and how it leaves.
 
 use std::fmt;
 use std::io;
@@ -16,23 +16,23 @@ use crate::token;
 use crate::view::{Listed, View, read_agents};
 
 const LABEL: &str = "web";
-/// A member gets no event while no agent comes or goes.
+/// A long limit, because a member gets no event while no agent enters or leaves.
 const SILENCE: Duration = Duration::from_secs(3600);
 
 const ENTER_LIMIT: Duration = Duration::from_secs(20);
 const LIST_LIMIT: Duration = Duration::from_secs(10);
 const ASK_AGAIN: Duration = Duration::from_millis(5);
 
-/// How a member reads who is there.
+/// How a member reads which agents are there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Reading {
-    /// The admin address listed it after connect_success.
+    /// From the admin address, after connect_success.
     Admin,
-    /// The clients' address listed it, asked with its own token after connect_success.
+    /// From the clients' address, with its own token, after connect_success.
     Http,
-    /// It was in the roster of connect_success.
+    /// From the roster in connect_success.
     Success,
-    /// An event told of it after connect_success.
+    /// With the event `roster`, after connect_success.
     Event,
 }
 
@@ -40,20 +40,20 @@ impl Reading {
     pub(super) const ALL: [Self; 4] = [Self::Admin, Self::Http, Self::Success, Self::Event];
 }
 
-/// Where a member enters.
+/// Where, when and how a member enters.
 pub(super) struct Ticket {
     pub(super) address: SocketAddr,
     pub(super) admin: SocketAddr,
     pub(super) node: usize,
     pub(super) classroom: String,
     pub(super) user: String,
-    /// How long after the start.
+    /// The time after the start at which the member enters.
     pub(super) pause: Duration,
     pub(super) resumes: bool,
     pub(super) reading: Reading,
 }
 
-/// Upgraded, and waiting for the start.
+/// A connection that is upgraded and waits for the start.
 pub(super) struct Connected {
     ticket: Ticket,
     client: Client,
@@ -63,9 +63,9 @@ pub(super) struct Connected {
 /// How a member leaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Ending {
-    /// By a close frame.
+    /// The member sends a close frame.
     Close,
-    /// The socket is dropped.
+    /// The member drops the socket.
     Break,
 }
 
@@ -76,7 +76,7 @@ pub(super) struct Member {
     pub(super) agent: String,
     node: usize,
     view: Arc<Mutex<View>>,
-    /// Dropped, the connection breaks.
+    /// If this is dropped, the connection breaks.
     ending: oneshot::Sender<Ending>,
     task: JoinHandle<Result<(), ClientError>>,
 }
@@ -89,7 +89,7 @@ impl Ticket {
 }
 
 impl Connected {
-    /// Enters at the start, and reads the list of agents right after its success.
+    /// Enters at the start, and reads the list of agents right after connect_success.
     pub(super) async fn enter(mut self) -> io::Result<Member> {
         let Ticket { address, admin, node, classroom, user, pause, resumes, reading } = self.ticket;
         let token = token::participant(&user);
@@ -127,7 +127,7 @@ impl Connected {
         if let Some(listed) = listed {
             locked(&view).list(listed);
         }
-        // The whole roster has come, or the connection is over, which its end tells.
+        // The result comes when the whole roster has come. If the connection ended before, the task reports that.
         read.await.ok();
         let agent = format!("{LABEL}.{user}.{}", token::AUDIENCE);
         Ok(Member { classroom, session, agent, node, view, ending, task })
@@ -135,14 +135,14 @@ impl Connected {
 }
 
 impl Member {
-    /// The member's own view of who is there.
+    /// The agents that the member knows of.
     pub(super) fn view(&self) -> MutexGuard<'_, View> {
         locked(&self.view)
     }
 
-    /// Leaves, and returns when its connection is over.
+    /// Leaves, and returns when the connection has ended.
     pub(super) async fn leave(self, ending: Ending) -> io::Result<()> {
-        // If the connection has ended before, nobody listens; the task reports that end.
+        // If the connection has ended before, the task does not listen any more, and reports that end.
         self.ending.send(ending).ok();
         self.task.await.map_err(io::Error::other)?.map_err(io::Error::other)
     }
@@ -155,7 +155,8 @@ impl fmt::Display for Member {
     }
 }
 
-/// Comes again for a while where the node says so: it may be too busy for its own limits.
+/// Enters. If the node says to come again, the client does so for a while, because the node may be too busy for its own
+/// limits.
 async fn let_in(mut client: Client, address: SocketAddr, request: Value) -> io::Result<(Client, Value)> {
     let deadline = Instant::now() + ENTER_LIMIT;
     loop {
@@ -174,7 +175,8 @@ async fn let_in(mut client: Client, address: SocketAddr, request: Value) -> io::
     }
 }
 
-/// Tries again for a while: of hundreds of connects at once, a node refuses some.
+/// Reads the list. A failed read is tried again for a while, because of hundreds of connects at once a node refuses
+/// some.
 async fn read_in_time(address: SocketAddr, token: Option<&str>, classroom: &str) -> io::Result<Listed> {
     let deadline = Instant::now() + LIST_LIMIT;
     loop {
@@ -186,7 +188,8 @@ async fn read_in_time(address: SocketAddr, token: Option<&str>, classroom: &str)
     }
 }
 
-/// Follows what comes. `asks`: after which session it asks for the roster; `whole` hears when all of it has come.
+/// Reads what comes. `asks` is the session after which the member asks for the roster, and `whole` is told when all of
+/// it has come.
 async fn follow(
     mut client: Client,
     view: Arc<Mutex<View>>,
@@ -200,7 +203,7 @@ async fn follow(
             Some(after) => client.send(&roster(after)).await?,
             None => drop(whole.take()),
         }
-        // Until an answer comes.
+        // Reads until an answer comes.
         loop {
             tokio::select! {
                 message = client.next_message(SILENCE) => {
@@ -227,8 +230,8 @@ fn roster(after: i64) -> Value {
     json!({"type": "roster", "ref": after, "payload": {"after": after}})
 }
 
-/// Takes a page of the roster into the view; returns after which session the next one begins, or this one once more where the
-/// node is too busy for its own limits.
+/// Adds a page of the roster to the view. Returns the session after which the next page begins. If the node was too
+/// busy for its own limits, the same page is asked for again.
 fn page(view: &Mutex<View>, after: i64, ack: &Value) -> Result<Option<i64>, ClientError> {
     if ack["retry_after_ms"].is_u64() {
         return Ok(Some(after));
@@ -242,6 +245,6 @@ fn page(view: &Mutex<View>, after: i64, ack: &Value) -> Result<Option<i64>, Clie
 }
 
 fn locked(view: &Mutex<View>) -> MutexGuard<'_, View> {
-    // It is whole after any panic.
+    // The view is consistent at any time, so a panic with the lock held does no harm.
     view.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,11 +1,11 @@
-//! A race: pairs of agents enter classrooms at once on several nodes, each reads who is there (with its success, or right
-//! after it by an event, or over HTTP as a client or an operator), and others come and go meanwhile. List and pushes together
-//! must say who is there, for everybody (PROTOCOL 2, "The view is whole").
+//! A race: pairs of agents enter classrooms at once on several nodes, each reads which agents are there (with
+//! connect_success, right after it by an event, or over HTTP as a client or an operator), and others enter and leave
+//! meanwhile. List and pushes together must give every agent a whole view (PROTOCOL 2, "The view is whole").
 //!
-//! Ids do not commit in order: a node commits many sessions as one group. While a group has drawn its ids and is not
-//! committed yet, agents of another node's group may get their success and read the list. The race makes this happen to
-//! many: on the first node some rows are locked for a while. One group waits for the early ones, so the next group
-//! becomes large; that one waits for the late ones, and meanwhile others enter on other nodes.
+//! Ids do not commit in order: a node commits many sessions as one group. After a group has drawn its ids and before it
+//! commits, agents of another node's group may get connect_success and read the list. The race makes this happen often.
+//! On the first node the rows of some agents are locked for a while. One group waits for the early ones, so the next
+//! group becomes large. The next group waits for the late ones, while other agents enter on other nodes.
 //!
 //! Invariant: views are compared with the clients' own connect_success, not with the gateway's tables.
 
@@ -28,37 +28,38 @@ use crate::view::Agents;
 use lock::Locked;
 use member::{Ending, Member, Reading, Ticket};
 
-/// How long a view may lack what has happened.
+/// How long a view may lack an event that has happened.
 const SETTLE_LIMIT: Duration = Duration::from_secs(5);
-/// The users whose rows are locked, and a number.
+/// The users whose rows are locked have these names and a number.
 const EARLY: &str = "early";
 const LATE: &str = "late";
-/// How long the early ones are locked, and how long the late ones after them: a gateway gives up at 400 ms.
+/// How long the rows of the early ones are locked, and after them those of the late ones. A gateway gives up at 400 ms.
 const EARLY_HELD: Duration = Duration::from_millis(300);
 const LATE_HELD: Duration = Duration::from_millis(300);
-/// Between the starts of two agents, in milliseconds.
+/// The milliseconds between the starts of two agents.
 const STAGGER: u64 = 17;
-/// Agents whose rows are locked, of each kind: a node writes several groups at once, and each is to have some.
+/// The number of agents of each kind whose rows are locked. A node writes several groups at once, and each should have
+/// some of them.
 const SLOW: usize = 6;
-/// When those enter who shall do so while a large group waits, and for how long.
+/// When agents enter while a large group waits, and over how long, in milliseconds.
 const MEANWHILE: (u64, u64) = (330, 250);
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 
-/// How a race is run.
+/// How large a race is.
 #[derive(Debug, Clone, Copy)]
 pub struct Race {
-    /// How many pairs enter, all batches together.
+    /// How many pairs enter in all batches together.
     pub pairs: usize,
-    /// How many of them enter at once: half of them each in a classroom of their own, the others all in one.
+    /// How many pairs enter at once. Half of them have a classroom each, and the others share one classroom.
     pub at_once: usize,
 }
 
-/// What a race found.
+/// The results of a race.
 #[derive(Debug, Default)]
 pub struct Found {
-    /// Views that were compared.
+    /// How many views were compared.
     pub views: usize,
-    /// The views that differed, in words.
+    /// The views that were wrong, in words.
     pub wrong: Vec<String>,
 }
 
@@ -68,7 +69,7 @@ impl fmt::Display for Found {
     }
 }
 
-/// Runs it on these nodes, which share their servers and this database.
+/// Runs a race on these nodes, which share their servers and this database.
 ///
 /// # Errors
 /// When a client is refused, or a list does not arrive.
@@ -79,14 +80,15 @@ pub async fn run(nodes: &[Gateway], database: &str, race: Race) -> io::Result<Fo
     while left > 0 {
         let pairs = left.min(race.at_once.max(1));
         let next = batch(nodes, database, pairs, &mut found).await?;
-        // Their connections were taken over.
+        // New connections have taken over the sessions of these.
         drop(mem::replace(&mut slow, next));
         left -= pairs;
     }
     Ok(found)
 }
 
-/// One batch: all enter at once, then half of them leave while others enter, then all leave but for the slow one.
+/// Runs one batch: all enter at once, then half of them leave while others enter, then all leave but the agents with
+/// locked rows.
 async fn batch(nodes: &[Gateway], database: &str, pairs: usize, found: &mut Found) -> io::Result<Vec<Member>> {
     let crowd = classroom();
     let classrooms: Vec<String> =
@@ -99,7 +101,7 @@ async fn batch(nodes: &[Gateway], database: &str, pairs: usize, found: &mut Foun
         let pause = Duration::from_millis(MEANWHILE.0 + pair as u64 * 7 % MEANWHILE.1);
         [ticket(nodes, 0, &classrooms[pair]), Ticket { pause, ..ticket(nodes, 1 + pair / 2 % 2, &classrooms[pair]) }]
     };
-    // Somebody enters and leaves beside every second pair.
+    // Beside every second pair another agent enters and leaves.
     let guest = |pair: usize| ticket(nodes, pair + 1, &classrooms[pair]);
     let tickets = slow_ones(nodes, 0).into_iter().chain((0..pairs).flat_map(of_pair)).collect();
     let guests = pass_through((0..pairs).step_by(2).map(guest).collect());
@@ -108,7 +110,7 @@ async fn batch(nodes: &[Gateway], database: &str, pairs: usize, found: &mut Foun
     let (slow, members) = (members, others);
     check(&members, "when all had entered", found).await;
 
-    // Of each pair one leaves while another enters.
+    // Of each pair one agent leaves while another enters.
     let (leaving, mut members): (Vec<_>, Vec<_>) = members.into_iter().enumerate().partition(|(at, _)| at % 2 == 1);
     let successors = (0..pairs).map(|pair| ticket(nodes, pair + 2, &classrooms[pair])).collect();
     let ending = |at: usize| if at % 4 == 1 { Ending::Close } else { Ending::Break };
@@ -122,7 +124,7 @@ async fn batch(nodes: &[Gateway], database: &str, pairs: usize, found: &mut Foun
     Ok(slow)
 }
 
-/// All of them at the same moment; the rows of the slow ones, in a database, are locked then.
+/// All members enter at the same moment. If there is a database, the rows of the slow ones are locked then.
 async fn enter(tickets: Vec<Ticket>, database: Option<&str>) -> io::Result<Vec<Member>> {
     let (go, told) = watch::channel(false);
     let connected = tickets.into_iter().map(|ticket| ticket.connect(told.clone()));
@@ -148,13 +150,13 @@ async fn enter(tickets: Vec<Ticket>, database: Option<&str>) -> io::Result<Vec<M
     Ok(members)
 }
 
-/// They enter and leave at once.
+/// Agents that enter and leave at once.
 async fn pass_through(tickets: Vec<Ticket>) -> io::Result<()> {
     let guests = enter(tickets, None).await?;
     try_join_all(guests.into_iter().map(|guest| guest.leave(Ending::Break))).await.map(drop)
 }
 
-/// Waits until every view is right; those that never are, are wrong.
+/// Waits until every view is right. Views that do not become right are recorded as wrong.
 async fn check(members: &[Member], when: &str, found: &mut Found) {
     let mut there: BTreeMap<&str, Agents> = BTreeMap::new();
     for Member { classroom, session, agent, .. } in members {
@@ -176,7 +178,7 @@ async fn check(members: &[Member], when: &str, found: &mut Found) {
     }
 }
 
-/// The address for a new member.
+/// The node and the identity of a new member.
 fn ticket(nodes: &[Gateway], node: usize, classroom: &str) -> Ticket {
     static USERS: AtomicU64 = AtomicU64::new(0);
     let user = USERS.fetch_add(1, Ordering::Relaxed);
@@ -193,7 +195,7 @@ fn ticket(nodes: &[Gateway], node: usize, classroom: &str) -> Ticket {
     }
 }
 
-/// The agents whose rows are locked at a start, in a classroom that comes after all others in a group.
+/// The agents whose rows are locked at a start. Their classroom comes after all others in a group.
 fn slow_ones(nodes: &[Gateway], node: usize) -> Vec<Ticket> {
     let classroom = format!("ffffffff-0000-4000-8000-{:012x}", std::process::id());
     let kinds = [(EARLY, 0), (LATE, STAGGER)];

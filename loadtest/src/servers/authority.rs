@@ -14,7 +14,7 @@ use rcgen::{
 use super::private_folder;
 use super::server_user::server_user;
 
-/// A private certificate authority; its files live as long as the value.
+/// A private certificate authority. Its files are deleted with this value.
 pub struct Authority {
     issuer: CertifiedIssuer<'static, KeyPair>,
     issued: AtomicU32,
@@ -31,13 +31,13 @@ pub struct Issued {
 }
 
 impl Authority {
-    /// Makes a new one.
+    /// Makes a new authority.
     ///
     /// # Errors
-    /// When its files cannot be written.
+    /// When the files cannot be written.
     pub fn new() -> io::Result<Self> {
         let mut params = CertificateParams::default();
-        // Each has a name of its own, as real ones have.
+        // Each authority has a name of its own, as real ones have.
         let folder = private_folder("authority")?;
         let name = folder.path().file_name().unwrap_or_default().to_string_lossy();
         params.distinguished_name.push(DnType::CommonName, name.into_owned());
@@ -49,19 +49,20 @@ impl Authority {
         Ok(Self { issuer, issued: AtomicU32::new(1), folder })
     }
 
-    /// The PEM file of its own certificate.
+    /// The PEM file of the authority's own certificate.
     #[must_use]
     pub fn certificate(&self) -> PathBuf {
         self.folder.path().join("ca.crt")
     }
 
-    /// The folder of its files, which other users may read.
+    /// The folder of the authority's files. Other users may read it.
     #[must_use]
     pub fn folder(&self) -> &Path {
         self.folder.path()
     }
 
-    /// A certificate for a server or a client: its names or addresses, of which the first is its common name too.
+    /// Issues a certificate for a server or a client with these names or addresses. The first one is also the common
+    /// name.
     ///
     /// # Errors
     /// When its files cannot be written.
@@ -69,7 +70,7 @@ impl Authority {
         self.sign(params(names)?)
     }
 
-    /// The same, which ended years ago.
+    /// Issues a certificate that expired years ago.
     ///
     /// # Errors
     /// When its files cannot be written.
@@ -87,7 +88,7 @@ impl Authority {
         let issued = Issued { certificate: path("crt"), key: path("key") };
         write(&issued.certificate, &certificate.pem())?;
         write(&issued.key, &key.serialize_pem())?;
-        // PostgreSQL refuses a key that others may read.
+        // PostgreSQL refuses a key that other users may read.
         fs::set_permissions(&issued.key, fs::Permissions::from_mode(0o600))?;
         Ok(issued)
     }

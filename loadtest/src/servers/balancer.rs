@@ -1,4 +1,4 @@
-//! nginx or HAProxy before two nodes, with the examples that are beside the load generator and in `runtime/deploy`.
+//! nginx or HAProxy before two nodes, with the example configurations in `loadtest/socketio` and `runtime/deploy`.
 
 use std::fs;
 use std::io;
@@ -12,18 +12,18 @@ use crate::wait::poll;
 
 const START_LIMIT: Duration = Duration::from_secs(10);
 
-/// Which balancer.
+/// The balancer, and its configuration.
 #[derive(Debug, Clone, Copy)]
 pub enum BalancerKind {
-    /// nginx.
+    /// nginx with the example of `loadtest/socketio`.
     Nginx,
-    /// HAProxy.
+    /// HAProxy with the example of `loadtest/socketio`.
     Haproxy,
     /// The nginx of the compose file, before nodes that are labelled `node1` and `node2`.
     Compose,
 }
 
-/// A running balancer; ends with the value.
+/// A running balancer. It ends when it is dropped.
 pub struct Balancer {
     address: SocketAddr,
     _process: Process,
@@ -31,10 +31,10 @@ pub struct Balancer {
 }
 
 impl Balancer {
-    /// Starts one of the examples, with these nodes in place of its own.
+    /// Starts a balancer with its example configuration, in which these nodes replace the example's.
     ///
     /// # Errors
-    /// When it is not installed, or does not come up.
+    /// When the balancer is not installed, or does not come up.
     pub fn start(kind: BalancerKind, nodes: [SocketAddr; 2]) -> io::Result<Self> {
         let folder = private_folder("balancer")?;
         let address = SocketAddr::from(([127, 0, 0, 1], free_port()?));
@@ -44,7 +44,7 @@ impl Balancer {
             BalancerKind::Compose => (include_str!("../../../runtime/deploy/compose/nginx.conf"), "nginx.conf"),
         };
         let mut config = example.replace("127.0.0.1:8080", &address.to_string());
-        // The third node stands for the second, too.
+        // The second node also replaces the example's third.
         for (name, node) in ["node1", "node2", "node3"].iter().zip([nodes[0], nodes[1], nodes[1]]) {
             config = config.replace(&format!("{name}:8080"), &node.to_string());
         }
@@ -67,14 +67,14 @@ impl Balancer {
         Ok(Self { address, _process: process, _folder: folder })
     }
 
-    /// Where clients connect.
+    /// The address for clients.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 }
 
-/// nginx in the foreground, with this configuration of the folder.
+/// The command for nginx in the foreground, with this configuration in the folder.
 pub(super) fn nginx(folder: &Path, file: &str) -> io::Result<Command> {
     let mut command = Command::new(binary::find("nginx", "nginx-light")?);
     let prefix = folder.display();
@@ -83,7 +83,7 @@ pub(super) fn nginx(folder: &Path, file: &str) -> io::Result<Command> {
     Ok(command)
 }
 
-/// Starts it, and waits until it listens.
+/// Starts a command, and waits until it listens.
 pub(super) fn listening(command: Command, folder: &Path, address: SocketAddr) -> io::Result<Process> {
     let mut process = Process::spawn(command, folder)?;
     poll(START_LIMIT, "the proxy", || {

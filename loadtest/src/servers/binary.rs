@@ -1,4 +1,4 @@
-//! Where the servers' programs are, and which package brings them where they are not.
+//! Finds the servers' programs. If one is missing, the error names the package that has it.
 
 use std::env;
 use std::fs;
@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 const POSTGRES_VERSIONS: &str = "/usr/lib/postgresql";
 
-/// The program `name`, or an error that names the Debian package which brings it.
+/// Finds the program `name`, or returns an error that names its Debian package.
 pub(super) fn find(name: &str, package: &str) -> io::Result<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     env::split_paths(&path)
@@ -24,7 +24,7 @@ pub fn target_folder() -> PathBuf {
     target.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../target"))
 }
 
-/// The program `name` that the script of this name in `loadtest/setup` has built, or an error that names the script.
+/// Finds the program `name` that a script in `loadtest/setup` has built, or returns an error that names the script.
 pub(super) fn built(name: &str) -> io::Result<PathBuf> {
     let program = target_folder().join(name).join("bin").join(name);
     program.canonicalize().map_err(|_| {
@@ -32,8 +32,8 @@ pub(super) fn built(name: &str) -> io::Result<PathBuf> {
     })
 }
 
-/// The folder with the newest PostgreSQL's programs. Not `PATH` first: Debian's own `psql` there is
-/// a wrapper that takes longer to start than the server.
+/// The folder with the programs of the newest PostgreSQL. `PATH` is not searched first, because Debian's `psql` there
+/// is a wrapper that takes longer to start than the server.
 pub(super) fn postgres_folder() -> io::Result<PathBuf> {
     let newest = fs::read_dir(POSTGRES_VERSIONS)
         .into_iter()

@@ -1,10 +1,10 @@
-//! The folder in which everything lives that this process starts, and what clears it away.
+//! The folder of everything that this process starts, and its removal.
 //!
-//! Invariant: once this process has ended, by whatever means, no process works in the folder and
-//! the folder is gone. A small shell waits for the end of a pipe that only this process holds, kills
-//! whatever has its working directory inside, stopped or not, and removes the folder. (A parent
-//! death signal would not do: it fires at the end of the thread that spawned, and a test is a
-//! thread; and PostgreSQL's children do not inherit it.)
+//! Invariant: after the end of this process, for any reason, no process works in the folder, and the folder is removed.
+//! A small shell, the reaper, waits for the end of a pipe that only this process holds. Then it kills every process
+//! whose working directory is in the folder, also stopped ones, and removes the folder. A parent death signal cannot be
+//! used: it fires at the end of the thread that spawned the process, and each test is a thread. PostgreSQL's children
+//! do not inherit the signal either.
 
 use std::fs;
 use std::io;
@@ -28,8 +28,8 @@ for attempt in 1 2 3 4 5 6 7 8 9 10; do
 done
 "#;
 
-/// A new folder inside this process's own, removed when it is dropped. Whatever is started must have
-/// its working directory in it.
+/// Makes a folder inside this process's folder. It is removed when it is dropped. Processes that are started must have
+/// their working directory in it.
 ///
 /// # Errors
 /// When it cannot be made.
@@ -52,7 +52,7 @@ fn process_folder() -> io::Result<PathBuf> {
     Ok(path)
 }
 
-/// PostgreSQL does not run as root; whom it runs as must be able to pass through.
+/// PostgreSQL does not run as root, so its user must be able to pass through this folder.
 fn open_to_server_users(path: &Path) -> io::Result<()> {
     fs::set_permissions(path, fs::Permissions::from_mode(0o755))
 }
@@ -67,7 +67,7 @@ fn leave_to_reaper(path: &Path) -> io::Result<()> {
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()?;
-    // Closed by the kernel when this process ends, which is the reaper's sign.
+    // The pipe is left open on purpose. The kernel closes it when this process ends, which wakes the reaper.
     std::mem::forget(reaper.stdin.take());
     Ok(())
 }

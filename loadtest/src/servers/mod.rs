@@ -1,11 +1,10 @@
 //! Private PostgreSQL, Redis, NATS and Prometheus for tests and benchmarks.
 //!
-//! Each listens on a free loopback port and keeps its data in a folder of its own. A `start`
-//! returns when the server has answered in its own protocol. A server is gone when its value is
-//! dropped or, whatever happens to this process, when this process is.
+//! Each server listens on a free loopback port and keeps its data in a folder of its own. `start` returns when the
+//! server has answered in its own protocol. A server ends when its value is dropped, or when this process ends for any
+//! reason.
 //!
-//! The calls block, for half a second at most once the template of a PostgreSQL data folder has been
-//! made.
+//! The calls block. Once the template of a PostgreSQL data folder exists, they take half a second at most.
 
 mod authority;
 mod balancer;

@@ -8,24 +8,24 @@ use super::binary;
 use super::redis::{dial, expect};
 use super::server::{Kind, Server};
 
-/// A private NATS server with JetStream; its streams are on disk and outlive a restart.
+/// A private NATS server with JetStream. Its streams are on disk and survive a restart.
 pub type Nats = Server<NatsKind>;
 
-/// Which version of nats-server runs.
+/// The version of nats-server to run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum NatsVersion {
-    /// The distribution's: 2.9 on Debian 12.
+    /// The distribution's version: 2.9 on Debian 12.
     #[default]
     Distribution,
-    /// The one that `loadtest/setup/nats-server` builds.
+    /// The version that `loadtest/setup/nats-server` builds.
     Current,
 }
 
 impl NatsVersion {
-    /// The program.
+    /// The path of the program.
     ///
     /// # Errors
-    /// When it is not installed; the error says how.
+    /// Returns an error if it is not installed. The error says how to install it.
     pub fn program(self) -> io::Result<PathBuf> {
         if self == Self::Distribution {
             return binary::find("nats-server", "nats-server");
@@ -34,7 +34,7 @@ impl NatsVersion {
     }
 }
 
-/// What is particular to NATS.
+/// How a NATS server is started and asked.
 #[derive(Debug)]
 pub enum NatsKind {}
 
@@ -59,7 +59,7 @@ impl Kind for NatsKind {
             "PUB $JS.API.INFO answer 0\r\n\r\n",
         );
         stream.write_all(request.as_bytes())?;
-        // The account's JetStream answers last of all, some time after the first PONG.
+        // JetStream of the account answers last, some time after the first PONG.
         expect(&mut stream, "}\r\n")?;
         stream.write_all(b"PING\r\n")?;
         expect(&mut stream, "PONG\r\n")

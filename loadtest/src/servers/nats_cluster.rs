@@ -12,14 +12,15 @@ use super::redis::dial;
 use super::server::{Kind, Server};
 use crate::wait::poll;
 
-/// A member: a server with settings of its own. It is ready when it speaks, whatever its cluster does.
+/// A member of a cluster: a server with settings of its own. It counts as started when it speaks NATS, even if its
+/// cluster does not work.
 pub type NatsMember = Server<MemberKind>;
 
-/// How long a cluster may take to elect who leads it.
+/// How long a cluster may take to elect a leader.
 const ELECTION_LIMIT: Duration = Duration::from_secs(60);
 const SETTINGS: &str = "server.conf";
 
-/// What is particular to a member.
+/// How a member is started and asked.
 #[derive(Debug)]
 pub enum MemberKind {}
 
@@ -31,7 +32,7 @@ pub struct MemberOptions {
 }
 
 impl MemberOptions {
-    /// A cluster with these settings, as they stand in its file.
+    /// Options of a member with these settings, written as in its configuration file.
     ///
     /// # Errors
     /// When the program is not installed.
@@ -54,7 +55,7 @@ impl Kind for MemberKind {
         Ok(command)
     }
 
-    /// Its settings may ask for TLS or credentials.
+    /// Only the server's greeting is read, because its settings may require TLS or credentials.
     fn ask(port: u16) -> io::Result<()> {
         dial(port).map(drop)
     }
@@ -64,7 +65,7 @@ impl Kind for MemberKind {
     }
 }
 
-/// Servers that know each other, each with the name `n` and its number.
+/// Servers that know each other. Each has the name `n` and its number.
 #[derive(Debug)]
 pub struct NatsCluster {
     /// The members.
@@ -72,7 +73,7 @@ pub struct NatsCluster {
 }
 
 impl NatsCluster {
-    /// Starts as many, and returns when JetStream answers.
+    /// Starts this many servers, and returns when JetStream answers.
     ///
     /// # Errors
     /// When the program is not installed, or a member does not come up.
@@ -92,14 +93,14 @@ impl NatsCluster {
         Ok(cluster)
     }
 
-    /// All members.
+    /// A URL with all members.
     #[must_use]
     pub fn url(&self) -> String {
         self.members.iter().map(NatsMember::url).collect::<Vec<_>>().join(",")
     }
 }
 
-/// Whether a server that leads JetStream answers on this port.
+/// Checks whether the server on this port leads JetStream and answers.
 fn answers(port: u16) -> io::Result<()> {
     const ANSWER: &str = "stream_names_response";
     let mut stream = dial(port)?;

@@ -14,43 +14,43 @@ use super::server::{Kind, Server};
 /// A running pgbouncer.
 pub type Pgbouncer = Server<PgbouncerKind>;
 
-/// Whose pgbouncer runs.
+/// The version of pgbouncer to run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum PgbouncerVersion {
-    /// The distribution's: 1.18 on Debian 12, which does not keep track of prepared statements.
+    /// The distribution's version: 1.18 on Debian 12. It does not keep track of prepared statements.
     #[default]
     Distribution,
-    /// The one that `loadtest/setup/pgbouncer` builds, which does.
+    /// The version that `loadtest/setup/pgbouncer` builds. It keeps track of prepared statements.
     Current,
 }
 
-/// How it pools.
+/// How a pgbouncer pools connections.
 #[derive(Debug, Clone)]
 pub struct PgbouncerOptions {
-    /// The program.
+    /// Which version runs.
     pub version: PgbouncerVersion,
     /// The port of PostgreSQL on 127.0.0.1.
     pub postgres: u16,
-    /// Connections to each database, at most.
+    /// The most connections to each database.
     pub pool_size: u32,
 }
 
 impl PgbouncerOptions {
-    /// The distribution's.
+    /// The options of the distribution's version.
     #[must_use]
     pub fn new(postgres: u16, pool_size: u32) -> Self {
         Self { version: PgbouncerVersion::default(), postgres, pool_size }
     }
 }
 
-/// What is particular to pgbouncer.
+/// How a pgbouncer is started and asked.
 #[derive(Debug)]
 pub enum PgbouncerKind {}
 
 impl Kind for PgbouncerKind {
     type Options = PgbouncerOptions;
     const NAME: &'static str = "pgbouncer";
-    /// With this signal it ends at once.
+    /// On this signal pgbouncer ends at once.
     const STOP: Signal = Signal::SIGTERM;
 
     fn command(folder: &Path, port: u16, options: &PgbouncerOptions) -> io::Result<Command> {
@@ -67,7 +67,7 @@ impl Kind for PgbouncerKind {
         let (program, more) = match options.version {
             PgbouncerVersion::Distribution => (binary::find("pgbouncer", "pgbouncer")?, ""),
             PgbouncerVersion::Current => {
-                // The user that runs it may not be let into the folder of the build.
+                // The user that runs it may not be allowed to read the folder of the build, so the program is copied.
                 let program = folder.join("pgbouncer");
                 fs::copy(binary::built("pgbouncer")?, &program)?;
                 (program, "max_prepared_statements = 100\n")

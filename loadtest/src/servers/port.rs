@@ -4,13 +4,13 @@ use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::net::{Ipv4Addr, TcpListener};
 
-/// Below the range from which the kernel takes the ports of outgoing connections: a server that was
-/// killed must find its port free again, with thousands of clients connecting meanwhile.
+/// The first port to try. It is below the range from which the kernel takes the ports of outgoing connections. So a
+/// killed server finds its port free again, although thousands of clients connect meanwhile.
 const FIRST: u16 = 12_000;
 const COUNT: u16 = 20_000;
 
-/// A port that was free a moment ago. Whoever starts a server on it tries again with another one
-/// when it was taken in between.
+/// Returns a port that was free a moment ago. The caller tries another port if this one is taken before its server
+/// listens.
 ///
 /// # Errors
 /// When none is free.

@@ -1,8 +1,7 @@
 //! A private PostgreSQL.
 //!
-//! `initdb` takes seconds, so its result is kept as a template among the temporary files, made under
-//! another name and renamed when it is whole: processes that start at the same moment each make
-//! one, and one of them wins.
+//! `initdb` takes seconds, so its result is kept as a template among the temporary files. It is made under another name
+//! and renamed when it is complete. Of processes that make one at the same moment, the first to rename wins.
 
 use std::fs;
 use std::io;
@@ -28,9 +27,9 @@ pub type Postgres = Server<PostgresKind>;
 /// How a private PostgreSQL is set up. The default is durable: commits wait for the disk.
 #[derive(Debug, Clone)]
 pub struct PostgresOptions {
-    /// Whether commits reach the disk. Off makes tests faster that are not about durability.
+    /// Whether commits wait for the disk. Tests that are not about durability are faster without.
     pub fsync: bool,
-    /// The limit of connections.
+    /// The most connections.
     pub max_connections: u32,
     /// Further settings, as in `postgresql.conf`.
     pub settings: Vec<(String, String)>,
@@ -43,8 +42,8 @@ impl Default for PostgresOptions {
 }
 
 impl PostgresOptions {
-    /// A server with this certificate, which trusts the clients' certificates of this authority. `rules` are the lines of
-    /// `pg_hba.conf`.
+    /// Options of a server with this certificate that trusts client certificates of this authority. `rules` are the
+    /// lines of `pg_hba.conf`.
     ///
     /// # Errors
     /// When the rules cannot be written.
@@ -64,14 +63,14 @@ impl PostgresOptions {
     }
 }
 
-/// What is particular to PostgreSQL.
+/// How a PostgreSQL is started and asked.
 #[derive(Debug)]
 pub enum PostgresKind {}
 
 impl Kind for PostgresKind {
     type Options = PostgresOptions;
     const NAME: &'static str = "postgres";
-    /// An immediate shutdown; a killed one would leave its shared memory in the kernel.
+    /// The signal for an immediate shutdown. A killed server would leave its shared memory in the kernel.
     const STOP: Signal = Signal::SIGQUIT;
 
     fn prepare(folder: &Path, _: &PostgresOptions) -> io::Result<()> {
@@ -90,7 +89,7 @@ impl Kind for PostgresKind {
             ("port", port.to_string()),
             ("fsync", options.fsync.to_string()),
             ("synchronous_commit", "on".to_owned()),
-            // After a kill it would otherwise sync a thousand files one by one.
+            // Without this, a server that was killed would sync a thousand files one by one.
             ("recovery_init_sync_method", "syncfs".to_owned()),
             ("max_connections", options.max_connections.to_string()),
         ];
@@ -112,7 +111,7 @@ impl Kind for PostgresKind {
 }
 
 impl Server<PostgresKind> {
-    /// A fresh, empty database on this server: its URL.
+    /// Creates an empty database on this server and returns its URL.
     ///
     /// # Errors
     /// When the server does not answer.
@@ -124,7 +123,7 @@ impl Server<PostgresKind> {
     }
 }
 
-/// What a statement returns in the database of this URL: a line a row, columns divided by `|`.
+/// Runs a statement in the database of this URL. Returns a line for each row, with its columns divided by `|`.
 ///
 /// # Errors
 /// When the server is away or refuses the statement.
@@ -133,10 +132,11 @@ pub fn psql(url: &str, statement: &str) -> io::Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).trim_end().to_owned())
 }
 
-/// `psql` in the database of this URL, which reads statements from its input and answers as [`psql`] does.
+/// The command of a `psql` in the database of this URL. It reads statements from its input and answers as [`psql`]
+/// does.
 ///
 /// # Errors
-/// When it is not installed.
+/// When `psql` is not installed.
 pub fn psql_command(url: &str) -> io::Result<Command> {
     let mut command = Command::new(binary::postgres_folder()?.join("psql"));
     command.env("PGCONNECT_TIMEOUT", "5").args(["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-d", url]);
@@ -147,7 +147,7 @@ fn database_url(port: u16, database: &str) -> String {
     format!("postgres://{SUPERUSER}@127.0.0.1:{port}/{database}")
 }
 
-/// The data folder that every server starts as a copy of.
+/// The data folder of which every server starts with a copy.
 fn template() -> io::Result<PathBuf> {
     let programs = binary::postgres_folder()?;
     let initdb = programs.join("initdb");
@@ -186,7 +186,7 @@ fn template() -> io::Result<PathBuf> {
 pub(super) fn as_server_user(program: &Path) -> io::Result<Command> {
     let mut command = Command::new(program);
     if let Some((uid, gid)) = server_user()? {
-        // Its home is not this user's, where libpq would look for certificates.
+        // HOME must not be this user's home, in which libpq would look for certificates.
         command.uid(uid).gid(gid).env("HOME", "/nonexistent");
     }
     Ok(command)

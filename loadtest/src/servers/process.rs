@@ -1,6 +1,6 @@
-//! One process in a folder of its own, and what a test does to it.
+//! A process in a folder of its own that a test can pause, resume and kill.
 //!
-//! Invariant: while the value lives the process is its child, and nothing survives the value.
+//! Invariant: the process is a child of this one, and neither it nor its children survive this value.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -14,7 +14,7 @@ use super::signal;
 use crate::wait::poll;
 
 const OUTPUT: &str = "output.log";
-/// What the processes before it in its folder have printed.
+/// The file with the output of earlier processes in the folder.
 const EARLIER: &str = "earlier.log";
 
 /// A child process with its output in `output.log` of its working directory.
@@ -73,17 +73,17 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // No caller is left to report a failure to; the reaper kills what is left.
+        // A failure cannot be reported here. The reaper kills what is left.
         self.kill().ok();
     }
 }
 
-/// What the last process in this folder has printed.
+/// The output of the last process in this folder.
 pub(crate) fn output(folder: &Path) -> String {
     read(folder, OUTPUT)
 }
 
-/// What all of them have.
+/// The output of all processes in this folder.
 pub(crate) fn all_output(folder: &Path) -> String {
     read(folder, EARLIER) + &output(folder)
 }

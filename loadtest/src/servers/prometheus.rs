@@ -22,7 +22,7 @@ pub struct Prometheus {
 }
 
 impl Prometheus {
-    /// Starts one that scrapes `http://{target}/metrics`.
+    /// Starts a Prometheus that scrapes `http://{target}/metrics`.
     ///
     /// # Errors
     /// When Prometheus is not installed or does not come up.
@@ -30,7 +30,7 @@ impl Prometheus {
         Self::of([target])
     }
 
-    /// The same with several targets.
+    /// Starts a Prometheus with several targets.
     ///
     /// # Errors
     /// When Prometheus is not installed or does not come up.
@@ -39,15 +39,15 @@ impl Prometheus {
         Ok(Self { server })
     }
 
-    /// The first value of a PromQL expression, as soon as it has one.
+    /// Waits until a PromQL expression has a value, and returns the first one.
     ///
     /// # Errors
-    /// When it has none within `limit`, or the expression is faulty.
+    /// When it has no value within `limit`, or the expression is faulty.
     pub fn query(&self, expression: &str, limit: Duration) -> io::Result<f64> {
         poll(limit, expression, || self.value(expression))
     }
 
-    /// The first value of a PromQL expression; none where it has none now, or not a number.
+    /// The first value of a PromQL expression; `None` if it has no value now, or the value is not a number.
     ///
     /// # Errors
     /// When the expression is faulty.
@@ -68,7 +68,7 @@ impl Prometheus {
     }
 }
 
-/// What is particular to Prometheus.
+/// How a Prometheus is started and asked.
 #[derive(Debug)]
 enum PrometheusKind {}
 
@@ -82,7 +82,7 @@ impl Kind for PrometheusKind {
             "global": {"scrape_interval": "1s"},
             "scrape_configs": [{"job_name": "rollcall", "static_configs": [{"targets": targets}]}],
         });
-        // JSON is YAML.
+        // The configuration is written as JSON, which is also YAML.
         fs::write(&configuration, scrape.to_string())?;
         let mut command = Command::new(binary::find("prometheus", "prometheus")?);
         command

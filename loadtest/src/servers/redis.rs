@@ -11,18 +11,18 @@ use super::binary;
 use super::server::{Kind, Server};
 use crate::wait::poll;
 
-/// How long one question to a server that is starting may take.
+/// How long a starting server may take to answer.
 pub(super) const ASK_LIMIT: Duration = Duration::from_secs(1);
 
-/// How long a command may take.
+/// How long a running server may take to carry out a command.
 const TELL_LIMIT: Duration = Duration::from_secs(5);
-/// How long a replica may take to have its master's data.
+/// How long a replica may take to copy its master's data.
 const SYNC_LIMIT: Duration = Duration::from_secs(10);
 
-/// A private Redis. What it holds is gone after a kill, as with most Redis servers in use.
+/// A private Redis. Its data are lost when it is killed, as with most Redis servers in use.
 pub type Redis = Server<RedisKind>;
 
-/// How a Redis is set up.
+/// The options of a Redis.
 #[derive(Debug, Clone, Default)]
 pub struct RedisOptions {
     /// Further arguments of redis-server.
@@ -30,15 +30,15 @@ pub struct RedisOptions {
 }
 
 impl RedisOptions {
-    /// The same with these arguments, divided by spaces.
+    /// Adds these arguments, which are divided by spaces.
     #[must_use]
     pub fn with(mut self, arguments: &str) -> Self {
         self.arguments.extend(arguments.split_whitespace().map(str::to_owned));
         self
     }
 
-    /// It speaks TLS on this port beside its own, and to its replicas and other nodes of its cluster. With
-    /// `asks_clients` it wants a certificate of the authority from clients.
+    /// The server also speaks TLS on this port, and to its replicas and the other nodes of its cluster. With
+    /// `asks_clients` it requires a client certificate of the authority.
     #[must_use]
     pub fn with_tls(self, port: u16, authority: &Authority, server: &Issued, asks_clients: bool) -> Self {
         let Issued { certificate, key } = server;
@@ -53,7 +53,7 @@ impl RedisOptions {
     }
 }
 
-/// What is particular to Redis.
+/// How a Redis is started and asked.
 #[derive(Debug)]
 pub enum RedisKind {}
 
@@ -84,15 +84,15 @@ impl Kind for RedisKind {
 }
 
 impl Server<RedisKind> {
-    /// Carries out one inline command, and returns the answer as it came.
+    /// Sends one inline command, and returns the raw answer.
     ///
     /// # Errors
-    /// When no answer comes, or a refusal.
+    /// Returns an error if no answer comes, or the server refuses the command.
     pub fn tell(&self, command: &str) -> io::Result<String> {
         tell_redis(self.port(), command)
     }
 
-    /// Makes it follow another one, and waits until it has that one's data.
+    /// Makes this Redis a replica of the one on port `leader`, and waits until it has the leader's data.
     ///
     /// # Errors
     /// When one of the two does not answer.
@@ -104,10 +104,11 @@ impl Server<RedisKind> {
     }
 }
 
-/// One inline command to the Redis on this port; the answer is whole when the next one's, to PING, has come.
+/// Sends one inline command and a PING to the Redis on this port. The command's answer is complete when the answer to
+/// PING has come.
 ///
 /// # Errors
-/// When no answer comes, or a refusal.
+/// Returns an error if no answer comes, or the server refuses the command.
 pub fn tell_redis(port: u16, command: &str) -> io::Result<String> {
     const END: &[u8] = b"+PONG\r\n";
     let mut stream = dial(port)?;
@@ -133,7 +134,7 @@ pub(super) fn dial(port: u16) -> io::Result<TcpStream> {
     Ok(stream)
 }
 
-/// Reads until `ending` is the last that came.
+/// Reads until the received text ends with `ending`.
 pub(super) fn expect(stream: &mut TcpStream, ending: &str) -> io::Result<()> {
     let mut said = Vec::new();
     let mut part = [0; 1024];

@@ -1,4 +1,4 @@
-//! A private Redis Cluster: three masters with a third of the slots each, and a replica of each.
+//! A private Redis Cluster: three masters with a third of the slots each, and a replica of each master.
 
 use std::io;
 use std::time::Duration;
@@ -15,10 +15,10 @@ const SLOTS: usize = 16_384;
 const NODE_TIMEOUT: Duration = Duration::from_millis(800);
 const LIMIT: Duration = Duration::from_secs(30);
 
-/// The certificates with which a cluster's nodes speak TLS.
+/// The certificates of a cluster whose nodes speak TLS.
 #[derive(Clone, Copy)]
 pub struct RedisTls<'a> {
-    /// Signs the certificates.
+    /// The authority that signs the certificates.
     pub authority: &'a Authority,
     /// The nodes' certificate.
     pub server: &'a Issued,
@@ -28,7 +28,7 @@ pub struct RedisTls<'a> {
 
 /// A private Redis Cluster.
 pub struct RedisCluster {
-    /// Masters first, then in the same order their replicas, as they were at the start.
+    /// The masters first, then their replicas in the same order, as they were at the start.
     nodes: Vec<RedisNode>,
     tls: bool,
 }
@@ -36,7 +36,7 @@ pub struct RedisCluster {
 /// One node.
 struct RedisNode {
     redis: Redis,
-    /// Where clients connect, and other nodes.
+    /// The port for clients and for other nodes.
     port: u16,
     bus_port: u16,
 }
@@ -64,7 +64,7 @@ impl RedisNode {
 }
 
 impl RedisCluster {
-    /// Starts it, and returns when it serves all slots and the replicas have their data.
+    /// Starts a cluster, and returns when it serves all slots and the replicas have their data.
     ///
     /// # Errors
     /// When a node does not come up, or the nodes do not find each other.
@@ -98,10 +98,10 @@ impl RedisCluster {
         Ok(this)
     }
 
-    /// Waits until each node that runs says that all slots are served.
+    /// Waits until each running node says that all slots are served.
     ///
     /// # Errors
-    /// When it does not come to that.
+    /// Returns an error if that does not happen in time.
     pub fn wait_until_it_serves(&self) -> io::Result<()> {
         self.all("all slots are served", |node| Ok(node.tell("CLUSTER INFO")?.contains("cluster_state:ok")))
     }
@@ -110,14 +110,14 @@ impl RedisCluster {
         poll(LIMIT, what, || Ok(self.running().all(|redis| is_so(redis).unwrap_or(false)).then_some(())))
     }
 
-    /// Where clients find it: some of its nodes.
+    /// A URL with some of the cluster's nodes.
     #[must_use]
     pub fn url(&self) -> String {
         let nodes: Vec<String> = self.nodes[..2].iter().map(|node| format!("127.0.0.1:{}", node.port)).collect();
         format!("{}+cluster://{}", if self.tls { "rediss" } else { "redis" }, nodes.join(","))
     }
 
-    /// All nodes, masters of the start first.
+    /// All nodes; the masters of the start come first.
     pub fn nodes(&mut self) -> impl Iterator<Item = &mut Redis> {
         self.nodes.iter_mut().map(|node| &mut node.redis)
     }
@@ -131,7 +131,7 @@ impl RedisCluster {
     /// The number of the node that is the master of a key.
     ///
     /// # Errors
-    /// When none is.
+    /// Returns an error if no node is.
     pub fn master_of(&self, key: &str) -> io::Result<usize> {
         poll(LIMIT, "the key's master", || {
             let is_master = |node: &RedisNode| {
@@ -147,7 +147,7 @@ impl RedisCluster {
         &mut self.nodes[number].redis
     }
 
-    /// Whether replicas take over from masters that are gone.
+    /// Allows or forbids that replicas take over from masters that are gone.
     ///
     /// # Errors
     /// When a node that runs refuses.
@@ -160,10 +160,10 @@ impl RedisCluster {
         self.nodes.iter().map(|node| &node.redis).filter(|redis| RedisKind::ask(redis.port()).is_ok())
     }
 
-    /// Makes the replica of this node its master, with all data, as before maintenance.
+    /// Makes the replica of this node the master without loss of data, as operators do before maintenance.
     ///
     /// # Errors
-    /// When it has none.
+    /// Returns an error if the node has no replica.
     pub fn fail_over(&self, number: usize) -> io::Result<()> {
         let id = self.nodes[number].id()?;
         let replica = self.nodes.iter().find(|node| {
@@ -177,8 +177,8 @@ impl RedisCluster {
         })
     }
 
-    /// Begins to move the slot of a key from its master to another one: keys that are missing there are made here. Ends
-    /// when `meanwhile` has: keys and slot are moved then.
+    /// Moves the slot of a key from its master to another one. During `meanwhile` the slot is in migration: missing
+    /// keys are created on the new master. Afterwards the remaining keys and the slot are moved.
     ///
     /// # Errors
     /// When a node refuses.

@@ -1,4 +1,4 @@
-//! A private Sentinel, which watches a master by the name `main`.
+//! A private Sentinel that watches a master under the name `main`.
 
 use std::fs;
 use std::io::{self, Write};
@@ -12,12 +12,12 @@ use super::server::{Kind, Server};
 /// A private Sentinel.
 pub type Sentinel = Server<SentinelKind>;
 
-/// How a Sentinel is set up.
+/// The options of a Sentinel.
 #[derive(Debug, Clone)]
 pub struct SentinelOptions {
     /// The port of the master.
     pub master: u16,
-    /// How many Sentinels have to agree that it is gone.
+    /// How many Sentinels must agree that the master is gone.
     pub quorum: usize,
     /// Further lines of its configuration.
     pub lines: Vec<String>,
@@ -25,7 +25,7 @@ pub struct SentinelOptions {
     pub arguments: Vec<String>,
 }
 
-/// What is particular to Sentinel.
+/// How a Sentinel is started and asked.
 #[derive(Debug)]
 pub enum SentinelKind {}
 
@@ -52,7 +52,7 @@ impl Kind for SentinelKind {
     fn ask(port: u16) -> io::Result<()> {
         let mut stream = dial(port)?;
         stream.write_all(b"PING\r\n")?;
-        // One with a password refuses.
+        // A Sentinel with a password answers with an error, which also shows that it runs.
         expect(&mut stream, "\r\n")
     }
 

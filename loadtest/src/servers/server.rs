@@ -1,4 +1,4 @@
-//! What all servers have in common: start, wait for the first answer, and the faults a test injects.
+//! What all servers have in common: the start, the wait for the first answer, and the faults that a test injects.
 
 use std::fmt;
 use std::io;
@@ -17,18 +17,18 @@ const START_LIMIT: Duration = Duration::from_secs(20);
 const STOP_LIMIT: Duration = Duration::from_secs(5);
 const PORT_ATTEMPTS: usize = 5;
 
-/// What is particular to one kind of server.
+/// How one kind of server is started and asked.
 pub trait Kind {
-    /// What `start_with` takes.
+    /// The options of `start_with`.
     type Options: Clone;
 
-    /// Its name in messages.
+    /// The server's name in messages.
     const NAME: &'static str;
 
-    /// The signal that ends it fast and leaves nothing behind in the kernel.
+    /// The signal that ends the server fast and leaves nothing behind in the kernel.
     const STOP: Signal = Signal::SIGKILL;
 
-    /// Makes what must be on disk before the first start.
+    /// Makes the files that must be on disk before the first start.
     ///
     /// # Errors
     /// When a program is missing or fails.
@@ -42,13 +42,13 @@ pub trait Kind {
     /// When the program is not installed.
     fn command(folder: &Path, port: u16, options: &Self::Options) -> io::Result<Command>;
 
-    /// Asks once, in the server's own protocol. An error means not yet.
+    /// Asks the server once in its own protocol. An error means that it is not ready yet.
     ///
     /// # Errors
-    /// Whatever kept the answer away.
+    /// Returns the reason why no answer came.
     fn ask(port: u16) -> io::Result<()>;
 
-    /// The URL under which clients find it.
+    /// The URL for clients of a server on this port.
     fn url(port: u16) -> String;
 }
 
@@ -62,7 +62,7 @@ pub struct Server<K: Kind> {
 }
 
 impl<K: Kind<Options: Default>> Server<K> {
-    /// Starts one with the default options.
+    /// Starts a server with the default options.
     ///
     /// # Errors
     /// When the program is not installed (the error names the package) or does not come up.
@@ -72,7 +72,7 @@ impl<K: Kind<Options: Default>> Server<K> {
 }
 
 impl<K: Kind> Server<K> {
-    /// Starts one with these options.
+    /// Starts a server with these options.
     ///
     /// # Errors
     /// When the program is not installed (the error names the package) or does not come up.
@@ -84,7 +84,7 @@ impl<K: Kind> Server<K> {
             let port = free_port()?;
             match launch::<K>(folder.path(), port, &options) {
                 Ok(process) => break (port, process),
-                // Another process may have taken the port since.
+                // Another process may have taken the port since it was found free.
                 Err(error) if attempt == PORT_ATTEMPTS || error.kind() != io::ErrorKind::AddrInUse => {
                     return Err(error);
                 }
@@ -94,41 +94,41 @@ impl<K: Kind> Server<K> {
         Ok(Self { options, port, process, folder })
     }
 
-    /// Where clients find it; the same after a restart.
+    /// The URL for clients. It is the same after a restart.
     #[must_use]
     pub fn url(&self) -> String {
         K::url(self.port)
     }
 
-    /// Its port on 127.0.0.1; the same after a restart.
+    /// The port on 127.0.0.1. It is the same after a restart.
     #[must_use]
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// Its process; another one after a restart.
+    /// The process id. It changes with each restart.
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.process.pid()
     }
 
-    /// Stops it where it stands (SIGSTOP): connections stay, answers do not come.
+    /// Stops the server (SIGSTOP): connections stay open, and no answers come.
     ///
     /// # Errors
-    /// When it is not running.
+    /// When the server is not running.
     pub fn pause(&self) -> io::Result<()> {
         self.process.pause()
     }
 
-    /// Lets it go on after [`pause`](Self::pause).
+    /// Lets the server go on after [`pause`](Self::pause).
     ///
     /// # Errors
-    /// When it is not running.
+    /// When the server is not running.
     pub fn resume(&self) -> io::Result<()> {
         self.process.resume()
     }
 
-    /// Kills it (SIGKILL) with all its children, paused or not. Its data stay.
+    /// Kills the server (SIGKILL) and all its children, even if they are paused. Its data stay.
     ///
     /// # Errors
     /// When the kernel refuses.
@@ -136,10 +136,10 @@ impl<K: Kind> Server<K> {
         self.process.kill()
     }
 
-    /// Starts it again on the same port and data, after killing it if it still runs.
+    /// Kills the server if it still runs, and starts it again on the same port with the same data.
     ///
     /// # Errors
-    /// When it does not come up.
+    /// When the server does not come up.
     pub fn restart(&mut self) -> io::Result<()> {
         self.kill()?;
         self.process = launch::<K>(self.folder.path(), self.port, &self.options)?;
@@ -158,7 +158,7 @@ impl<K: Kind> Server<K> {
 
 impl<K: Kind> Drop for Server<K> {
     fn drop(&mut self) {
-        // If this fails, the process is killed when it is dropped in its turn.
+        // If this fails, the process is killed when its value is dropped.
         self.stop().ok();
     }
 }

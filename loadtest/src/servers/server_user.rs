@@ -1,9 +1,9 @@
-//! The user that servers run as which refuse to be root.
+//! The user for servers that refuse to run as root.
 
 use std::fs;
 use std::io;
 
-/// Whom to run it as when we are root, which PostgreSQL refuses to be.
+/// The user and group as which such a server runs; `None` if this process does not run as root.
 pub(super) fn server_user() -> io::Result<Option<(u32, u32)>> {
     if own_user() != 0 {
         return Ok(None);

@@ -12,8 +12,8 @@ use crate::wait::poll;
 
 const STOP_LIMIT: Duration = Duration::from_secs(5);
 
-/// Stops a process and its children, and returns when they stand: the process first, so that no new
-/// child escapes.
+/// Stops a process and then its children, and returns when they have stopped. The process is the first, so that it
+/// cannot start a new child.
 pub(crate) fn pause(pid: u32) -> io::Result<()> {
     stop(pid)?;
     children(pid)?.into_iter().try_for_each(stop)
@@ -25,14 +25,14 @@ pub(crate) fn resume(pid: u32) -> io::Result<()> {
     send(pid, Signal::SIGCONT)
 }
 
-/// Kills a process and its children at one moment, as a power cut would.
+/// Kills a process and its children at the same moment, as a power cut would.
 pub(crate) fn kill(pid: u32) -> io::Result<()> {
     stop(pid)?;
     send_to_children(pid, Signal::SIGKILL)?;
     send(pid, Signal::SIGKILL)
 }
 
-/// Sends a signal; that the process has just ended is no error.
+/// Sends a signal. It is no error if the process has just ended.
 pub(crate) fn send(pid: u32, signal: Signal) -> io::Result<()> {
     let pid = i32::try_from(pid).map_err(io::Error::other)?;
     match signal::kill(Pid::from_raw(pid), signal) {
@@ -52,13 +52,14 @@ fn stop(pid: u32) -> io::Result<()> {
     })
 }
 
-/// Not the process group: every child of PostgreSQL makes one of its own.
+/// Sends a signal to the children of a process one by one. Signalling the process group would miss PostgreSQL's
+/// children, which each make a group of their own.
 fn send_to_children(parent: u32, signal: Signal) -> io::Result<()> {
     let mut children = children(parent)?.into_iter();
     children.try_for_each(|child| send(child, signal))
 }
 
-/// The processes that this one has started and that still live.
+/// The children of this process that still live.
 ///
 /// # Errors
 /// When there is no /proc.
@@ -76,7 +77,7 @@ struct Stat {
 impl Stat {
     fn of(pid: u32) -> Option<Self> {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-        // The name in parentheses may contain anything, also a parenthesis.
+        // The name in parentheses may contain any character, also a parenthesis.
         let (_, after_name) = stat.rsplit_once(") ")?;
         let mut fields = after_name.split(' ');
         Some(Self { state: fields.next()?.chars().next()?, parent: fields.next()?.parse().ok()? })

@@ -1,4 +1,4 @@
-//! Statements on the SQLite file of an embedded gateway, beside the gateway.
+//! Runs statements on the SQLite file of an embedded gateway while the gateway uses it.
 
 use std::io;
 use std::path::Path;
@@ -10,7 +10,7 @@ use rusqlite::{Connection, Row};
 /// How long a statement waits while the gateway writes.
 const BUSY_LIMIT: Duration = Duration::from_secs(5);
 
-/// What a statement returns, as [`psql`](super::psql) does: a line a row, columns divided by `|`.
+/// Runs a statement. As [`psql`](super::psql) does, it returns a line for each row, with its columns divided by `|`.
 ///
 /// # Errors
 /// When there is no such file, or the statement fails.

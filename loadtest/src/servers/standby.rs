@@ -1,4 +1,4 @@
-//! A private PostgreSQL that follows another one, and can be promoted while it lacks the other's last commits.
+//! A private PostgreSQL that replicates another one, and can be promoted while it lacks the other's last commits.
 
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, chown};
@@ -19,7 +19,7 @@ const LIMIT: Duration = Duration::from_secs(20);
 /// A private PostgreSQL that streams from a primary until it is promoted.
 pub type Standby = Server<StandbyKind>;
 
-/// How a standby is set up.
+/// The options of a standby.
 #[derive(Debug, Clone)]
 pub struct StandbyOptions {
     /// The port of the primary: a [`Postgres`](super::Postgres), or a standby that was promoted.
@@ -28,7 +28,7 @@ pub struct StandbyOptions {
     pub server: PostgresOptions,
 }
 
-/// What is particular to a standby.
+/// How a standby is started and asked.
 #[derive(Debug)]
 pub enum StandbyKind {}
 
@@ -64,7 +64,7 @@ impl Kind for StandbyKind {
 }
 
 impl Server<StandbyKind> {
-    /// Copies the primary on this port and follows it. It does not wait for the disk.
+    /// Starts a standby that copies the primary on this port and replicates it. It does not wait for the disk.
     ///
     /// # Errors
     /// When the primary or the copy does not answer.
@@ -73,7 +73,7 @@ impl Server<StandbyKind> {
         Self::start_with(StandbyOptions { primary, server })
     }
 
-    /// Waits until it has replayed what the server of this URL has committed by now.
+    /// Waits until the standby has replayed what the server of this URL has committed by now.
     ///
     /// # Errors
     /// When one of the two does not answer.
@@ -83,7 +83,7 @@ impl Server<StandbyKind> {
         poll(LIMIT, "the standby catches up", || Ok((psql(&self.url(), &asked)? == "t").then_some(())))
     }
 
-    /// It receives nothing any more: what the primary commits from now on is lost if this one is promoted.
+    /// Stops the replication. What the primary commits from now on is lost if this standby is promoted.
     ///
     /// # Errors
     /// When it does not answer.
@@ -94,10 +94,10 @@ impl Server<StandbyKind> {
         poll(LIMIT, "the end of streaming", || Ok((psql(&self.url(), receivers)? == "0").then_some(())))
     }
 
-    /// Makes it a primary, and returns when it takes writes.
+    /// Promotes the standby, and returns when it accepts writes.
     ///
     /// # Errors
-    /// When it does not become one.
+    /// Returns an error if it does not become a primary.
     pub fn promote(&self) -> io::Result<()> {
         let promoted = psql(&self.url(), "select pg_promote(true, 20) and not pg_is_in_recovery()")?;
         if promoted == "t" { Ok(()) } else { Err(io::Error::other("the standby was not promoted")) }

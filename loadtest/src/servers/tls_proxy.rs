@@ -1,4 +1,4 @@
-//! nginx or Caddy before one node, ending TLS, with the examples of `runtime/deploy/proxies`.
+//! nginx or Caddy, ending TLS before one node, with the examples of `runtime/deploy/proxies`.
 
 use std::fs;
 use std::io;
@@ -9,7 +9,7 @@ use std::process::Command;
 use super::balancer::{listening, nginx};
 use super::{Process, binary, free_port, private_folder};
 
-/// Which proxy.
+/// The proxy to start.
 #[derive(Debug, Clone, Copy)]
 pub enum TlsProxyKind {
     /// nginx.
@@ -18,7 +18,7 @@ pub enum TlsProxyKind {
     Caddy,
 }
 
-/// A running proxy; ends with the value.
+/// A running proxy. It ends when it is dropped.
 pub struct TlsProxy {
     address: SocketAddr,
     _process: Process,
@@ -26,11 +26,11 @@ pub struct TlsProxy {
 }
 
 impl TlsProxy {
-    /// Starts one of the examples with this node in place of its own, and with `cert.pem` and `key.pem` of a folder, which
-    /// are for `localhost`.
+    /// Starts a proxy with its example configuration, in which this node replaces the example's. `cert.pem` and
+    /// `key.pem` for `localhost` are in the folder `certificate`.
     ///
     /// # Errors
-    /// When it is not installed, or does not come up.
+    /// When the proxy is not installed, or does not come up.
     pub fn start(kind: TlsProxyKind, node: SocketAddr, certificate: &Path) -> io::Result<Self> {
         let folder = private_folder("tls-proxy")?;
         let address = SocketAddr::from(([127, 0, 0, 1], free_port()?));
@@ -83,14 +83,14 @@ impl TlsProxy {
         Ok(Self { address, _process: process, _folder: folder })
     }
 
-    /// Where clients connect.
+    /// The address for clients.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 }
 
-/// The example with each of these in place of what it names; an error where it does not have one.
+/// Replaces each of these texts in the example. Returns an error if the example does not have one of them.
 fn replaced(example: &str, places: &[(&str, &str)]) -> io::Result<String> {
     places.iter().try_fold(example.to_owned(), |config, (from, to)| {
         if config.contains(from) {

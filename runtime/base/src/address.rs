@@ -1,6 +1,7 @@
-//! The address of a backend. It may contain a password, and may be in a file that is replaced while the process runs.
+//! The address of a backend. It may contain a password, and may come from a file that is replaced while the process
+//! runs.
 //!
-//! Invariant: it is never shown with its password.
+//! Invariant: an address is never shown with its password.
 use std::{fmt, path::PathBuf};
 
 use super::{
@@ -8,7 +9,7 @@ use super::{
     rotating_secret::{Check, RotatingSecret},
 };
 
-/// A backend's address. It is displayed without user and password. Clones share what was read last.
+/// A backend's address. It is displayed without user and password. Clones share the last text that was read.
 #[derive(Clone, PartialEq, Eq)]
 pub struct BackendUrl(RotatingSecret);
 
@@ -19,19 +20,20 @@ impl BackendUrl {
         Self(RotatingSecret::new(text))
     }
 
-    /// An address that was read from this file, and is read again for each connection.
+    /// An address in a file that is read again for each connection; `text` is what the file contained at the start.
     #[must_use]
     pub fn in_file(text: &str, variable: &'static str, path: PathBuf, check: Check) -> Self {
         Self(RotatingSecret::in_file(text, variable, path, check))
     }
 
-    /// The whole address at the start. Its password may have been replaced since: to connect, use [`Self::current`].
+    /// The whole address as it was at the start. Its password may have changed since, so use [`Self::current`] to
+    /// connect.
     #[must_use]
     pub fn reveal(&self) -> &str {
         self.0.initial().reveal()
     }
 
-    /// The whole address as it is now, to connect with. Waits for the file for a quarter of a second at most.
+    /// The whole address as it is now, to connect with. Reading the file takes a quarter of a second at most.
     pub async fn current(&self) -> Secret {
         self.0.current().await
     }
@@ -76,7 +78,7 @@ mod tests {
         let url = BackendUrl::in_file("redis://:old@h", "REDIS_URL", path.clone(), check);
         assert_eq!(url.current().await.reveal(), "redis://:old@h");
 
-        // Another file gets the name, as in a volume of secrets.
+        // The file is replaced by a rename, as in a volume of secrets.
         let next = folder.path().join("next");
         fs::write(&next, "redis://:new@h\n").unwrap();
         fs::rename(&next, &path).unwrap();

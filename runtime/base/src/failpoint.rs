@@ -1,7 +1,7 @@
-//! Steps of the code at which the chaos suite kills, stops or panics a node. They exist only in debug builds, and act
-//! only where `CHAOS_FAILPOINT` names a file.
+//! Failpoints: steps of the code at which the chaos suite kills or stops a node, or makes it panic. They exist only in
+//! debug builds, and act only if `CHAOS_FAILPOINT` names a file.
 
-/// Marks a step of the code.
+/// Marks a step of the code. In this build it does nothing.
 #[cfg(not(debug_assertions))]
 #[inline(always)]
 pub fn reach(_step: &'static str) {}
@@ -15,7 +15,7 @@ mod armed {
 
     use nix::sys::signal::{Signal, raise};
 
-    /// How often a task looks for a panic that is armed for it.
+    /// The time between two looks of a task for a panic that is armed for it.
     const LOOK: Duration = Duration::from_millis(50);
 
     /// While a step is armed, this file contains its name, and a signal's name or `PANIC`.
@@ -30,7 +30,7 @@ mod armed {
         if armed != step || (signal.is_none() && what != "PANIC") {
             return;
         }
-        // Of several threads, one acts; the new name tells the test that it did.
+        // Of several threads, the one that renames the file acts. The new name tells the test that it did.
         if fs::rename(file, file.with_extension("struck")).is_ok() {
             match signal {
                 Some(signal) => drop(raise(signal)),
@@ -39,7 +39,7 @@ mod armed {
         }
     }
 
-    /// Runs a task that a test can make panic at any time: its name is a step that is looked for at intervals.
+    /// Runs a task that a test can make panic at any time. The task's name is a failpoint that is checked at intervals.
     pub async fn breakable(name: &'static str, task: impl Future<Output = ()>) {
         if FILE.is_none() {
             return task.await;

@@ -1,4 +1,4 @@
-//! What every crate of the runtime uses. Nothing here uses another crate of the workspace.
+//! What every crate of the runtime uses. This crate uses no other crate of the workspace.
 mod address;
 pub mod failpoint;
 pub mod log_limit;

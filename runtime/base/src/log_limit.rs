@@ -1,16 +1,16 @@
-//! A limit on one kind of log line, so that clients who cause it cannot fill the log.
+//! A limit on one kind of log line, so that clients that cause it cannot fill the log.
 use std::{
     sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
-/// The log's target of lines that must not be left out: who changed what.
+/// The log's target for lines that must not be left out, because they say which operator changed what.
 pub const AUDIT: &str = "rollcall::audit";
 
 /// The time between two lines of one kind.
 const INTERVAL: Duration = Duration::from_secs(10);
 
-/// Lets one line pass in each interval, and counts the others.
+/// Allows one line in each interval, and counts the others.
 #[derive(Debug)]
 pub struct LogLimit {
     interval: Duration,
@@ -35,7 +35,7 @@ impl LogLimit {
         Self { interval: INTERVAL, state: Mutex::default() }
     }
 
-    /// Some if a line may be written now: how many were held back since the last one.
+    /// Whether a line may be written now. If so, returns how many lines were left out since the last one.
     pub fn pass(&self) -> Option<u64> {
         self.pass_at(Instant::now())
     }

@@ -1,9 +1,9 @@
-//! The metrics' names (PROTOCOL 8), each once. Labels come from closed sets, never from ids.
+//! The names of the metrics (PROTOCOL 8), each in one place. Labels come from closed sets, never from ids.
 
 macro_rules! names {
     ($($(#[$doc:meta])* $name:ident = $text:literal),* $(,)?) => {
         $($(#[$doc])* pub const $name: &str = concat!("rollcall_", $text);)*
-        /// All of them.
+        /// All names.
         pub const ALL: &[&str] = &[$($name),*];
     };
 }
@@ -51,29 +51,30 @@ names! {
     AUTHZ = "authz_questions_total",
     /// Gauge: how long this node's lease is, in seconds.
     LEASE = "lease_seconds",
-    /// Gauge: when this node's lease was renewed last, in Unix seconds.
+    /// Gauge: when this node last renewed its lease, in Unix seconds.
     LEASE_RENEWED = "lease_renewed_timestamp_seconds",
-    /// Gauge: the longest time for which an agent that is gone is shown as present, while the backends answer, in seconds.
+    /// Gauge: the longest time, in seconds, for which an agent that is gone is shown as present while the backends
+    /// answer.
     GHOST_BOUND = "ghost_bound_seconds",
-    /// Gauge: when the drain that runs must be over, in Unix seconds; 0 while none runs.
+    /// Gauge: when the present drain must be over, in Unix seconds; 0 without a drain.
     DRAIN_DEADLINE = "drain_deadline_timestamp_seconds",
-    /// Gauge: bytes of the stream, as this node was told last.
+    /// Gauge: bytes of the stream, as the stream last told this node.
     STREAM_BYTES = "stream_bytes",
-    /// Gauge: the most bytes that the stream may have; there only where it has a limit.
+    /// Gauge: the most bytes that the stream may have. It is absent if there is no limit.
     STREAM_LIMIT = "stream_limit_bytes",
     /// Gauge: events that are not published yet.
     OUTBOX_ROWS = "outbox_rows",
-    /// Gauge: age in seconds of the oldest of them.
+    /// Gauge: age in seconds of the oldest event that is not published yet.
     OUTBOX_LAG = "outbox_lag_seconds",
     /// Counter by `reason`: rows that were quarantined.
     OUTBOX_SET_ASIDE = "outbox_set_aside_total",
     /// Gauge: rows in quarantine, of the shards that this node relays.
     OUTBOX_ASIDE = "outbox_aside_rows",
-    /// Counter: lines of the log that were left out, because the same place wrote many.
+    /// Counter: log lines that were left out, because one place in the code wrote many.
     LOG_LINES_OMITTED = "log_lines_omitted_total",
     /// Counter by `outcome`: how often the settings were read again on SIGHUP.
     RELOADS = "reloads_total",
-    /// Counter by `outcome`: requests with spans to the collector.
+    /// Counter by `outcome`: requests that export spans to the collector.
     TRACE_EXPORTS = "trace_exports_total",
     /// Gauge: age in seconds of the oldest event that waits for the webhook's receiver, on the node that delivers.
     WEBHOOK_LAG = "webhook_lag_seconds",
@@ -81,13 +82,13 @@ names! {
     WEBHOOK_EVENTS = "webhook_events_total",
     /// Counter: requests that the webhook's receiver did not take.
     WEBHOOK_RETRIES = "webhook_retries_total",
-    /// Gauge: classrooms whose events it refuses, on the node that delivers.
+    /// Gauge: classrooms whose events the receiver refuses, on the node that delivers.
     WEBHOOK_PARKED = "webhook_parked_classrooms",
-    /// Counter by `reason`: events that it never got.
+    /// Counter by `reason`: events that the receiver never got.
     WEBHOOK_DROPPED = "webhook_dropped_total",
-    /// Counter: rows of the history that were deleted because they were old.
+    /// Counter: rows of the history that were deleted because they were too old.
     HISTORY_DELETED = "history_deleted_total",
-    /// Gauge: sessions whose end the database refuses, until it is written.
+    /// Gauge: sessions whose end the database refuses to write, until it is written.
     REFUSED_ENDS = "refused_ends",
     /// Gauge: calls that were cut off and are being undone.
     UNDOS = "undos",
@@ -99,6 +100,6 @@ names! {
     EVENTS_PUBLISHED = "events_published_total",
     /// Counter: how often sessions were compared with their rows, because the database had lost commits.
     SESSION_CHECKS = "session_checks_total",
-    /// Gauge, always 1, by `version`.
+    /// Gauge by `version`, always 1.
     BUILD_INFO = "build_info",
 }

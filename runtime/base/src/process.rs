@@ -1,24 +1,25 @@
 //! The identity of a process on its machine, by which a later process there can tell that it is dead.
 //!
-//! Invariant: a process counts as dead only where that is certain: the machine, its boot, and the namespaces of pids
-//! and of time are the same, and its pid is gone or is another process's by now. A pid alone proves nothing: in another
-//! container it is another process's.
+//! Invariant: a process counts as dead only if that is certain: the machine, its boot, and the namespaces of pids and
+//! of time are the same, and no process has its pid, or a process that started at another time has it. A pid alone
+//! proves nothing, because in another container another process has it.
 use std::fs;
 
 use nix::{errno::Errno, sys::signal::kill, unistd::Pid};
 
-/// A process. Unlike a pid and a machine's name, this is never reused.
+/// The identity of a process. Unlike a pid and a machine's name, it is never reused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProcessIdentity {
-    /// Boot, namespace of pids, namespace of time. A namespace's number is not reused while a process in it lives.
+    /// The boot, the namespace of pids and the namespace of time. The number of a namespace is not reused while a
+    /// process in it lives.
     environment: String,
     pid: i32,
-    /// When it started, in ticks since the machine's start.
+    /// When the process started, in ticks since the machine's start.
     started: u64,
 }
 
 impl ProcessIdentity {
-    /// This process's identity; none where the system does not tell enough.
+    /// This process's identity; `None` if the system does not show all parts of it.
     #[must_use]
     pub fn current() -> Option<Self> {
         let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
@@ -28,13 +29,13 @@ impl ProcessIdentity {
         let environment = format!("{} {} {time}", boot.trim(), namespace("pid")?);
         let pid = i32::try_from(std::process::id()).ok()?;
         let stat = fs::read_to_string("/proc/self/stat").ok()?;
-        // If this fails, /proc shows another namespace's pids.
+        // If this fails, /proc shows the pids of another namespace.
         let (shown, _) = stat.split_once(' ')?;
         let started = started(&stat)?;
         (shown.parse() == Ok(pid)).then_some(Self { environment, pid, started })
     }
 
-    /// Parses the text of [`ProcessIdentity::to_string`].
+    /// Parses the text that [`ProcessIdentity::to_string`] makes.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let (rest, started) = text.rsplit_once('/')?;
@@ -42,7 +43,7 @@ impl ProcessIdentity {
         Some(Self { environment: environment.to_owned(), pid: pid.parse().ok()?, started: started.parse().ok()? })
     }
 
-    /// Whether the other process is certainly dead, as far as this one can see.
+    /// Whether this process can tell that the other one is certainly dead.
     #[must_use]
     pub fn knows_dead(&self, other: &Self) -> bool {
         if self.environment != other.environment || self.pid == other.pid && self.started == other.started {
@@ -51,7 +52,7 @@ impl ProcessIdentity {
         match kill(Pid::from_raw(other.pid), None) {
             Err(Errno::ESRCH) => true,
             Ok(()) | Err(_) => {
-                // /proc may hide the processes of other users: in doubt, it lives.
+                // /proc may hide the processes of other users. If in doubt, the process counts as alive.
                 let stat = fs::read_to_string(format!("/proc/{}/stat", other.pid)).ok();
                 stat.and_then(|stat| started(&stat)).is_some_and(|started| started != other.started)
             }
@@ -69,8 +70,8 @@ fn started(stat: &str) -> Option<u64> {
     stat_field(stat, 22)
 }
 
-/// A number of `/proc/PID/stat`, by proc(5)'s number of the field, which is above 2. Field 2, the name in parentheses, may
-/// contain anything.
+/// A number of `/proc/PID/stat`, by the field's number in proc(5), which must be above 2. Field 2, the name in
+/// parentheses, may contain any character.
 #[must_use]
 pub fn stat_field(stat: &str, number: usize) -> Option<u64> {
     let (_, after_name) = stat.rsplit_once(") ")?;

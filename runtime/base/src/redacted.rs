@@ -1,8 +1,8 @@
-//! A URL as it may be shown: in the log, in errors, in what `rollcall check` prints.
+//! URLs in a form that may be shown in the log, in errors and by `rollcall check`.
 //!
-//! Invariant: nothing is shown of its user, its password and its parameters, however they are written.
+//! Invariant: no part of a URL's user, password and parameters is shown, however the URL is written.
 
-/// What stands for a URL whose host cannot be told from its password.
+/// The text in place of a URL whose host cannot be told from its password.
 const HIDDEN: &str = "...";
 
 /// The URL without its user, its password and its parameters.
@@ -14,7 +14,7 @@ pub fn redacted(url: &str) -> String {
         None => (String::new(), url),
     };
     let shown = match rest.rsplit_once('@') {
-        // The `@` may be a parameter's, and so is what follows it.
+        // The `@` may be part of a parameter, and so may the text after it.
         Some((before, _)) if before.contains(['?', '#']) => HIDDEN,
         // A password may contain a `/` or an `@` that should have been escaped: all text before the last `@` is hidden.
         Some((_, after)) => after,
@@ -45,7 +45,7 @@ mod tests {
         }
     }
 
-    /// Texts with all that URLs are made of.
+    /// Texts with every character that URLs are made of.
     fn text() -> impl Strategy<Value = String> {
         "[a-z0-9@:/?#&=%,. +-]{0,12}"
     }

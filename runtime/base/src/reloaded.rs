@@ -1,8 +1,8 @@
 //! A value that is read from files again while the process runs, as passwords and certificates are.
 //!
-//! Invariant: what cannot be read (missing, or half written while it is replaced) changes nothing: the last good value
+//! Invariant: a file that cannot be used (because it is missing, or half written) changes nothing: the last good value
 //! stays in use, and the problem is logged once. A file system that hangs delays each caller by [`READ`] at most, and
-//! keeps one thread, not one a caller.
+//! occupies one thread in all.
 use std::{
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -14,36 +14,36 @@ use tracing::{info, warn};
 /// How long a read may take.
 const READ: Duration = Duration::from_millis(250);
 
-/// See the module.
+/// A value of files, and the last good reading of it.
 pub struct Reloaded<T> {
-    /// What is read, and where, for the log.
+    /// The name of the value and of its files, for the log.
     source: String,
     last: Mutex<Last<T>>,
-    /// Held during a read.
+    /// A lock that is held during a read.
     reading: Arc<tokio::sync::Mutex<()>>,
 }
 
 struct Last<T> {
     good: T,
-    /// What was wrong at the last read; none: it was good.
+    /// What was wrong at the last read; `None` if it succeeded.
     problem: Option<String>,
 }
 
 impl<T: Clone + Send + 'static> Reloaded<T> {
-    /// `first` is the value that was read already; the log calls it `source`.
+    /// Starts with `first`, the value that was read already. The log calls the value `source`.
     pub fn new(source: impl Into<String>, first: T) -> Self {
         Self { source: source.into(), last: Mutex::new(Last { good: first, problem: None }), reading: Arc::default() }
     }
 
-    /// The value as it is now. `read` is given the last good one, and returns another one if there is one.
+    /// The value as it is now. `read` gets the last good value, and returns another one if the files have changed.
     pub async fn current(&self, read: impl FnOnce(&T) -> Result<Option<T>, String> + Send + 'static) -> T {
         self.ask(read).await.unwrap_or_else(|(good, _)| good)
     }
 
-    /// The same where the last good one may not be what is asked for now.
+    /// As [`Self::current`], for a caller that may not be able to use the last good value.
     ///
     /// # Errors
-    /// What is wrong with the files, where the last good one does not `fit`.
+    /// What is wrong with the files, if the last good value does not `fit`.
     pub async fn current_if(
         &self,
         fits: impl FnOnce(&T) -> bool,
@@ -52,7 +52,7 @@ impl<T: Clone + Send + 'static> Reloaded<T> {
         self.ask(read).await.or_else(|(good, problem)| if fits(&good) { Ok(good) } else { Err(problem) })
     }
 
-    /// What was read, or the last good value with what is wrong now.
+    /// Reads the value. The error is the last good value, with what is wrong now.
     async fn ask(&self, read: impl FnOnce(&T) -> Result<Option<T>, String> + Send + 'static) -> Result<T, (T, String)> {
         let good = self.last().good.clone();
         let reading = Arc::clone(&self.reading);
@@ -71,7 +71,7 @@ impl<T: Clone + Send + 'static> Reloaded<T> {
         })
     }
 
-    /// Keeps the value that was read if it is another one, and logs what has changed.
+    /// Keeps a new value, and logs what has changed.
     fn keep(&self, answer: Result<(T, bool), String>) -> Result<T, (T, String)> {
         let mut last = self.last();
         let source = &self.source;
@@ -97,7 +97,7 @@ impl<T: Clone + Send + 'static> Reloaded<T> {
     }
 
     fn last(&self) -> std::sync::MutexGuard<'_, Last<T>> {
-        // Its fields are consistent after any panic.
+        // The fields are consistent after any panic.
         self.last.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

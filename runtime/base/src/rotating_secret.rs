@@ -1,8 +1,8 @@
 //! A secret that may be in a file which is replaced while the process runs, as Vault and providers of short-lived
-//! passwords do.
+//! passwords replace it.
 //!
-//! Invariant: each new connection asks [`RotatingSecret::current`], so a new text is used from the next connection on.
-//! What [`Reloaded`] says of a file that cannot be used holds here.
+//! Invariant: each new connection asks [`RotatingSecret::current`], so the next connection uses a new text. A file that
+//! cannot be used changes nothing, as [`Reloaded`] says.
 use std::{
     fmt,
     path::{Path, PathBuf},
@@ -11,13 +11,13 @@ use std::{
 
 use super::{Secret, reloaded::Reloaded};
 
-/// Checks that a text is what it should be; the error says what is wrong, and nothing of the text.
+/// Checks a text. The error says what is wrong, and repeats no part of the text.
 pub type Check = fn(&str) -> Result<(), String>;
 
-/// See the module. Clones share what was read last.
+/// A secret that may change. Clones share the last text that was read.
 #[derive(Clone)]
 pub struct RotatingSecret {
-    /// The text at the start.
+    /// The text as it was at the start.
     initial: Secret,
     file: Option<Arc<SecretFile>>,
 }
@@ -35,7 +35,8 @@ impl RotatingSecret {
         Self { initial: Secret::new(text), file: None }
     }
 
-    /// A secret that was read from this file for this setting, and is read again for each connection.
+    /// A secret in a file that is read again for each connection. `text` is what the file contained at the start, and
+    /// `variable` the setting's name.
     #[must_use]
     pub fn in_file(text: &str, variable: &'static str, path: PathBuf, check: Check) -> Self {
         let initial = Secret::new(text);
@@ -43,13 +44,13 @@ impl RotatingSecret {
         Self { initial, file: Some(Arc::new(SecretFile { path, check, last })) }
     }
 
-    /// The text at the start.
+    /// The text as it was at the start.
     #[must_use]
     pub fn initial(&self) -> &Secret {
         &self.initial
     }
 
-    /// The text as it is now. Waits for the file for a quarter of a second at most.
+    /// The text as it is now. Reading the file takes a quarter of a second at most.
     pub async fn current(&self) -> Secret {
         let Some(file) = &self.file else { return self.initial.clone() };
         let (path, check) = (file.path.clone(), file.check);
@@ -58,7 +59,7 @@ impl RotatingSecret {
 }
 
 fn read(path: &Path, check: Check) -> Result<Secret, String> {
-    // The error's text contains nothing of the file.
+    // The error repeats no part of the file.
     let text = std::fs::read_to_string(path).map_err(|error| error.to_string())?;
     match text.trim() {
         "" => Err("it is empty".to_owned()),

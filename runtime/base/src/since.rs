@@ -1,7 +1,7 @@
-//! How long ago something was, by both clocks: the monotonic one stands still while a virtual machine is paused, and the wall
+//! The time since a moment, by two clocks: the monotonic clock stops while a virtual machine is paused, and the wall
 //! clock may be set.
 //!
-//! Invariant: an age counts as small only where both clocks say so.
+//! Invariant: an age counts as small only if both clocks say so.
 use std::time::{Duration, Instant, SystemTime};
 
 /// A moment of this process.
@@ -12,13 +12,13 @@ pub struct Since {
 }
 
 impl Since {
-    /// This moment.
+    /// The present moment.
     #[must_use]
     pub fn now() -> Self {
         Self { monotonic: Instant::now(), wall: SystemTime::now() }
     }
 
-    /// Whether less than this has passed for certain: a wall clock that was set back proves nothing.
+    /// Whether less than this time has passed for certain. If the wall clock was set back, that is not certain.
     #[must_use]
     pub fn is_within(&self, age: Duration) -> bool {
         self.monotonic.elapsed() < age && self.wall.elapsed().is_ok_and(|elapsed| elapsed < age)

@@ -1,7 +1,7 @@
 //! Tasks and threads that run as long as the node: when one ends, the process ends.
 //!
 //! Invariant: a task that panics or returns is reported with its name, so no node goes on without one of its parts. A
-//! task for one connection, call or batch is not started here: its caller sees how it ends.
+//! task for one connection, call or batch is not started here, because its caller sees how it ends.
 use std::{
     any::Any,
     fmt, io,
@@ -19,9 +19,9 @@ use crate::failpoint;
 /// A task that ended while the node should run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TaskEnded {
-    /// Its name.
+    /// The task's name.
     pub task: &'static str,
-    /// The panic's message; none where it returned.
+    /// The message of the panic; `None` if the task returned.
     pub panic: Option<String>,
 }
 
@@ -36,17 +36,17 @@ impl fmt::Display for TaskEnded {
 
 impl std::error::Error for TaskEnded {}
 
-/// Starts tasks and reports the first that ends. Clones report to the same place.
+/// Starts tasks, and reports the first one that ends. Clones report to the same value.
 #[derive(Clone, Debug, Default)]
 pub struct Tasks(Arc<watch::Sender<Option<TaskEnded>>>);
 
 impl Tasks {
-    /// Starts a task, inside a runtime.
+    /// Starts a task. The caller must be inside a runtime.
     pub fn spawn(&self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) -> JoinHandle<()> {
         tokio::spawn(self.supervise(name, task))
     }
 
-    /// The same task with its end reported, for an owner that ends its tasks itself. One that is dropped is not
+    /// Wraps a task so that its end is reported, for an owner that ends its tasks itself. A task that is dropped is not
     /// reported.
     pub fn supervise(
         &self,
@@ -65,17 +65,17 @@ impl Tasks {
     /// Starts a thread.
     ///
     /// # Errors
-    /// Where the system gives none.
+    /// Returns an error if the system has no thread left.
     pub fn thread(&self, name: &'static str, run: impl FnOnce() + Send + 'static) -> io::Result<()> {
         let tasks = self.clone();
         let supervised = move || tasks.ended(name, catch_unwind(AssertUnwindSafe(run)).err());
         thread::Builder::new().name(name.to_owned()).spawn(supervised).map(drop)
     }
 
-    /// Starts a thread that ends with another one, whose end is reported: of this one only a panic is.
+    /// Starts a thread that ends with another thread, whose end is reported. Of this thread only a panic is reported.
     ///
     /// # Errors
-    /// Where the system gives none.
+    /// Returns an error if the system has no thread left.
     pub fn dependent_thread(&self, name: &'static str, run: impl FnOnce() + Send + 'static) -> io::Result<()> {
         let tasks = self.clone();
         let supervised = move || {
@@ -92,12 +92,12 @@ impl Tasks {
         let first = ended.wait_for(Option::is_some).await.ok().and_then(|first| first.clone());
         match first {
             Some(first) => first,
-            // Unreachable: this value owns the sender.
+            // This is unreachable, because `self` owns the sender.
             None => std::future::pending().await,
         }
     }
 
-    /// Keeps the first end. A panic replaces an end without one, which it may have caused.
+    /// Keeps the first end. A panic replaces an end without a panic, because it may have caused that end.
     fn ended(&self, task: &'static str, panic: Option<Box<dyn Any + Send>>) {
         let panic = panic.map(|payload| message(&*payload));
         self.0.send_if_modified(|first| {

@@ -1,6 +1,6 @@
 //! TLS as a client of a backend: which authorities are trusted, and the certificate that this process shows.
 //!
-//! Invariant: what cannot be used is an error that names the file and says what to change. The errors contain nothing
+//! Invariant: a file that cannot be used is an error that names it and says what to change. The errors contain no part
 //! of a key.
 use std::{
     path::{Path, PathBuf},
@@ -17,54 +17,54 @@ use rustls::{
     },
 };
 
-/// The files of a client. Nothing is read before [`Self::config`] is called.
+/// The files of a client. No file is read before [`Self::config`] is called.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClientTls {
-    /// Whether the authorities that this machine trusts are trusted (`SSL_CERT_FILE` names others).
+    /// Whether to trust the authorities that this machine trusts (`SSL_CERT_FILE` names others).
     pub system_roots: bool,
-    /// PEM file of authorities that are trusted too.
+    /// A PEM file of authorities to trust in addition.
     pub ca_file: Option<PathBuf>,
-    /// The certificate that servers may ask for.
+    /// The certificate for servers that ask for one.
     pub certificate: Option<ClientCertificate>,
 }
 
 /// The PEM files of a client's certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClientCertificate {
-    /// The certificate chain, the client's own first.
+    /// The certificate chain. The client's own certificate comes first.
     pub chain: PathBuf,
-    /// Its private key, not encrypted.
+    /// The private key of the certificate, not encrypted.
     pub key: PathBuf,
 }
 
 /// Why the files cannot be used.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum TlsError {
-    /// A file cannot be read, or does not contain what it should.
+    /// A file cannot be read, or does not contain what it must.
     #[error("{}: {problem}", path.display())]
     File {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it, and what to put there.
+        /// What is wrong with the file, and what to write there.
         problem: String,
     },
     /// The machine has no list of authorities.
     #[error("this machine trusts no authority{0}: install ca-certificates, or name a PEM file of the authorities")]
     NoSystemRoots(String),
-    /// Certificate and key do not fit.
+    /// The certificate and the key do not belong together.
     #[error("{} and {}: {problem}; use the key that the certificate was made for", chain.display(), key.display())]
     Pair {
         /// The certificate's file.
         chain: PathBuf,
         /// The key's file.
         key: PathBuf,
-        /// What rustls says.
+        /// The error of rustls.
         problem: String,
     },
 }
 
 impl TlsError {
-    /// Certificate and key do not fit.
+    /// The error for a certificate and a key that do not belong together.
     #[must_use]
     pub fn pair(chain: &Path, key: &Path, problem: &rustls::Error) -> Self {
         Self::Pair { chain: chain.to_owned(), key: key.to_owned(), problem: problem.to_string() }
@@ -72,14 +72,14 @@ impl TlsError {
 }
 
 impl Default for ClientTls {
-    /// Trusts what this machine trusts, and shows no certificate.
+    /// Trusts the authorities that this machine trusts, and has no certificate.
     fn default() -> Self {
         Self { system_roots: true, ca_file: None, certificate: None }
     }
 }
 
 impl ClientTls {
-    /// Reads the files. It blocks.
+    /// Reads the files. This call blocks.
     ///
     /// # Errors
     /// [`TlsError`].
@@ -88,7 +88,7 @@ impl ClientTls {
         self.with_certificate(config)
     }
 
-    /// Reads the client's certificate only; the server's is checked by `verifier`. It blocks.
+    /// Reads only the client's certificate, and lets `verifier` check the server's. This call blocks.
     ///
     /// # Errors
     /// [`TlsError`].
@@ -96,7 +96,7 @@ impl ClientTls {
         self.with_certificate(builder().dangerous().with_custom_certificate_verifier(verifier))
     }
 
-    /// The authorities that are trusted. It blocks.
+    /// Reads the trusted authorities. This call blocks.
     ///
     /// # Errors
     /// [`TlsError`].
@@ -105,7 +105,7 @@ impl ClientTls {
         if self.system_roots {
             let found = rustls_native_certs::load_native_certs();
             let (added, _) = roots.add_parsable_certificates(found.certs);
-            // With authorities of its own, a file replaces the machine's list.
+            // If there is a file of authorities, the machine may have none.
             if added == 0 && self.ca_file.is_none() {
                 let why = found.errors.first().map(|error| format!(" ({error})"));
                 return Err(TlsError::NoSystemRoots(why.unwrap_or_default()));
@@ -122,7 +122,7 @@ impl ClientTls {
         Ok(roots)
     }
 
-    /// The files that are read: where one is replaced, [`Self::config`] may give something else.
+    /// The files that are read. When one of them is replaced, [`Self::config`] may return something else.
     pub fn files(&self) -> impl Iterator<Item = &Path> {
         let own = self.certificate.iter().flat_map(|own| [&own.chain, &own.key]);
         self.ca_file.iter().chain(own).map(PathBuf::as_path)
@@ -140,13 +140,13 @@ impl ClientTls {
     }
 }
 
-/// Trusts these authorities, and shows no certificate.
+/// A client that trusts these authorities, and has no certificate.
 #[must_use]
 pub fn config(roots: RootCertStore) -> ClientConfig {
     builder().with_root_certificates(roots).with_no_client_auth()
 }
 
-/// What every client's handshake is made with.
+/// The library of cryptography for every client's handshake.
 #[must_use]
 pub fn provider() -> Arc<CryptoProvider> {
     Arc::new(ring::default_provider())
@@ -158,7 +158,8 @@ fn builder() -> rustls::ConfigBuilder<ClientConfig, rustls::WantsVerifier> {
         .expect("the provider has the default versions' ciphers")
 }
 
-/// A certificate's chain and its private key, each in a PEM file; `wanted` is what the first one holds. It blocks.
+/// Reads a certificate's chain and its private key, each from a PEM file. `wanted` says what the first file should
+/// contain, for the error. This call blocks.
 ///
 /// # Errors
 /// [`TlsError::File`].
@@ -173,7 +174,7 @@ pub fn pair(
     Ok((certificates, private))
 }
 
-/// The certificates of a PEM file, at least one.
+/// Reads the certificates of a PEM file, which must contain at least one.
 fn certificates(path: &Path, wanted: &str) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let read = CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
     let certificates = read.map_err(|error| unusable(path, &error, wanted))?;
@@ -186,7 +187,7 @@ fn certificates(path: &Path, wanted: &str) -> Result<Vec<CertificateDer<'static>
 fn unusable(path: &Path, error: &pem::Error, wanted: &str) -> TlsError {
     let problem = match error {
         pem::Error::Io(error) => format!("{error}; make it readable for this process, or name another file"),
-        // The library's text would show a line of the file, which may be a key's.
+        // The library's text would show a line of the file, which may be part of a key.
         pem::Error::NoItemsFound => format!("it does not contain {wanted}; write it there in PEM"),
         _ => format!("it is not PEM; write {wanted} there in PEM"),
     };

@@ -1,14 +1,14 @@
-//! What to change where a TLS handshake with a server fails.
+//! Explains a failed TLS handshake with a server, and says what to change.
 //!
-//! Invariant: a text is one line without the server's address, which the caller adds.
+//! Invariant: a text is one line without the server's address, because the caller adds it.
 use std::{error::Error, io, time::Duration};
 
 use rustls::{AlertDescription, CertificateError, Error as TlsError};
 
 const DAY: u64 = 24 * 60 * 60;
 
-/// What a failed handshake means, and what to change, in one line; none where the error is another one. It looks
-/// through the error's causes.
+/// What a failed handshake means, and what to change, in one line; `None` if the error is of another kind. The function
+/// looks through the error's causes.
 #[must_use]
 pub fn explain(error: &(dyn Error + 'static)) -> Option<String> {
     let mut next = Some(error);
@@ -16,7 +16,7 @@ pub fn explain(error: &(dyn Error + 'static)) -> Option<String> {
         if let Some(error) = error.downcast_ref::<TlsError>() {
             return Some(of(error));
         }
-        // An `io::Error` gives as its cause the cause of what is in it.
+        // `io::Error::source` skips the error that is inside, and returns that error's cause.
         let inner = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
         next = inner.map(|inner| inner as &(dyn Error + 'static)).or_else(|| error.source());
     }
@@ -90,7 +90,7 @@ fn of_alert(alert: AlertDescription) -> String {
     .to_owned()
 }
 
-/// `DnsName("db.example")`, as the library writes a name, without its kind.
+/// The name in a text such as `DnsName("db.example")`, which is how the library writes a name with its kind.
 fn plain(name: &str) -> &str {
     let inner = name.split_once('(').and_then(|(_, rest)| rest.strip_suffix(')'));
     inner.unwrap_or(name).trim_matches('"')

@@ -1,15 +1,15 @@
 //! Spans of calls to backends, within the request that makes them.
 //!
-//! Invariant: where spans are not exported, making one costs a comparison with the log's level.
+//! Invariant: if spans are not exported, making one costs a comparison with the log's level.
 use tracing::{Instrument, Span, field};
 
-/// The target of all spans that are exported.
+/// The log's target of all spans that are exported.
 pub const TARGET: &str = "rollcall::trace";
 
-/// Makes a call within a span of its own: of this system (`sql`, `keys`, `bus`), and this operation.
+/// Makes a call within a span of its own, which names the system (`sql`, `keys`, `bus`) and the operation.
 ///
 /// # Errors
-/// The call's own.
+/// The error of the call.
 pub async fn call<T, E>(
     system: &'static str,
     operation: &'static str,
@@ -28,7 +28,7 @@ pub async fn call<T, E>(
     result
 }
 
-/// Notes in a span whether what it spans succeeded.
+/// Records in a span whether the work in it succeeded.
 pub fn outcome(span: &Span, success: bool) {
     if !success {
         span.record("otel.status_code", "ERROR");

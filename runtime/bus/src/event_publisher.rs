@@ -1,7 +1,7 @@
-//! Publishing for handlers and for other services: `POST /api/v1/publish`, functions over HTTP.
+//! Publishes the events of handlers and of other services (`POST /api/v1/publish`, functions over HTTP).
 //!
-//! Invariant: at most so many events, and so many bytes of them, wait to be stored as [`PublishLimits`] says. An event
-//! that does not fit is refused at once, so that a bus that is slow or away costs a bounded amount of memory.
+//! Invariant: no more events and bytes wait to be stored than [`PublishLimits`] allows. An event that does not fit is
+//! refused at once, so a slow or absent bus costs a bounded amount of memory.
 use std::sync::Arc;
 
 use rollcall_schema::Offset;
@@ -10,19 +10,19 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use super::{Bus, Publication, PublishError};
 use rollcall_base::names;
 
-/// What an event costs beside its body and its headers, in bytes, about.
+/// The approximate cost of an event beside its body and its headers, in bytes.
 const OVERHEAD: usize = 256;
 
-/// How much may wait to be stored on this node.
+/// How much may wait on this node to be stored.
 #[derive(Clone, Copy, Debug)]
 pub struct PublishLimits {
-    /// In events.
+    /// The most events.
     pub events: usize,
-    /// In bytes: bodies, headers and an overhead for each event.
+    /// The most bytes: bodies, headers and an overhead for each event.
     pub bytes: usize,
 }
 
-/// Publishes events that are not those of presence. Cheap to clone; all clones share the limits.
+/// Publishes events other than those of presence. It is cheap to clone, and all clones share the limits.
 #[derive(Clone)]
 pub struct EventPublisher(Arc<Inner>);
 
@@ -33,15 +33,15 @@ struct Inner {
 }
 
 impl EventPublisher {
-    /// Publishes on this bus.
+    /// A publisher on this bus.
     #[must_use]
     pub fn new(bus: Arc<dyn Bus>, limits: PublishLimits) -> Self {
         let permits = |limit: usize| Semaphore::new(limit.min(Semaphore::MAX_PERMITS));
         Self(Arc::new(Inner { bus, events: permits(limits.events), bytes: permits(limits.bytes) }))
     }
 
-    /// Publishes one event; Ok means that it is stored. It takes at most 1.5 s, and an event that was not stored by then
-    /// is not sent later.
+    /// Publishes one event. Ok means that it is stored. The call takes at most 1.5 s, and an event that was not stored
+    /// by then is not sent later.
     ///
     /// # Errors
     /// [`PublishError`].
@@ -49,8 +49,8 @@ impl EventPublisher {
         self.publish_all(vec![event]).await.pop().unwrap_or(Err(PublishError::Busy))
     }
 
-    /// The same for several, which are stored in this order; a result for each. Either all of them are tried or none is:
-    /// more at once than the limits allow are refused.
+    /// Publishes several events, which are stored in this order. Returns a result for each. If they do not all fit into
+    /// the limits, all are refused.
     pub async fn publish_all(&self, events: Vec<Publication>) -> Vec<Result<Offset, PublishError>> {
         let count = events.len();
         let bytes = events.iter().map(size).sum();

@@ -1,6 +1,6 @@
-//! From a message's subject and headers to an [`Incoming`], or the reason why it is dropped.
+//! Reads a message's subject and headers into an [`Incoming`], or into the reason why it is dropped.
 //!
-//! Invariant: whatever other services publish, the outcome is an event for a room or a count, never an error.
+//! Invariant: whatever other services publish, the result is an event for a room or a reason to count, never an error.
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -9,8 +9,8 @@ use rollcall_schema::{AgentId, Offset, Subject, TraceParent, header};
 use super::Incoming;
 use rollcall_base::names;
 
-/// Reads a message. Header names are compared without case. A value that cannot be read, or a header that comes twice with
-/// two values, drops the event: any guess could show it to a client that must not see it.
+/// Reads a message. Header names are compared without case. An event is dropped if a value cannot be read, or if a
+/// header has two different values, because a guess could show the event to a client that must not see it.
 pub(super) fn incoming<'a>(
     subject: &str,
     headers: impl IntoIterator<Item = (&'a str, &'a str)>,
@@ -22,7 +22,7 @@ pub(super) fn incoming<'a>(
     read.inspect_err(|reason| metrics::counter!(names::DROPPED, "reason" => *reason).increment(1)).ok()
 }
 
-/// The headers that count, by their place in [`read`]'s values.
+/// The headers that are read, in the order of [`read`]'s values.
 const NAMES: [&str; 6] = [
     header::SENDER_AGENT_ID,
     header::RECEIVER_AGENT_ID,
@@ -44,7 +44,7 @@ fn read<'a>(
     let mut trace = None;
     for (name, value) in headers {
         if header::TRACEPARENT.eq_ignore_ascii_case(name) {
-            // What is none begins no trace, and drops no event.
+            // A faulty `traceparent` begins no trace, and does not drop the event.
             trace = TraceParent::parse(value).map(Box::new);
             continue;
         }

@@ -1,4 +1,4 @@
-//! Events of presence of all classrooms, as the stream holds them: for a reader that takes all of them, in its order.
+//! Events of presence of all classrooms, for a reader that takes all of them in the stream's order.
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -7,32 +7,32 @@ use rollcall_schema::{ClassroomId, Offset, RoomId, Subject, TraceParent, header}
 /// An event of presence in the stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PresenceEvent {
-    /// Its number in the stream.
+    /// The event's number in the stream.
     pub offset: Offset,
-    /// Its classroom.
+    /// The classroom.
     pub classroom: ClassroomId,
-    /// `Nats-Msg-Id`, which names the installation that published it.
+    /// The `Nats-Msg-Id`, which names the installation that published the event.
     pub message_id: String,
-    /// `Left-Reason`.
+    /// The reason of a left (`Left-Reason`).
     pub reason: Option<String>,
-    /// The trace that it belongs to.
+    /// The trace of the event.
     pub trace: Option<TraceParent>,
-    /// How long ago it was stored; zero where that is not known.
+    /// How long ago the event was stored; zero if that is not known.
     pub age: Duration,
-    /// Its body.
+    /// The body.
     pub body: Bytes,
 }
 
 /// The next events after a position.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PresencePage {
-    /// In order.
+    /// The events in order.
     pub events: Vec<PresenceEvent>,
-    /// There are no others through here.
+    /// There are no other events through this offset.
     pub through: Offset,
-    /// Whether there are more after that now.
+    /// Whether the stream has more events after that now.
     pub more: bool,
-    /// How many offsets after the position the stream has dropped. Events of any kind may have had them.
+    /// How many offsets after the position the stream has dropped. They may have belonged to events of any kind.
     pub missing: u64,
 }
 
@@ -45,12 +45,12 @@ pub enum PresenceRead {
     Elsewhere {
         /// The epoch of this stream.
         epoch: String,
-        /// Its last offset.
+        /// The last offset of this stream.
         last: Offset,
     },
 }
 
-/// Reads a message; none where it is no event that presence publishes.
+/// Reads a message; `None` if it is not an event that presence publishes.
 pub(super) fn presence_event<'a>(
     subject: &str,
     headers: impl IntoIterator<Item = (&'a str, &'a str)>,

@@ -1,4 +1,4 @@
-//! What a subscribed room costs on the bus through NATS: with rooms of 30 it is paid for each 30 connections.
+//! The memory of a subscribed room on the bus through NATS. In rooms of 30 it is paid once for 30 connections.
 #![allow(clippy::unwrap_used)]
 use allocation_counter::measure;
 use futures_util::future::join_all;
@@ -8,13 +8,13 @@ use rollcall_schema::{ClassroomId, RoomId};
 use uuid::Uuid;
 
 const ROOMS: usize = 8_192;
-/// What an entry may cost: the map may be half full, and the allocator rounds up.
+/// The most bytes of an entry: the map may be half full, and the allocator rounds up.
 const MOST: i64 = 200;
 
 #[test]
 fn a_subscribed_room_costs_an_entry_of_a_map() {
     let server = Nats::start().unwrap();
-    // On one thread, which is the one that is measured.
+    // The runtime has one thread, because the measurement covers one thread.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let (bus, _feed) = runtime.block_on(NatsBus::connect(&server.url())).unwrap();
     let measured = measure(|| {

@@ -1,20 +1,20 @@
 //! REDIS_URL: the kind of servers, their addresses, and the user.
 //!
-//! Invariant: no error has a part of the URL, which may hold a password.
+//! Invariant: no error contains a part of the URL, because it may hold a password.
 use std::{fmt, path::PathBuf};
 
 use bb8_redis::redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo, RedisConnectionInfo};
 
-/// What an operator should have written.
+/// The hint in errors: the forms of a valid URL.
 const WRITE: &str = "write redis://USER:PASSWORD@HOST:6379/0 (rediss:// for TLS), redis+cluster://HOST:6379,HOST2 or \
     redis+sentinel://HOST:26379,HOST2/SERVICE; escape special characters of the password as %XX";
 const PORT: u16 = 6379;
 const SENTINEL_PORT: u16 = 26379;
-/// Parameters by which Sentinel is asked; it knows no other user than its own.
+/// The parameters with the user and password for Sentinel. Sentinels do not know the user of the URL.
 const SENTINEL_USER: &str = "sentinel_user";
 const SENTINEL_PASSWORD: &str = "sentinel_password";
 
-/// Where a server is.
+/// The address of a server.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum Endpoint {
     Tcp(String, u16),
@@ -22,13 +22,14 @@ pub(crate) enum Endpoint {
 }
 
 impl Endpoint {
-    /// `HOST:PORT`, as a cluster names its nodes. Without a host it means `asked`, the node that said so.
+    /// Reads `HOST:PORT`, as a cluster names its nodes. A missing host means the host of `asked`, the node that gave
+    /// the address.
     pub(crate) fn parse(text: &str, asked: &Self) -> Option<Self> {
         let (host, port) = text.rsplit_once(':')?;
         Self::of(host, port.parse().ok()?, asked)
     }
 
-    /// The same from host and port. None where the host is unknown (`?`).
+    /// An endpoint of a host and a port. `None` if the host is unknown (`?`).
     pub(crate) fn of(host: &str, port: u16, asked: &Self) -> Option<Self> {
         match (host.trim_matches(['[', ']']), asked) {
             ("?", _) => None,
@@ -49,41 +50,41 @@ impl fmt::Display for Endpoint {
     }
 }
 
-/// What answers at the endpoints.
+/// The servers at the endpoints.
 #[derive(Clone, Debug)]
 pub(crate) enum Servers {
     /// One server, which has all keys.
     Single,
     /// Sentinels, which know the server that has all keys.
     Sentinel {
-        /// The name by which they know it.
+        /// The name by which the Sentinels know that server.
         service: String,
-        /// The user that asks them.
+        /// The user for the Sentinels.
         access: RedisConnectionInfo,
     },
     /// Some nodes of a cluster.
     Cluster,
 }
 
-/// The URL in its parts.
+/// The parts of the URL.
 #[derive(Clone, Debug)]
 pub(crate) struct RedisUrl {
     pub(crate) servers: Servers,
-    /// At least one.
+    /// The addresses; there is at least one.
     pub(crate) endpoints: Vec<Endpoint>,
-    /// User, password and database of the servers that have keys.
+    /// The user, password and database of the servers that have the keys.
     pub(crate) access: RedisConnectionInfo,
     pub(crate) tls: bool,
 }
 
 impl RedisUrl {
-    /// Reads a URL.
+    /// Parses a URL.
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
         let (scheme, rest) = text.split_once("://").ok_or(WRITE)?;
         let (base, kind) = scheme.split_once('+').unwrap_or((scheme, ""));
         let authority = rest.find(['/', '?', '#']).unwrap_or(rest.len());
         if base != "unix" && kind != "unix" && rest[authority..].contains('@') {
-            // What is before it may be a part of the password, and would be taken for the host.
+            // The text before it may be a part of the password, and would be taken for the host.
             return Err(WRITE.to_owned());
         }
         let tls = matches!(base, "rediss" | "valkeys");
@@ -95,7 +96,7 @@ impl RedisUrl {
         }
     }
 
-    /// Whether both name the same kind of servers.
+    /// Whether both URLs name the same kind of servers.
     pub(crate) fn is_like(&self, other: &Self) -> bool {
         std::mem::discriminant(&self.servers) == std::mem::discriminant(&other.servers)
     }
@@ -154,12 +155,12 @@ impl RedisUrl {
     }
 }
 
-/// The names that the library knows as well.
+/// Whether this is a scheme that the library knows, too.
 fn is_redis(base: &str) -> bool {
     matches!(base, "redis" | "rediss" | "valkey" | "valkeys")
 }
 
-/// `user:password@HOST:PORT,HOST2/path?query`, which no library of URLs reads.
+/// The parts of `user:password@HOST:PORT,HOST2/path?query`, which no URL library parses.
 struct Several<'a, H> {
     user: &'a str,
     hosts: H,
@@ -176,10 +177,10 @@ impl<'a> Several<'a, ()> {
     }
 }
 
-/// One of several hosts, as the library reads it.
+/// The URL of one of several hosts, parsed by the library.
 fn one(user: &str, host: &str, port: u16, database: &str, query: &str) -> Result<ConnectionInfo, String> {
     let at = if user.is_empty() { "" } else { "@" };
-    // A colon inside brackets is of an IPv6 address.
+    // A colon inside brackets belongs to an IPv6 address.
     let has_port = host.rsplit(']').next().is_some_and(|end| end.contains(':'));
     let port = if has_port { String::new() } else { format!(":{port}") };
     let url = format!("redis://{user}{at}{host}{port}/{database}?{query}");
@@ -190,7 +191,7 @@ fn one(user: &str, host: &str, port: u16, database: &str, query: &str) -> Result
 mod tests {
     use super::*;
 
-    /// Endpoints, user, password and database.
+    /// A URL's endpoints, user, password and database as one text.
     fn read(text: &str) -> String {
         let RedisUrl { servers, endpoints, access, tls } = RedisUrl::parse(text).unwrap();
         let kind = match servers {

@@ -1,4 +1,4 @@
-//! Calls of a Redis server: commands in one round trip, within a deadline, on a connection of the pool.
+//! Calls a Redis server: commands in one round trip, within a deadline, on a connection of the pool.
 //!
 //! Invariant: a connection that failed, fell silent, or leads to a server that does not work is never used again.
 use std::{
@@ -23,27 +23,28 @@ use super::{
 };
 use rollcall_base::names;
 
-/// How long a call takes at most: a client is told within two seconds that its join failed, after it was undone in SQL.
+/// How long a call may take. So a client learns within two seconds that its join failed, after the join was undone in
+/// SQL.
 pub(super) const ANSWER: Duration = Duration::from_millis(1200);
 /// How much of [`ANSWER`] a call may wait for a connection.
 const CONNECT: Duration = Duration::from_millis(900);
-/// How long one attempt to connect may take: shorter than the wait for a connection, so that its error is known by
+/// How long one attempt to connect may take. It is shorter than the wait for a connection, so its error is known by
 /// then.
 const TRY: Duration = Duration::from_millis(850);
-/// How many connections there are. All callers share one (its commands go out in few writes); the others take over while it
-/// is being replaced.
+/// The number of connections. All callers share one, whose commands are sent in few writes. The others take over while
+/// it is being replaced.
 const CONNECTIONS: u32 = 3;
 
-/// Calls of one server.
+/// The calls of one server.
 pub(super) struct Calls {
     pool: Pool<ConnectionManager>,
-    /// Why there is no connection.
+    /// Why the last connection could not be made.
     failure: Arc<Mutex<Option<ConnectError>>>,
 }
 
 impl Calls {
-    /// Connections are made when they are needed. `node` is a node of a cluster; if none, the URL's own server is
-    /// called.
+    /// A caller of `node`, a node of a cluster, or of the URL's own server if there is none. Connections are made when
+    /// they are needed.
     pub(super) fn new(dialer: Arc<Dialer>, node: Option<Endpoint>, clock: Arc<Clock>) -> Self {
         let manager = ConnectionManager::new(dialer, node, TRY, clock);
         let failure = manager.failure();
@@ -93,8 +94,8 @@ impl Calls {
         self.twice(deadline, run).await
     }
 
-    /// A connection that turns out to be closed is replaced, once: that is how the first call after a restart of the
-    /// server finds it.
+    /// Runs an attempt, and a second one if the first finds its connection closed: after a restart of the server, the
+    /// first call finds it so.
     async fn twice<T, F: Future<Output = Result<T, RedisError>>>(
         &self,
         deadline: Instant,
@@ -112,7 +113,7 @@ impl Calls {
         deadline: Instant,
     ) -> Result<T, Failure> {
         let connection = match timeout_at(deadline, self.pool.get()).await {
-            // The pool's part ends here: the connection carries many callers' commands at once.
+            // The pool's connection is cloned and given back, because it carries the commands of many callers at once.
             Ok(Ok(connection)) => connection.clone(),
             Ok(Err(RunError::User(error))) => return Err(Failure::NoConnection(error)),
             Ok(Err(RunError::TimedOut)) | Err(_) => return Err(self.no_connection()),
@@ -129,13 +130,13 @@ impl Calls {
     }
 
     fn no_connection(&self) -> Failure {
-        // An option is whole after any panic.
+        // The option is consistent after any panic.
         let failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
         Failure::NoConnection(failure.clone().unwrap_or_else(|| ConnectError("it did not answer in time".into())))
     }
 }
 
-/// Counts a failure, and makes it the error that callers of the keys get.
+/// Counts a failure, and makes the error for callers of the keys.
 pub(super) fn failed(operation: &'static str, failure: impl ToString) -> KeysError {
     metrics::counter!(names::BACKEND_ERRORS, "backend" => "redis", "operation" => operation).increment(1);
     KeysError(failure.to_string())
@@ -144,7 +145,7 @@ pub(super) fn failed(operation: &'static str, failure: impl ToString) -> KeysErr
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Failure {
-    /// Nothing was sent.
+    /// No connection could be made, so nothing was sent.
     #[error("no connection to Redis: {0}")]
     NoConnection(ConnectError),
     #[error("Redis did not answer in time")]

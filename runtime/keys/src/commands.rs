@@ -1,24 +1,24 @@
-//! Commands on keys, as they are sent to a server.
+//! Commands on keys, in the form in which they are sent to a server.
 use bb8_redis::redis::{Cmd, Pipeline, cmd};
 use rollcall_schema::key;
 
 use super::scripts::{Script, Scripts};
 
-/// A command on keys that a cluster has on one node.
+/// A command whose keys a cluster has on one node.
 #[derive(Clone, Debug)]
 pub(super) struct KeyCommand {
-    /// At least one.
+    /// The keys of the command; there is at least one.
     pub(super) keys: Vec<String>,
     what: What,
 }
 
 #[derive(Clone, Debug)]
 enum What {
-    /// A command that has its key and arguments.
+    /// A command with its key and arguments.
     Plain(Cmd),
-    /// A script, with its arguments after the keys.
+    /// A script with the arguments after its keys.
     Script(Script, Vec<String>),
-    /// A script that does nothing after its sender's deadline.
+    /// A script that does nothing after its caller's deadline.
     Timed(Script, Vec<String>),
 }
 
@@ -34,12 +34,12 @@ impl KeyCommand {
         Self { keys, what: What::Script(script, arguments) }
     }
 
-    /// A script that begins with `late.lua`.
+    /// A script whose source begins with `late.lua`.
     pub(super) fn timed(script: Script, keys: Vec<String>, arguments: Vec<String>) -> Self {
         Self { keys, what: What::Timed(script, arguments) }
     }
 
-    /// Adds it to a pipeline; `deadline` is a moment of the server's clock, in microseconds.
+    /// Adds the command to a pipeline. `deadline` is a time of the server's clock in microseconds.
     pub(super) fn add_to(&self, pipeline: &mut Pipeline, scripts: &Scripts, deadline: u128) {
         let begin = |script: &Script| {
             let mut command = cmd("EVALSHA");

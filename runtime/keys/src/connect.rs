@@ -1,4 +1,4 @@
-//! The keys of REDIS_URL, whichever kind of servers it leads to.
+//! The keys at REDIS_URL, for every kind of servers to which it leads.
 use std::sync::Arc;
 
 use rollcall_base::{BackendUrl, tls::ClientTls};
@@ -11,30 +11,30 @@ use super::{
     redis::RedisKeys,
 };
 
-/// Where the keys are.
+/// The options of the keys in Redis.
 #[derive(Clone, Debug)]
 pub struct RedisOptions {
     /// REDIS_URL. It is read again for each new connection.
     pub url: BackendUrl,
-    /// What every key's name begins with.
+    /// The beginning of every key's name.
     pub prefix: String,
-    /// Authorities and certificate, for servers that speak TLS.
+    /// The authorities and the certificate for servers that use TLS.
     pub tls: ClientTls,
 }
 
 /// Checks that a text is a REDIS_URL.
 ///
 /// # Errors
-/// What to write instead; nothing of the text, which may hold a password.
+/// Returns what to write instead. The error repeats no part of the text, because it may hold a password.
 pub fn check_url(text: &str) -> Result<(), String> {
     RedisUrl::parse(text).map(drop)
 }
 
-/// Connects, and asks once.
+/// Connects, and makes one call.
 ///
 /// # Errors
-/// [`KeysError`] where the URL is none or a server does not answer. Its text has no part of the URL, which may hold a
-/// password, but hosts.
+/// [`KeysError`] if the URL is invalid or a server does not answer. Its text contains hosts, and no other part of the
+/// URL, because the URL may hold a password.
 pub async fn connect(options: RedisOptions) -> Result<Arc<dyn LessonKeys>, KeysError> {
     let RedisOptions { url, prefix, tls } = options;
     let dialer = Arc::new(Dialer::new(url, tls).map_err(KeysError)?);

@@ -1,9 +1,10 @@
 //! One connection to a Redis server, and how the pool makes and judges them.
 //!
-//! Invariant: the commands of all callers share it, pipelined, and its answers come in order; once an answer is missing,
-//! the socket breaks, or the server says that it does not work ([`state`]), it is marked; the pool drops it and makes
-//! another, for which the address is read, Sentinel asked and the name resolved again. The scripts are known to the server,
-//! and its time to us, before it is used.
+//! Invariant: all callers share a connection; their commands are pipelined, and the answers come in order. When an
+//! answer is missing, the socket breaks, or the server says that it does not work ([`state`]), the connection is marked
+//! as broken. The pool then drops it and makes another, for which the address is read, Sentinel is asked and the name
+//! is resolved again. Before a connection is used, the server knows the scripts, and this process knows the server's
+//! time.
 use std::{
     sync::{
         Arc, Mutex, PoisonError,
@@ -26,10 +27,11 @@ use super::{
     sentinel, state,
 };
 
-/// How long a connection to a server that does not work is kept, so that refused callers do not make a connection each.
+/// How long a connection to a server that does not work is kept, so that refused callers do not each make a new
+/// connection.
 const KEPT: Duration = Duration::from_millis(250);
 
-/// A connection; clones are the same one.
+/// A connection. Its clones share the same one.
 #[derive(Clone, Debug)]
 pub(super) struct RedisConnection {
     line: Line,
@@ -44,7 +46,8 @@ impl RedisConnection {
         &self.scripts
     }
 
-    /// Runs the commands in one round trip. A server that lost its scripts gets them again, which takes two more.
+    /// Runs the commands in one round trip. If the server has lost the scripts, it gets them again, which takes two
+    /// more round trips.
     pub(super) async fn run<T: FromRedisValue>(&self, commands: &Pipeline) -> Result<T, RedisError> {
         let mut connection = self.line.connection.clone();
         let mut outcome = commands.query_async(&mut connection).await;
@@ -58,8 +61,8 @@ impl RedisConnection {
         outcome
     }
 
-    /// Runs the commands in one round trip, and returns the answer to each. A server that lost its scripts has them
-    /// again afterwards.
+    /// Runs the commands in one round trip, and returns the answer to each. If the server has lost the scripts, it has
+    /// them again afterwards.
     pub(super) async fn run_each(&self, mut commands: Pipeline) -> Result<Vec<RedisResult<Value>>, RedisError> {
         commands.ignore_errors();
         let answers: Vec<RedisResult<Value>> = self.run(&commands).await?;
@@ -71,7 +74,7 @@ impl RedisConnection {
         Ok(answers)
     }
 
-    /// Marks it where the error says that another connection may do better.
+    /// Marks the connection as broken if the error says that another connection may succeed.
     fn judge(&self, error: &RedisError) {
         let elsewhere = || state::of(error).is_some_and(|state| state.reconnect) && self.made.elapsed() >= KEPT;
         if error.is_io_error() || error.is_unrecoverable_error() || elsewhere() {
@@ -79,7 +82,7 @@ impl RedisConnection {
         }
     }
 
-    /// Marks it: nobody is to use it any more.
+    /// Marks the connection as broken, so that no caller uses it any more.
     pub(super) fn abandon(&self) {
         self.broken.store(true, Ordering::Relaxed);
     }
@@ -89,24 +92,24 @@ impl RedisConnection {
     }
 }
 
-/// Makes connections to one server.
+/// Makes connections to one server, for the pool.
 pub(super) struct ConnectionManager {
     dialer: Arc<Dialer>,
-    /// A node of a cluster; none: the server of the URL, or the master that Sentinel knows.
+    /// A node of a cluster; `None` means the server of the URL, or the master that Sentinel names.
     node: Option<Endpoint>,
     timeout: Duration,
     clock: Arc<Clock>,
-    /// Why the last connection was not made; the pool tells callers only that there is none.
+    /// Why the last connection could not be made. The pool only tells callers that there is none.
     failure: Arc<Mutex<Option<ConnectError>>>,
 }
 
 impl ConnectionManager {
-    /// `timeout` is how long connecting may take, with the server's greeting.
+    /// `timeout` limits the time for connecting and the server's greeting.
     pub(super) fn new(dialer: Arc<Dialer>, node: Option<Endpoint>, timeout: Duration, clock: Arc<Clock>) -> Self {
         Self { dialer, node, timeout, clock, failure: Arc::default() }
     }
 
-    /// Holds the reason why there is no connection.
+    /// The place of the reason why there is no connection.
     pub(super) fn failure(&self) -> Arc<Mutex<Option<ConnectError>>> {
         Arc::clone(&self.failure)
     }
@@ -134,12 +137,13 @@ impl ManageConnection for ConnectionManager {
 
     async fn connect(&self) -> Result<RedisConnection, ConnectError> {
         let connection = timeout(self.timeout, self.open()).await.unwrap_or_else(|_| {
-            // Each side waits for the rest of a message that it cannot read.
+            // A server waits for the rest of a message that it cannot read, so a wrong choice about TLS shows as
+            // silence.
             let (tls, scheme) = if self.dialer.first().tls { ("no TLS", "redis") } else { ("TLS", "rediss") };
             let hint = format!("if it speaks {tls}, let REDIS_URL begin with {scheme}");
             Err(ConnectError(format!("no greeting within {:?}; {hint}", self.timeout)))
         });
-        // An option is whole after any panic.
+        // The option is consistent after any panic.
         *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = connection.as_ref().err().cloned();
         connection
     }

@@ -1,6 +1,7 @@
-//! Connections to servers of REDIS_URL, with or without TLS.
+//! Makes connections to the servers of REDIS_URL, with or without TLS.
 //!
-//! Invariant: URL and files are read again for each connection, so what was rotated is used from the next one on.
+//! Invariant: the URL and the files are read again for each connection, so the next connection uses a replaced password
+//! or certificate.
 use std::{
     error::Error,
     io,
@@ -28,15 +29,15 @@ use super::{
     state,
 };
 
-/// Commands that wait in one connection's queue, before callers wait.
+/// How many commands may wait in one connection's queue. Further callers wait.
 const PIPELINED: usize = 1024;
 
-/// Why there is no connection, and what to change if that is known.
+/// Why no connection could be made, and what to change if that is known.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{0}")]
 pub(super) struct ConnectError(pub(super) String);
 
-/// A connection, and the task that serves it, which ends with the last clone.
+/// A connection, and the task that serves it. The task ends with the last clone.
 #[derive(Clone, Debug)]
 pub(super) struct Line {
     pub(super) connection: MultiplexedConnection,
@@ -46,7 +47,7 @@ pub(super) struct Line {
 /// Makes connections.
 pub(super) struct Dialer {
     url: BackendUrl,
-    /// The URL at the start: one of another kind is used only after a restart.
+    /// The URL as it was at the start. A URL of another kind is used only after a restart.
     first: RedisUrl,
     tls: Arc<TlsFiles>,
 }
@@ -68,7 +69,7 @@ impl Dialer {
         if !url.is_like(&self.first) {
             return Err(ConnectError("REDIS_URL leads to another kind of servers now: restart this node".into()));
         }
-        // A node refuses the same when it starts.
+        // At the start the same combination is refused.
         if !url.tls && self.tls.files != ClientTls::default() {
             let problem = "REDIS_URL is without TLS now, for which there are certificates: let it begin with rediss";
             return Err(ConnectError(problem.into()));
@@ -76,7 +77,7 @@ impl Dialer {
         Ok(url)
     }
 
-    /// Connects to one of the URL's servers. It has no time limit of its own.
+    /// Connects to one of the URL's servers. The caller limits the time.
     pub(super) async fn dial(
         &self,
         endpoint: &Endpoint,
@@ -134,15 +135,16 @@ async fn plain(
     Ok(Line { connection, _driver: None })
 }
 
-/// A server's error, with what to do about it. In TLS 1.3 a server refuses the client's certificate in its first answer.
+/// Explains a server's error, and says what to do. In TLS 1.3 a server refuses the client's certificate only in its
+/// first answer.
 pub(super) fn connect_error(error: &RedisError) -> ConnectError {
-    // The library's cause is behind a shared pointer, whose own cause is the next one.
+    // The library keeps its cause behind a shared pointer, so `source` alone would skip one error of the chain.
     let cause = error.source().and_then(|cause| cause.downcast_ref::<Arc<dyn Error + Send + Sync>>());
     let of_tls = cause.and_then(|cause| tls_error(&**cause));
     of_tls.unwrap_or_else(|| ConnectError(state::describe(error)))
 }
 
-/// The same of a connection without TLS. A server that speaks TLS ends it.
+/// Explains an error of a connection without TLS. A server that uses TLS closes such a connection.
 pub(super) fn connect_error_without_tls(error: &RedisError) -> ConnectError {
     match error.is_connection_dropped() && !error.is_connection_refusal() {
         true => ConnectError(format!("{error}; if it speaks TLS, let REDIS_URL begin with rediss")),
@@ -150,19 +152,19 @@ pub(super) fn connect_error_without_tls(error: &RedisError) -> ConnectError {
     }
 }
 
-/// What to change where a TLS handshake failed; none for other errors.
+/// What to change after a failed TLS handshake; `None` for other errors.
 fn tls_error(error: &(dyn Error + 'static)) -> Option<ConnectError> {
     const SETTINGS: &str = "ROLLCALL_REDIS_CA_FILE, ROLLCALL_REDIS_CERT, ROLLCALL_REDIS_KEY";
     tls_failure::explain(error).map(|why| ConnectError(format!("{why} (settings: {SETTINGS})")))
 }
 
-/// The configuration made of the files, made again where one of them was replaced.
+/// The TLS configuration from the files. It is made again when one of them was replaced.
 struct TlsFiles {
     files: ClientTls,
     last: Mutex<Option<(Vec<Stamp>, Arc<ClientConfig>)>>,
 }
 
-/// Time and length of a file; none where there is no such file.
+/// The time and the length of a file; `None` if the file does not exist.
 type Stamp = Option<(SystemTime, u64)>;
 
 fn stamp(path: &Path) -> Stamp {
@@ -177,9 +179,10 @@ impl TlsFiles {
         read.await.unwrap_or_else(|_| Err(ConnectError("reading the certificates' files panicked".into())))
     }
 
-    /// A file that cannot be used, as may happen while it is replaced, leaves the last good ones in use.
+    /// Reads the files if they have changed. If one cannot be used, for example while it is being replaced, the last
+    /// good configuration stays in use.
     fn read(&self) -> Result<Arc<ClientConfig>, ConnectError> {
-        // An option is whole after any panic.
+        // The option is consistent after any panic.
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         let stamps: Vec<Stamp> = self.files.files().map(stamp).collect();
         if let Some((_, config)) = last.as_ref().filter(|(read, _)| *read == stamps) {

@@ -1,7 +1,8 @@
-//! The keys of PROTOCOL 4, behind one trait: Redis, or a map in process.
+//! The keys of PROTOCOL 4 behind one trait, with Redis or a map in the process.
 //!
-//! Invariant: the keys are a projection of SQL. Every write compares what it replaces, so a late or repeated one does no
-//! harm: a field is removed only by the connection that it names, of a seat map only numbers that are missing are added.
+//! Invariant: the keys are derived from SQL. Every write compares the value that it replaces, so a late or repeated
+//! write does no harm: a field is only removed for the connection that it names, and only missing numbers are added to
+//! a seat map.
 mod address;
 mod calls;
 mod clock;
@@ -30,16 +31,16 @@ use rollcall_schema::{LessonId, Role, Sid, UserId};
 #[error("the key store is away: {0}")]
 pub struct KeysError(pub String);
 
-/// A join that failed. What it had written is undone as far as servers answer: on a cluster, where each key may be on
-/// another node, some may have written their part.
+/// A join that failed. What it had written is undone as far as servers answer. On a cluster each key may be on another
+/// node, so some nodes may have written their part.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{error}")]
 pub struct FailedJoin {
     /// Why the keys were not written.
     pub error: KeysError,
-    /// A field of which SQL has to tell whose it is. Another connection's was put back: that one may have left meanwhile, and
-    /// not have found its field. Or it was this connection's already, and what its earlier try replaced is not known.
-    /// Its removal puts it right.
+    /// A field whose owner only SQL can tell. In one case the field of another connection was put back, and that
+    /// connection may have left meanwhile without finding its field. In the other case the field was this connection's
+    /// already, and the value before its earlier attempt is unknown. A removal of the field corrects both.
     pub unsettled: Option<KeyField>,
 }
 
@@ -49,21 +50,22 @@ impl From<KeysError> for FailedJoin {
     }
 }
 
-/// A join, as the keys hold it.
+/// A join as the keys represent it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeyEntry {
     /// The lesson.
     pub lesson: LessonId,
-    /// The seat map has at least this many numbers.
+    /// The least number of seats in the seat map.
     pub seats: u32,
     /// The connection.
     pub sid: Sid,
-    /// The user whose keys to write (the seed's user_id or client_id, by role). None for a guest, which has the seat map only.
+    /// The user whose keys to write (the seed's user_id or client_id, depending on the role). A guest has none, and
+    /// only gets the seat map.
     pub user: Option<(UserId, Role)>,
 }
 
 impl KeyEntry {
-    /// The user's field of the lesson; none for a guest.
+    /// The user's field in the lesson's hash; `None` for a guest.
     #[must_use]
     pub fn field(&self) -> Option<KeyField> {
         let (user, _) = self.user.as_ref()?;
@@ -73,39 +75,40 @@ impl KeyEntry {
 
 pub use rollcall_schema::{KeyField, StaleField};
 
-/// How long a call takes at most. A join that was not carried out by then never is.
+/// How long a call may take. A join that was not carried out by then is never carried out.
 pub const CALL_LIMIT: Duration = Duration::from_millis(1500);
 
-/// The keys. Every call answers within [`CALL_LIMIT`]; on a single server it is one round trip.
+/// The keys. Every call returns within [`CALL_LIMIT`]. On a single server it takes one round trip.
 #[async_trait]
 pub trait LessonKeys: Send + Sync + 'static {
-    /// `redis` or `memory`.
+    /// The name of the kind: `redis` or `memory`.
     fn name(&self) -> &'static str;
-    /// Whether writes that were answered may be lost, as when a server's replica takes over: then removals are kept for a
-    /// while, and repeated after a loss.
+    /// Whether answered writes may be lost, for example when a server's replica takes over. If so, removals are kept
+    /// for a while, and repeated after a loss.
     fn may_lose(&self) -> bool {
         false
     }
-    /// Writes what joins write, on every server, to keys of its own. If it succeeds, a join can, and each server has
-    /// carried out what was sent to it before.
+    /// Writes what a join writes on every server, to keys of its own. If it succeeds, a join can succeed, and each
+    /// server has carried out what was sent to it before.
     async fn ping(&self) -> Result<(), KeysError>;
-    /// The seed's join: the numbers that the seat map lacks, the user's keys, TTLs; the field in the lesson left (`before`:
-    /// the one that has this connection's field) goes if it is this connection's. True where a participant's
-    /// `{client_id}` was there before; one that this connection has written counts where it left a lesson, and else not:
-    /// a try of its own may have failed.
+    /// Writes the seed's join: the missing numbers of the seat map, the user's keys, and the TTLs. It also removes the
+    /// field in the lesson that is left (`before`: the lesson that has this connection's field), if the field names
+    /// this connection. Returns true if a participant's `{client_id}` existed before. If this connection has written
+    /// it, that counts only if the connection has left a lesson; otherwise its own failed attempt may have written it.
     async fn join(&self, entry: &KeyEntry, before: Option<&LessonId>) -> Result<bool, FailedJoin>;
-    /// Removes fields, or sets them to their successor. Batches of at most a thousand.
+    /// Removes fields, or sets them to their successor. A batch has at most a thousand.
     async fn remove(&self, fields: &[StaleField]) -> Result<(), KeysError>;
-    /// The lesson's seat map: each number and its value, which is empty where the seat is free. No numbers where nobody has
-    /// joined.
+    /// The lesson's seat map: each number and its value, which is empty if the seat is free. It is empty if no client
+    /// has joined the lesson.
     async fn seats(&self, lesson: &LessonId) -> Result<BTreeMap<u32, String>, KeysError>;
-    /// Removes the user's own key, and its field in these lessons, whatever they hold. At most a thousand lessons.
+    /// Removes the user's own key and its field in these lessons, whatever they contain. At most a thousand lessons are
+    /// allowed.
     async fn erase(&self, user: &UserId, lessons: &[LessonId]) -> Result<(), KeysError>;
-    /// Makes what is missing of these joins (numbers of seat maps, fields, the user's keys), changes nothing that is
-    /// there, renews TTLs. Batches of at most a thousand. False if certainly nothing was missing.
+    /// Adds what is missing of these joins (numbers of seat maps, fields, and users' keys), changes no existing value,
+    /// and renews TTLs. A batch has at most a thousand. Returns false if nothing was missing for certain.
     async fn repair(&self, entries: &[KeyEntry]) -> Result<bool, KeysError>;
-    /// Whether everything is there that was written before the last probe, as far as a marker key on each server tells,
-    /// and the server's replication id. If false, as at the first probe, everything must be written again, and removals
-    /// repeated. The marker has a TTL, and in its name a `:`, which no user's id may hold.
+    /// Whether every write from before the last probe is still there, as far as a marker key on each server and the
+    /// server's replication id tell. If false, as at the first probe, all keys must be written again, and removals
+    /// repeated. The marker has a TTL. Its name contains a `:`, which no user's id may contain.
     async fn probe(&self, marker: &str) -> Result<bool, KeysError>;
 }

@@ -1,27 +1,28 @@
-//! A key by which a node notices that the server has lost writes: it was emptied, or a replica that lagged took over.
+//! A key by which a node notices that the server has lost writes, because it was emptied, or a replica that lagged took
+//! over.
 //!
-//! Invariant: each write of the node that must not get lost is followed by one of its marker, with a higher number. A
-//! server replicates in order: one whose marker is as high as the last that was confirmed has all that came before. A
-//! lower marker is not written over before the loss is noticed, even if an answer gets lost.
+//! Invariant: each write of the node that must not be lost is followed by a write of its marker, with a higher number.
+//! Servers replicate in order, so a server whose marker is at least the last confirmed one has every write before that.
+//! A lower marker is not overwritten before the loss is noticed, even if an answer is lost.
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bb8_redis::redis::{ParsingError, Value, from_redis_value};
 
 use super::KeysError;
 
-/// What is known of the marker.
+/// What a node knows of its marker on one server.
 #[derive(Debug, Default)]
 pub(super) struct Marker(Mutex<Known>);
 
 #[derive(Debug, Default)]
 struct Known {
-    /// The key; none before the first probe.
+    /// The marker's key; `None` before the first probe.
     key: Option<String>,
-    /// The highest number that was drawn.
+    /// The highest number that was given to a write.
     drawn: u64,
-    /// The highest number whose write was answered; none before the first.
+    /// The highest number whose write was answered; `None` before the first answer.
     confirmed: Option<u64>,
-    /// `master_replid`, which a server that takes over draws anew; none where INFO is not allowed.
+    /// The `master_replid`, which a server that takes over makes anew; `None` if INFO is not allowed.
     replication: Option<String>,
 }
 
@@ -30,19 +31,20 @@ struct Known {
 pub(super) struct Mark {
     pub(super) key: String,
     pub(super) number: u64,
-    /// A lower one than this, or no marker, shows a loss; none before the first write was answered.
+    /// If the server's marker is below this number or missing, writes were lost; `None` before the first write was
+    /// answered.
     pub(super) least: Option<u64>,
 }
 
-/// What the script answers that found a marker lower than the least.
+/// The script's answer if the marker is below the least number.
 const LOST: i64 = -1;
 
-/// What the script answers.
+/// The script's answer.
 #[derive(Debug)]
 pub(super) struct Marked {
-    /// 1 where the marker was written, or [`LOST`].
+    /// 0 if no loss shows, or [`LOST`].
     pub(super) answer: i64,
-    /// The replication's id, where it was asked for and may be known.
+    /// The replication's id, if it was asked for and the user may read it.
     replication: Option<String>,
 }
 
@@ -55,7 +57,7 @@ impl Marked {
 }
 
 impl Marker {
-    /// The next write of this key's. Another key than before is a new beginning.
+    /// The next write of the marker with this key. If the key has changed, the numbers start again.
     pub(super) fn next(&self, key: &str) -> Mark {
         let mut known = self.lock();
         if known.key.as_deref() != Some(key) {
@@ -64,7 +66,7 @@ impl Marker {
         known.draw(key)
     }
 
-    /// The next write, where there has been a probe.
+    /// The next write, if there has been a probe.
     pub(super) fn again(&self) -> Option<Mark> {
         let mut known = self.lock();
         let key = known.key.clone()?;
@@ -72,7 +74,7 @@ impl Marker {
         Some(known.draw(&key))
     }
 
-    /// Notes the answer to a write.
+    /// Records the answer to a write.
     pub(super) fn answered(&self, mark: &Mark, answer: i64) {
         let mut known = self.lock();
         if answer != LOST && known.key.as_ref() == Some(&mark.key) {
@@ -80,7 +82,7 @@ impl Marker {
         }
     }
 
-    /// Notes the answer to a probe. True if everything is there that was there at the probe before.
+    /// Records the answer to a probe. Returns true if every write from before the last probe is still there.
     pub(super) fn probed(&self, mark: &Mark, Marked { answer, replication }: Marked) -> bool {
         let mut known = self.lock();
         let same = match (&known.replication, &replication) {
@@ -90,13 +92,13 @@ impl Marker {
         if replication.is_some() {
             known.replication = replication;
         }
-        // The loss is noticed now, so the next write may write over the marker.
+        // The loss is noticed now, so the next write may overwrite the marker.
         known.confirmed = if answer == LOST { Some(0) } else { known.confirmed.max(Some(mark.number)) };
         same && answer != LOST && mark.least.is_some()
     }
 
     fn lock(&self) -> MutexGuard<'_, Known> {
-        // Its fields are whole after any panic.
+        // The fields are consistent after any panic.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

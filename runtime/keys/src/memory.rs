@@ -1,8 +1,8 @@
-//! The keys in process, for a node without Redis.
+//! The keys in the process, for a node without Redis.
 //!
-//! Invariant: they read as they would in Redis ([`MemoryKeys::hash`]), but are kept as what they mean, not as text: a
-//! participant costs some 200 bytes. Each write also looks at a few other entries and drops expired ones, so no sweep
-//! is needed that would hold up joins.
+//! Invariant: the keys read as they would in Redis ([`MemoryKeys::hash`]), but are stored as typed values and not as
+//! text, so a participant costs some 200 bytes. Each write also checks a few other entries and drops expired ones, so
+//! no sweep is needed that would delay joins.
 use std::{
     collections::{BTreeMap, HashMap},
     ops::Bound,
@@ -16,7 +16,7 @@ use tokio::time::Instant;
 
 use super::{FailedJoin, KeyEntry, KeysError, LessonKeys, StaleField};
 
-/// How many entries of each kind a write looks at.
+/// How many entries of each kind a write checks.
 const UPKEEP: usize = 4;
 
 /// The keys in process.
@@ -39,7 +39,7 @@ struct Lesson {
     students: Option<Timed<Holders>>,
 }
 
-/// Sorted by user: smaller than a map, and a lesson has tens of them, seldom thousands.
+/// The users in a lesson, sorted by user. This is smaller than a map, and a lesson has tens of users, seldom thousands.
 type Holders = Vec<(UserId, Sid)>;
 
 #[derive(Debug, Default)]
@@ -60,7 +60,7 @@ impl<T> Timed<T> {
     }
 }
 
-/// The value, or a new one if there is none or it has expired. Its time to live starts again.
+/// The value, or a new one if there is none or it has expired. Its TTL starts again.
 fn renewed<T: Default>(slot: &mut Option<Timed<T>>, now: Instant) -> &mut T {
     let kept = slot.take().filter(|timed| timed.alive(now)).map(|timed| timed.value);
     &mut slot.insert(Timed { until: later(now), value: kept.unwrap_or_default() }).value
@@ -78,7 +78,7 @@ impl Lesson {
         }
     }
 
-    /// Removes the field, or sets it to the successor, where it is this connection's.
+    /// Removes the field if it names this connection, or sets it to the successor.
     fn release(&mut self, user: &UserId, sid: Sid, successor: Option<Sid>) {
         for slot in [&mut self.teachers, &mut self.students] {
             let Some(Timed { value: holders, .. }) = slot else { continue };
@@ -90,14 +90,14 @@ impl Lesson {
                 Some(successor) => holders[place].1 = successor,
                 None => drop(holders.remove(place)),
             }
-            // As in Redis, where a hash without fields is no key.
+            // As in Redis, a hash without fields does not exist.
             if holders.is_empty() {
                 *slot = None;
             }
         }
     }
 
-    /// Removes the user's fields, whatever they hold.
+    /// Removes the user's fields, whatever they contain.
     fn erase(&mut self, user: &UserId) {
         for slot in [&mut self.teachers, &mut self.students] {
             if let Some(Timed { value: holders, .. }) = slot {
@@ -114,7 +114,7 @@ impl Lesson {
     }
 }
 
-/// A map that forgets a few expired entries at a time, going round.
+/// A map that checks a few entries at a time, one after the other, and drops expired ones.
 #[derive(Debug)]
 struct Swept<K, V> {
     entries: BTreeMap<K, V>,
@@ -151,7 +151,7 @@ impl Keys {
         of_user.and_then(|of_user| of_user.value.participant).is_some_and(|(holder, _)| holder == *sid)
     }
 
-    /// Writes a join; with `keep`, what is there stays as it is. True where a participant's key was there before.
+    /// Writes a join. With `keep`, existing values stay unchanged. Returns true if a participant's key existed before.
     fn write(&mut self, entry: &KeyEntry, keep: bool, now: Instant) -> bool {
         let lesson = self.lessons.entries.entry(entry.lesson.clone()).or_default();
         let before = lesson.seats.as_ref().filter(|seats| seats.alive(now)).map_or(0, |seats| seats.value);
@@ -185,13 +185,13 @@ impl Keys {
 }
 
 impl MemoryKeys {
-    /// An empty one.
+    /// Keys without an entry.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// What HGETALL and TTL would show of a key; none where there is no such key.
+    /// The answers of HGETALL and TTL for a key; `None` if the key does not exist.
     #[must_use]
     pub fn hash(&self, name: &str) -> Option<(BTreeMap<String, String>, Duration)> {
         let now = Instant::now();
@@ -225,7 +225,7 @@ impl MemoryKeys {
         (until > now).then(|| (fields, until - now))
     }
 
-    /// Empties it, as a flush does.
+    /// Removes all keys, as a flush does.
     pub fn clear(&self) {
         *self.lock() = Keys::default();
     }

@@ -1,16 +1,16 @@
-//! The keys that a join and its end are about, by name, and the commands on them.
+//! The names of the keys of a join and its end, and the commands on them.
 use std::collections::{BTreeMap, HashMap};
 
 use rollcall_schema::{LessonId, Role, UserId, key};
 
 use super::{KeyEntry, StaleField, commands::KeyCommand, marker::Mark, scripts::Script};
 
-/// The beginning of a ping's keys. No user's id begins so.
+/// The beginning of the names of a ping's keys. No user's id begins with it.
 const PING: &str = "rollcall:ping";
-/// After how many seconds a ping's keys expire.
+/// The TTL of a ping's keys in seconds.
 const PING_SECONDS: &str = "10";
 
-/// Names with the prefix.
+/// The names of keys, with the prefix.
 pub(super) struct Names(String);
 
 impl Names {
@@ -18,7 +18,7 @@ impl Names {
         Self(prefix.to_owned())
     }
 
-    /// A key of our own, as the marker is.
+    /// A key of this process, such as the marker.
     pub(super) fn key(&self, name: &str) -> String {
         format!("{}{name}", self.0)
     }
@@ -27,7 +27,7 @@ impl Names {
         self.key(&key::lesson_seat(lesson))
     }
 
-    /// The hash of the fields of a role.
+    /// The hash of a lesson's fields for a role.
     pub(super) fn fields(&self, role: Role, lesson: &LessonId) -> String {
         self.key(&match role {
             Role::Teacher => key::lesson_teacher(lesson),
@@ -35,7 +35,7 @@ impl Names {
         })
     }
 
-    /// The hashes in which a connection's field may be.
+    /// The two hashes that may have a connection's field.
     pub(super) fn both(&self, lesson: &LessonId) -> [String; 2] {
         [Role::Teacher, Role::Participant].map(|role| self.fields(role, lesson))
     }
@@ -44,7 +44,7 @@ impl Names {
         self.key(&key::user(user))
     }
 
-    /// A join, in one script. Without a user it is about the seat map alone.
+    /// A join in one script. Without a user it only concerns the seat map.
     pub(super) fn join(&self, entry: &KeyEntry, before: Option<&LessonId>) -> KeyCommand {
         let mut keys = self.of(entry);
         if let (Some(_), Some(left)) = (&entry.user, before.filter(|before| **before != entry.lesson)) {
@@ -55,17 +55,17 @@ impl Names {
         KeyCommand::timed(Script::Join, keys, arguments)
     }
 
-    /// What is missing of a join, in one script.
+    /// Adds what is missing of a join, in one script.
     pub(super) fn repair(&self, entry: &KeyEntry) -> KeyCommand {
         KeyCommand::timed(Script::Repair, self.of(entry), arguments(entry))
     }
 
-    /// The seat map's part of a join or its repair alone.
+    /// Only the seat map's part of a join or its repair.
     pub(super) fn seat_map(&self, script: Script, entry: &KeyEntry) -> KeyCommand {
         KeyCommand::timed(script, vec![self.seats(&entry.lesson)], arguments(entry))
     }
 
-    /// What is missing of a join, in a script for each key.
+    /// Adds what is missing of a join, with a script for each key.
     pub(super) fn repair_each(&self, entry: &KeyEntry) -> Vec<KeyCommand> {
         let mut commands = vec![self.seat_map(Script::Repair, entry)];
         if let Some((user, role)) = &entry.user {
@@ -92,7 +92,7 @@ impl Names {
         keys
     }
 
-    /// Asks whether all of a join is there, and renews the TTLs of what is: each is answered by 1.
+    /// Asks whether every part of a join exists, and renews the TTLs. For an existing part the answer is 1.
     pub(super) fn look(&self, KeyEntry { lesson, seats, user, .. }: &KeyEntry) -> Vec<KeyCommand> {
         let ttl = key::TTL_SECONDS.to_string();
         let mut commands = Vec::with_capacity(8);
@@ -117,7 +117,7 @@ impl Names {
         KeyCommand::script(Script::Remove, hashes, vec![field.user.to_string(), field.sid.to_string(), successor])
     }
 
-    /// Asks for the whole seat map; [`seat_numbers`] reads the answer.
+    /// Reads the whole seat map; [`seat_numbers`] parses the answer.
     pub(super) fn read_seats(&self, lesson: &LessonId) -> KeyCommand {
         KeyCommand::plain("HGETALL", self.seats(lesson), &[])
     }
@@ -129,12 +129,12 @@ impl Names {
         std::iter::once(KeyCommand::plain("DEL", self.user(user), &[])).chain(fields).collect()
     }
 
-    /// Writes the marker, and asks for the replication's id where that is wanted.
+    /// Writes the marker, and with `replication` asks for the replication's id.
     pub(super) fn mark(&self, Mark { key, number, least }: &Mark, replication: bool) -> KeyCommand {
         mark(key.clone(), &key::TTL_SECONDS.to_string(), (*number, least.unwrap_or(0)), replication)
     }
 
-    /// Does what joins and removals do, on keys of its own. On a cluster `tag` puts them on one node.
+    /// Does what joins and removals do, on keys of its own. On a cluster `tag` puts these keys on one node.
     pub(super) fn ping(&self, tag: &str) -> Vec<KeyCommand> {
         let key = |name: &str| self.key(&format!("{PING}:{name}{tag}"));
         let [seats, field, user] = ["seats", "field", "user"].map(key);
@@ -144,7 +144,7 @@ impl Names {
         let commands = [
             KeyCommand::timed(Script::Join, vec![seats.clone(), field.clone(), user], join),
             KeyCommand::plain("HEXISTS", seats.clone(), &["1"]),
-            // The join does so only where the map is new.
+            // A join runs this command only if the seat map is new.
             KeyCommand::plain("HSETNX", seats, &["1", ""]),
             KeyCommand::script(Script::Remove, vec![field], remove),
             mark(key("marker"), PING_SECONDS, (1, 0), false),
@@ -153,7 +153,7 @@ impl Names {
     }
 }
 
-/// Other services write there, too: what is no seat's number is theirs.
+/// The seats of a seat map. Other services write to it, too, so a field that is not a seat's number is ignored.
 pub(super) fn seat_numbers(fields: HashMap<String, String>) -> BTreeMap<u32, String> {
     fields.into_iter().filter_map(|(number, value)| Some((number.parse().ok()?, value))).collect()
 }
@@ -163,7 +163,7 @@ fn mark(key: String, ttl: &str, (number, least): (u64, u64), replication: bool) 
     KeyCommand::script(Script::Mark, vec![key], arguments)
 }
 
-/// The arguments that `entry.lua` takes, from the third.
+/// The arguments of `entry.lua`, from the third.
 fn arguments(KeyEntry { lesson, seats, sid, user }: &KeyEntry) -> Vec<String> {
     let (user, role) = user.as_ref().map_or(("", ""), |(user, role)| (user.as_str(), role.as_str()));
     vec![seats.to_string(), role.to_owned(), user.to_owned(), sid.to_string(), lesson.to_string()]

@@ -1,8 +1,8 @@
-//! The keys in a Redis server that has all of them: the one of REDIS_URL, or the master that Sentinel knows.
+//! The keys in one Redis server: the server of REDIS_URL, or the master that Sentinel names.
 //!
-//! Invariant: a join is one script, so it is whole or not there at all, and one round trip. No call outlives
-//! [`ANSWER`], whatever the server does. A join that comes to the server after that, because the network held it up, does
-//! nothing: its sender may be gone by then, and its fields removed.
+//! Invariant: a join is one script, so it is done completely or not at all, in one round trip. No call takes longer
+//! than [`ANSWER`], whatever the server does. A join that reaches the server after that, because the network delayed
+//! it, does nothing, because its caller may be gone by then, and its fields removed.
 use std::{
     collections::{BTreeMap, HashMap},
     sync::Arc,
@@ -33,7 +33,7 @@ pub(super) struct RedisKeys {
 }
 
 impl RedisKeys {
-    /// Connects, and asks once.
+    /// Connects, and makes one call.
     pub(super) async fn connect(dialer: Arc<Dialer>, prefix: &str) -> Result<Self, KeysError> {
         let clock = Arc::<Clock>::default();
         let calls = Calls::new(dialer, None, Arc::clone(&clock));
@@ -42,7 +42,7 @@ impl RedisKeys {
         Ok(this)
     }
 
-    /// Adds commands that do nothing after the deadline.
+    /// A pipeline with commands that do nothing after the deadline.
     fn pipeline<'a>(
         &self,
         scripts: &Scripts,
@@ -54,8 +54,8 @@ impl RedisKeys {
         pipeline
     }
 
-    /// Returns the entries of which something is missing, or has another type. Nearly everything is there, and running
-    /// the script on it takes many times as long as this look.
+    /// Returns the entries of which a part is missing or has another type. Nearly every part exists, and running the
+    /// script on it takes many times as long as this check.
     async fn missing<'a>(&self, deadline: Instant, entries: &'a [KeyEntry]) -> Result<Vec<&'a KeyEntry>, KeysError> {
         let looks: Vec<Vec<KeyCommand>> = entries.iter().map(|entry| self.names.look(entry)).collect();
         let commands = |scripts: &Scripts| self.pipeline(scripts, deadline, looks.iter().flatten());

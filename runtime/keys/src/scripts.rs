@@ -1,24 +1,24 @@
-//! The scripts, and the hashes by which a server knows them.
+//! The Lua scripts, and the hashes by which a server knows them.
 use std::sync::Arc;
 
 use bb8_redis::redis::{Pipeline, RedisError, Value, aio::MultiplexedConnection, from_redis_value};
 
 use super::clock::{Clock, Time};
 
-/// One script; its file says what it does.
+/// One of the scripts. Its file says what it does.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Script {
     Join,
     Repair,
     Remove,
     Mark,
-    /// These are for a cluster, where each key may be on another node.
+    /// The following are for a cluster, where each key may be on another node.
     Write,
     Replace,
     Add,
 }
 
-/// In the order of [`Script`].
+/// The sources, in the order of [`Script`].
 const SOURCES: [&str; 7] = [
     concat!(include_str!("scripts/late.lua"), include_str!("scripts/entry.lua"), include_str!("scripts/join.lua")),
     concat!(include_str!("scripts/late.lua"), include_str!("scripts/entry.lua"), include_str!("scripts/repair.lua")),
@@ -29,7 +29,7 @@ const SOURCES: [&str; 7] = [
     concat!(include_str!("scripts/late.lua"), include_str!("scripts/add.lua")),
 ];
 
-/// What a script answers that came too late, by the server's clock.
+/// The answer of a script that did nothing, because it ran too late by the server's clock.
 pub(super) const LATE: i64 = -1;
 
 /// The hashes of the scripts.
@@ -42,7 +42,7 @@ impl Scripts {
         &self.0[script as usize]
     }
 
-    /// Gives the server the scripts, and hears its clock.
+    /// Loads the scripts into the server, and reads its clock.
     pub(super) async fn load(connection: &mut MultiplexedConnection, clock: &Clock) -> Result<Self, RedisError> {
         let mut commands = Pipeline::with_capacity(SOURCES.len() + 1);
         for source in SOURCES {
@@ -56,7 +56,8 @@ impl Scripts {
     }
 }
 
-/// A script is unknown where the server was restarted or flushed of scripts; in a pipeline each command may say so.
+/// Whether an error says that a script is unknown, because the server was restarted or its scripts were flushed. In a
+/// pipeline each command may say so.
 pub(super) fn lacks_script(error: &RedisError) -> bool {
     const CODE: &str = "NOSCRIPT";
     let among = |errors: Arc<[(usize, bb8_redis::redis::ServerError)]>| errors.iter().any(|(_, e)| e.code() == CODE);

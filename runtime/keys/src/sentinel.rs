@@ -1,7 +1,7 @@
 //! Asks Sentinel which server is the master.
 //!
-//! Invariant: all Sentinels are asked at once, and the answer of the latest failover counts, so one that was cut off from
-//! the others leads nobody back to the old master.
+//! Invariant: all Sentinels are asked at once, and the answer with the latest failover counts. So a Sentinel that was
+//! cut off from the others does not lead a node back to the old master.
 use std::{collections::HashMap, time::Duration};
 
 use bb8_redis::redis::{RedisConnectionInfo, cmd};
@@ -13,10 +13,10 @@ use super::{
     dial::{ConnectError, Dialer, connect_error},
 };
 
-/// How long a Sentinel may take, with its connection.
+/// How long a Sentinel may take to connect and to answer.
 const ANSWER: Duration = Duration::from_millis(300);
 
-/// The server that the Sentinels of this URL call the master of the service.
+/// The server that the Sentinels of this URL name as the master of the service.
 pub(super) async fn master(
     dialer: &Dialer,
     url: &RedisUrl,
@@ -38,7 +38,7 @@ pub(super) async fn master(
     found.ok_or_else(|| ConnectError(format!("no Sentinel knows the master: {}", why.join("; "))))
 }
 
-/// The failover's number, and the master since then.
+/// The failover's number, and the master after it.
 async fn ask(
     dialer: &Dialer,
     sentinel: &Endpoint,

@@ -1,15 +1,15 @@
-//! States in which a server refuses to work: how it says so, and what an operator can do.
+//! States in which a server refuses commands: the error of each, and what an operator can do.
 //!
-//! Invariant: a connection to a server in a state that another server may not be in is given up: after a failover the
-//! same name, or the file of REDIS_URL_FILE, leads to another one.
+//! Invariant: if another server may not be in the same state, the connection is given up, because after a failover the
+//! same name, or the file of REDIS_URL_FILE, leads to another server.
 use bb8_redis::redis::{ErrorKind, RedisError};
 
 /// A state of a server.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct State {
-    /// What its refusals begin with.
+    /// The beginning of the server's error.
     code: &'static str,
-    /// Whether another connection may find a server that works.
+    /// Whether another connection may lead to a server that works.
     pub(super) reconnect: bool,
     /// What is wrong, and what to do.
     pub(super) hint: &'static str,
@@ -38,14 +38,14 @@ const STATES: &[State] = &[
     state("MOVED", false, OF_A_CLUSTER),
     state("CROSSSLOT", false, OF_A_CLUSTER),
 ];
-/// The commands are those that `SETTINGS.md` names.
+/// `SETTINGS.md` lists the same commands.
 const RIGHTS: &str = "the user of REDIS_URL lacks a right: give it, by ACL SETUSER, its keys and all of +evalsha \
     +script|load +time +get +set +del +expire +exists +hget +hgetall +hset +hdel +hsetnx +hexists (on a cluster also +asking \
     +cluster|slots +cluster|info)";
 const OF_A_CLUSTER: &str = "this server is a node of a cluster: begin REDIS_URL with redis+cluster, or rediss+cluster";
 
-/// A server's error, with what an operator can do about it, where that is known. Where each command of a pipeline was refused,
-/// it is the first refusal.
+/// A server's error, with what an operator can do about it, if that is known. If each command of a pipeline was
+/// refused, the text is the first refusal.
 pub(super) fn describe(error: &RedisError) -> String {
     let refusals = error.clone().into_server_errors();
     let first = refusals.as_deref().and_then(<[_]>::first);
@@ -56,7 +56,7 @@ pub(super) fn describe(error: &RedisError) -> String {
     }
 }
 
-/// The state that a refusal tells of; none where it is about the command alone, or no refusal.
+/// The state that a refusal means; `None` if it concerns only the command, or the error is not a refusal.
 pub(super) fn of(error: &RedisError) -> Option<&'static State> {
     if error.kind() == ErrorKind::AuthenticationFailed {
         return find("WRONGPASS", "");
@@ -69,8 +69,8 @@ pub(super) fn of(error: &RedisError) -> Option<&'static State> {
     })
 }
 
-/// Before Redis 7 a script that was refused a command answers `ERR ... -READONLY ...`; Redis 7.0 and Valkey say in other words
-/// that its user lacks a right.
+/// Finds the state of a refusal. Before Redis 7, a script whose command is refused returns `ERR ... -READONLY ...`.
+/// Redis 7.0 and Valkey have other words for a missing right.
 fn find(code: &str, detail: &str) -> Option<&'static State> {
     let refusals = ["The user executing the script", "ACL failure in script"];
     if code == "ERR" && refusals.iter().any(|refusal| detail.starts_with(refusal)) {

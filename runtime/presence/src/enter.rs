@@ -12,7 +12,7 @@ use crate::{
     membership::{AgentSession, Membership},
 };
 
-/// An agent that wants to enter.
+/// An agent that is to enter a classroom.
 #[derive(Debug)]
 pub struct Enter {
     agent: AgentId,
@@ -26,13 +26,13 @@ pub struct Enter {
 }
 
 impl Enter {
-    /// Made before the classroom's room is entered: the time that the client may wait for SQL begins here.
+    /// Make this before the classroom's room is entered: the time that the client may wait for SQL begins here.
     #[must_use]
     pub fn new(agent: AgentId, classroom: ClassroomId, role: Role, sid: Sid) -> Self {
         Self { agent, classroom, role, info: None, resume_id: None, trace: None, sid, since: Instant::now() }
     }
 
-    /// What the token says of the agent to everybody in the classroom.
+    /// The claim `info` of the token, which everybody in the classroom sees.
     #[must_use]
     pub fn info(self, info: Option<JsonObject>) -> Self {
         Self { info, ..self }
@@ -52,7 +52,7 @@ impl Enter {
 }
 
 impl Presence {
-    /// Where an agent was before a break, if its session is live or ended no longer ago than this.
+    /// Finds the session of an agent before a break, if it is live or has ended no longer ago than this.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -65,11 +65,12 @@ impl Presence {
         self.sessions.resumable(agent, id, within).await
     }
 
-    /// Writes the session's row and agent.entered, in one transaction. The connection that had the session is closed with
-    /// `replaced`. The guard is committed once nothing can fail any more; dropped before, it ends the session again.
+    /// Writes the session's row and agent.entered, in one transaction. The connection that had the session is closed
+    /// with `replaced`. Commit the guard once nothing can fail any more. If it is dropped before, it ends the session
+    /// again.
     ///
     /// # Errors
-    /// [`EnterError`]; where a session may have been written, it is ended again.
+    /// [`EnterError`]. If a session may have been written, it is ended again.
     pub async fn enter(&self, enter: Enter) -> Result<(Membership, EnterGuard), EnterError> {
         failpoint::reach("classroom entered");
         let Enter { agent, classroom, role, info, resume_id, trace, sid, since } = enter;

@@ -1,7 +1,8 @@
-//! A session that no connection has yet: connect is under way.
+//! A session that no connection has yet, because connect is under way.
 //!
-//! Invariant: unless its connection gets it, the session is closed again, because connect failed, panicked or took too long, or
-//! its opening got no answer: whoever got no success leaves nothing behind, or a complete pair of events.
+//! Invariant: if its connection does not get the session, because connect failed, panicked or took too long, or because
+//! the opening got no answer, the session is closed again. So a client without connect_success leaves nothing behind,
+//! or a complete pair of events.
 use std::time::Duration;
 
 use rollcall_base::failpoint;
@@ -14,33 +15,33 @@ use crate::{key_cleanup::KeyCleanup, sessions::Sessions};
 /// Why no session was opened.
 #[derive(Debug, thiserror::Error)]
 pub enum EnterError {
-    /// The user has as many as it may.
+    /// The user has as many sessions as it may have.
     #[error("the user has too many sessions")]
     TooManySessions,
-    /// The store's own.
+    /// The store returned an error.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
 
-/// Dropped, it closes the session again.
+/// Closes the session again if it is dropped.
 #[must_use]
 pub struct EnterGuard(Option<Undo>);
 
 struct Undo {
     sessions: Sessions,
     close: Close,
-    /// What was opened, where the database has answered.
+    /// The opened session, once the database has answered.
     opened: Option<Box<Remembered>>,
     after: Duration,
-    /// A lesson may have been joined before connect failed.
+    /// Removes the keys of a lesson that was joined before connect failed.
     cleanup: Option<KeyCleanup>,
 }
 
 impl EnterGuard {
-    /// Opens a session whose client waits since then. A connection that had it hears `replaced`.
+    /// Opens a session whose client has waited since `since`. A connection that had the session gets `replaced`.
     ///
     /// # Errors
-    /// [`EnterError`]; the session is closed again where it may have been opened.
+    /// [`EnterError`]. If the session may have been opened, it is closed again.
     pub async fn open(sessions: &Sessions, since: Instant, open: Open) -> Result<(Opened, Self), EnterError> {
         let mut guard = Self::new(sessions, &open);
         let user = open.user.clone();
@@ -71,22 +72,23 @@ impl EnterGuard {
             agent: open.agent.clone(),
             sid: open.sid,
             reason: LeftReason::Lost,
-            // Its client was not told of the session, and so does not find it again.
+            // The client was not told of the session, so it does not find it again.
             resume_id: None,
         };
-        // Dropped while the call is under way, it must not close what is not open yet.
+        // If the guard is dropped while the call is under way, the session may not be open yet. So it is closed after
+        // the call's limit.
         let after = Options::default().limit;
         Self(Some(Undo { sessions: sessions.clone(), close, opened: None, after, cleanup: None }))
     }
 
-    /// Whatever was written is written.
+    /// Records that the call has ended, so nothing is written any more.
     fn answered(&mut self) {
         if let Some(undo) = &mut self.0 {
             undo.after = Duration::ZERO;
         }
     }
 
-    /// The database has answered with this session.
+    /// Records the session that the database has opened.
     fn opened(&mut self, session: SessionId, user: UserId) {
         if let Some(undo) = &mut self.0 {
             let Close { classroom, ref agent, sid, reason, resume_id } = undo.close;
@@ -105,7 +107,7 @@ impl EnterGuard {
         }
     }
 
-    /// This removes the keys of a lesson that the session was in when it was closed.
+    /// Lets this remove the keys of a lesson that the session is in when it is closed.
     pub(crate) fn with_cleanup(mut self, cleanup: &KeyCleanup) -> Self {
         if let Some(undo) = &mut self.0 {
             undo.cleanup = Some(cleanup.clone());
@@ -113,13 +115,13 @@ impl EnterGuard {
         self
     }
 
-    /// The client is about to get its success: its connection has the session from now on.
+    /// Call this right before the client gets connect_success. From now on its connection has the session.
     pub fn commit(self) {
         failpoint::reach("connect done");
         self.disarm();
     }
 
-    /// There is nothing to close, or a connection has it.
+    /// Leaves the session open, because a connection has it, or there is none.
     fn disarm(mut self) {
         self.0 = None;
     }

@@ -1,8 +1,8 @@
-//! Why a task that works on both stores is to try again.
+//! Why a task that uses SQL and Redis must try again.
 use rollcall_keys::KeysError;
 use rollcall_store::StoreError;
 
-/// See the module.
+/// An error of one of the two stores.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Failure {
     #[error(transparent)]

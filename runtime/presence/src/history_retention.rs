@@ -1,7 +1,7 @@
 //! Deletes history that is older than the operator keeps.
 //!
-//! Invariant: joins and leaves hardly notice. A batch is small and on a connection of its own, there is a pause after each,
-//! and one node at a time deletes.
+//! Invariant: joins and leaves are hardly slower. A batch is small and on a connection of its own, there is a pause
+//! after each batch, and only one node deletes at a time.
 use std::{sync::Arc, time::Duration};
 
 use rollcall_base::names;
@@ -10,18 +10,18 @@ use rollcall_store::{HistorySweep, Store};
 use tokio::time::sleep;
 use tracing::{info, warn};
 
-/// Rows that one batch looks at.
+/// How many rows one batch checks.
 const BATCH: usize = 500;
-/// Between two batches.
+/// The pause between two batches.
 const PAUSE: Duration = Duration::from_millis(50);
 /// The pause between two sweeps, and after a failure.
 const SWEEP_EVERY: Duration = Duration::from_secs(60);
 
-/// What it needs.
+/// The task that deletes old history.
 pub struct HistoryRetention {
-    /// Where the history is.
+    /// The store of the history.
     pub store: Arc<dyn Store>,
-    /// How long a session's row is kept after its end.
+    /// How long a row is kept after the session's end.
     pub keep: Duration,
 }
 
@@ -37,7 +37,7 @@ impl HistoryRetention {
         }
     }
 
-    /// One pass, from the oldest row on.
+    /// Deletes all old rows, the oldest first. Returns their number.
     async fn sweep(&self) -> u64 {
         let (mut after, mut all) = (SessionId(0), 0);
         loop {

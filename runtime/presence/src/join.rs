@@ -1,8 +1,9 @@
-//! A connection joins a lesson: first SQL, then, once it is in the lesson's room, the keys in Redis.
+//! A connection joins a lesson: first the row in SQL is written, then, once the connection is in the lesson's room, the
+//! keys in Redis.
 //!
-//! Invariant: a join that fails, gets no answer or is cut off leaves session, row and keys as they were ([`crate::lesson_guard`]).
-//! Redis is written only while the row is known to be this node's: whoever ends the sessions of a dead node removes their
-//! fields once.
+//! Invariant: a join that fails, gets no answer or is cut off leaves session, row and keys as they were
+//! ([`crate::lesson_guard`]). Redis is written only while the row certainly belongs to this node, because a node that
+//! ends the sessions of a dead node removes their fields only once.
 use std::time::Duration;
 
 use rollcall_base::{failpoint, since::Since, trace};
@@ -17,25 +18,25 @@ use crate::{
     membership::{JoinedLesson, Membership},
 };
 
-/// A row that was asked for longer ago than this is asked for again before Redis is written: the process may have been
-/// suspended meanwhile, and its lease be another's. A lease is taken no sooner than a second after its end.
+/// If the row was read longer ago than this, it is read again before Redis is written, because the process may have
+/// been suspended meanwhile, and its lease taken. A lease is taken no sooner than a second after its end.
 const CONFIRMED: Duration = Duration::from_secs(1);
 
 /// Why a lesson was not joined.
 #[derive(Debug, thiserror::Error)]
 pub enum JoinError {
-    /// There is none of this id in the connection's classroom.
+    /// The connection's classroom has no such lesson.
     #[error("the lesson is not found")]
     LessonNotFound,
     /// SQL is away, or the session is no longer this connection's.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The keys are away.
+    /// Redis is away.
     #[error(transparent)]
     Keys(#[from] KeysError),
 }
 
-/// A join that SQL knows and Redis does not yet. Dropped, it is undone.
+/// A join that is written in SQL and not yet in Redis. If it is dropped, it is undone.
 #[must_use]
 pub struct Joining<'a> {
     guard: LessonGuard<'a>,
@@ -47,11 +48,11 @@ pub struct Joining<'a> {
 /// A lesson that was joined.
 #[derive(Clone, Copy, Debug)]
 pub struct Joined {
-    /// The user's seat, where there is one.
+    /// The user's seat, if it has one.
     pub seat: Option<Seat>,
     /// How many seats the lesson has.
     pub seats: u32,
-    /// Whether this is a participant whose key from an earlier join was still there.
+    /// Whether the key of an earlier join of this participant still existed.
     pub reconnected: bool,
 }
 
@@ -59,12 +60,12 @@ impl Presence {
     /// The classroom of a lesson.
     ///
     /// # Errors
-    /// [`JoinError`]; `LessonNotFound` where there is none.
+    /// [`JoinError`]; `LessonNotFound` if there is no such lesson.
     pub async fn lesson_classroom(&self, lesson: &LessonId) -> Result<ClassroomId, JoinError> {
         self.sessions.lesson_classroom(lesson).await?.ok_or(JoinError::LessonNotFound)
     }
 
-    /// Looks for the lesson and the user's seat in it, and saves both in the session's row. Guests have no user.
+    /// Finds the lesson and the user's seat in it, and saves both in the session's row. `user` is `None` for a guest.
     ///
     /// # Errors
     /// [`JoinError`].
@@ -75,8 +76,8 @@ impl Presence {
         user: Option<(UserId, Role)>,
     ) -> Result<Joining<'a>, JoinError> {
         let mut guard = self.change_lesson(membership, user.as_ref().map(|(user, _)| user.clone())).await?;
-        // From here on the row may say that the connection is in the lesson, and the reconciler writes what rows say. The
-        // field of a lesson that is joined once more stays, whatever becomes of this.
+        // From here on the row may say that the connection is in the lesson, and the reconciler writes what rows say.
+        // If the same lesson is joined again, its field stays even if this join fails.
         let new = user.as_ref().filter(|_| guard.membership.lesson() != Some(&lesson));
         if let Some((user, _)) = new {
             let field = KeyField { lesson: lesson.clone(), user: user.clone(), sid: guard.membership.sid };
@@ -92,7 +93,7 @@ impl Presence {
         Ok(Joining { guard, asked, seat, entry })
     }
 
-    /// How many seats the lesson has, and which one is the user's.
+    /// Saves the lesson in the row. Returns the number of its seats, and the user's seat.
     async fn save(
         &self,
         membership: &Membership,
@@ -111,13 +112,13 @@ impl Presence {
         match trace::call("sql", "join lesson", self.sessions.join(join)).await? {
             store::Joined::Lesson { seats, seat } => Ok((seats, seat)),
             store::Joined::NotFound => Err(JoinError::LessonNotFound),
-            // Another connection has the session: this one is about to be closed.
+            // Another connection has the session, so this one is about to be closed.
             store::Joined::NotOwner => Err(StoreError::Fenced.into()),
         }
     }
 }
 
-/// Whether SQL says that the row is as it was.
+/// Whether this error of SQL means that the row is unchanged.
 fn wrote_nothing(error: &JoinError) -> bool {
     match error {
         JoinError::LessonNotFound => true,
@@ -127,10 +128,10 @@ fn wrote_nothing(error: &JoinError) -> bool {
 }
 
 impl Joining<'_> {
-    /// Writes the seat map where it is missing, and the user's keys; then the connection has joined.
+    /// Writes the seat map if it is missing, and the user's keys. After that the connection has joined.
     ///
     /// # Errors
-    /// [`JoinError`]; the session's row is put back, and the keys are as soon as Redis answers.
+    /// [`JoinError`]. The session's row is put back, and so are the keys as soon as Redis answers.
     pub async fn write_keys(self) -> Result<Joined, JoinError> {
         failpoint::reach("lesson entered");
         let Self { mut guard, asked, seat, entry } = self;

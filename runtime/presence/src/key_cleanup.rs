@@ -1,9 +1,10 @@
-//! Fields in Redis that sessions leave behind: removed as soon as Redis answers (PROTOCOL 4).
+//! Removes the fields that sessions leave in Redis, as soon as Redis answers (PROTOCOL 4).
 //!
-//! Invariant: what is to be removed is a row in SQL, written with the session's end, until Redis has carried it out; so
-//! it outlives this node and any outage, and no session's end waits for Redis. In memory is only what no session's end
-//! covers, bounded; what does not fit is counted, and ends with its TTL. A removal that Redis has carried out is kept in
-//! SQL for ten minutes more, and repeated where Redis has lost writes since.
+//! Invariant: a field to remove is a row in SQL, written with the session's end, until Redis has removed it. So the row
+//! survives this node and any outage, and no session's end waits for Redis. Only fields that no session's end covers
+//! are in memory. Their number is bounded; those that do not fit are counted, and end with their TTL. After Redis has
+//! removed a field, its row is kept in SQL for ten minutes more, and the removal is repeated if Redis has lost writes
+//! since.
 use std::{
     sync::{
         Arc,
@@ -28,35 +29,35 @@ use rollcall_base::{failpoint, names, tasks::Tasks};
 use rollcall_keys::{KeyField, LessonKeys, StaleField};
 use rollcall_store::{Lease, Store, StoreError};
 
-/// Fields that wait for SQL; some 100 bytes each.
+/// The most fields that wait for SQL. Each costs some 100 bytes.
 const QUEUE: usize = 100_000;
-/// Removals in one round trip to Redis.
+/// How many fields are removed in one round trip to Redis.
 const BATCH: usize = 500;
-/// How often removals are looked for that this node was not told of.
+/// How often the task looks for removals without a wake-up.
 const LOOK_EVERY: Duration = Duration::from_secs(15);
-/// How often old removals are forgotten, and held ones looked at, a page each.
+/// How often old removals are deleted, and a page of held ones is checked.
 const UPKEEP_EVERY: Duration = Duration::from_secs(10);
-/// How often fields of nodes that nobody knows are looked for.
+/// How often the task looks for fields of nodes that have no row.
 const ADOPT_EVERY: Duration = Duration::from_secs(300);
-/// Removals that are forgotten, or repeated, in one statement.
+/// How many removals are deleted or repeated in one statement.
 const PAGE: usize = 5_000;
-/// The most statements that forget removals, every [`UPKEEP_EVERY`].
+/// The most statements that delete removals in each [`UPKEEP_EVERY`].
 const PAGES: usize = 50;
-/// After a loss, the first pause until the removals of nodes that have died are repeated, too, and the last: each pause is
-/// twice the one before. Others find out that a node is dead after its lease, which may have begun just before the loss.
+/// After a loss, the first and the last pause until the removals of dead nodes are repeated, too. Each pause is twice
+/// the one before. Other nodes find a node dead only after its lease, which may have begun just before the loss.
 const DEAD_AFTER: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(64));
-/// The pause between two tries while SQL or Redis is away.
+/// The pause between two attempts while SQL or Redis is away.
 const RETRY_AFTER: Duration = Duration::from_millis(500);
 
 enum Order {
     Remove(KeyField),
-    /// A connection that did not have its session any more.
+    /// A connection ended that did not have its session any more.
     Ended(Sid),
-    /// Answered when nothing of this node's is left.
+    /// Send the answer when no removal of this node is left.
     Finish(oneshot::Sender<()>),
 }
 
-/// The way in. Cheap to clone.
+/// The handle of the task. It is cheap to clone.
 #[derive(Clone)]
 pub struct KeyCleanup {
     orders: mpsc::Sender<Order>,
@@ -65,7 +66,7 @@ pub struct KeyCleanup {
 }
 
 impl KeyCleanup {
-    /// Starts the task that removes them, inside a runtime.
+    /// Starts the task that removes the fields. The caller must be inside a runtime.
     #[must_use]
     pub fn start(
         tasks: &Tasks,
@@ -94,28 +95,30 @@ impl KeyCleanup {
         Self { orders, look, lost }
     }
 
-    /// A session ended, and what it left is in SQL.
+    /// Call this when a session ended, and its field is in SQL.
     pub fn look(&self) {
         self.look.notify_one();
     }
 
-    /// The keys have lost writes, or may have: the removals of the last ten minutes are repeated.
+    /// Call this when Redis has or may have lost writes. The removals of the last ten minutes are repeated.
     pub fn repeat(&self) {
         self.lost.store(true, Ordering::SeqCst);
         self.look.notify_one();
     }
 
-    /// Removes what no session's end covers, if it still names this connection.
+    /// Removes a field that no session's end covers, if it still names this connection.
     pub fn leave(&self, field: KeyField) {
         self.order(Order::Remove(field));
     }
 
-    /// The same for what a connection's failed join left unsettled. The connection's own field is its guard's.
+    /// Removes the field that a connection's failed join left unsettled, unless it is the connection's own, which the
+    /// guard removes.
     pub(crate) fn leave_unsettled(&self, unsettled: Option<KeyField>, own: Sid) {
         unsettled.filter(|field| field.sid != own).into_iter().for_each(|field| self.leave(field));
     }
 
-    /// A connection ended after its session was taken over: the field that the takeover noted may be removed now.
+    /// Call this when a connection ended whose session was taken over. The field that the takeover noted may be removed
+    /// now.
     pub fn ended(&self, sid: Sid) {
         self.order(Order::Ended(sid));
     }
@@ -126,11 +129,11 @@ impl KeyCleanup {
         }
     }
 
-    /// Waits until all of this node's are removed.
+    /// Waits until all fields of this node are removed.
     pub async fn finish(&self) {
         let (done, finished) = oneshot::channel();
         if self.orders.send(Order::Finish(done)).await.is_ok() {
-            // The task lives as long as the process.
+            // An error is not possible, because the task lives as long as the process.
             let _ = finished.await;
         }
     }
@@ -144,13 +147,13 @@ struct KeyCleanupWorker {
     come: mpsc::Receiver<Order>,
     look: Arc<Notify>,
     lost: Arc<AtomicBool>,
-    /// When the removals of nodes that have died since the loss are repeated next, and the last pause.
+    /// When the removals of nodes that died after the loss are repeated next, and the pause before that.
     dead: Option<(Instant, Duration)>,
-    /// When fields of nodes that nobody knows were looked for last.
+    /// When the task last looked for fields of nodes that have no row.
     adopted: Option<Instant>,
-    /// The last of the held removals that was looked at.
+    /// The id of the last held removal that was checked.
     held_after: i64,
-    /// The first minute whose removals may have to be forgotten.
+    /// The first minute that may have removals to delete.
     expired: i64,
 }
 
@@ -196,7 +199,7 @@ impl KeyCleanupWorker {
         LOOK_EVERY.min(upkeep).min(dead)
     }
 
-    /// Writes down what came, then removes all that there is.
+    /// Writes new fields and ends to SQL, then removes all fields that are due.
     async fn remove(&mut self, fields: &mut Vec<KeyField>, ended: &mut Vec<Sid>) -> Result<(), Failure> {
         let node = self.lease.borrow().node;
         if !fields.is_empty() || !ended.is_empty() {
@@ -220,7 +223,7 @@ impl KeyCleanupWorker {
                 return Ok(());
             }
             // Redis may have hung with a dead node's join in a socket, and reads its sockets in no particular order.
-            // Once it answers this ping, such a join is carried out.
+            // Once it answers this ping, such a join has been carried out.
             self.kv.ping().await?;
             let batch: Vec<StaleField> = stale_fields.iter().map(|(_, field)| field.clone()).collect();
             failpoint::reach("stale fields read");
@@ -230,7 +233,7 @@ impl KeyCleanupWorker {
         }
     }
 
-    /// All are put back before the first is carried out again, so none is repeated twice.
+    /// Marks all kept removals as due. All are marked before the first one is repeated, so none is repeated twice.
     async fn repeat(&self, node: NodeId, own: bool) -> Result<(), StoreError> {
         let mut repeated = 0;
         loop {
@@ -246,8 +249,8 @@ impl KeyCleanupWorker {
         Ok(())
     }
 
-    /// Forgets removals that are old, and releases what is held for a connection that is no more: its end may not have
-    /// said so, where its connect was cut off or the queue was full.
+    /// Deletes old removals, and releases fields that are held for a connection that has ended. Its end may not have
+    /// released them, because its connect was cut off or the queue was full.
     async fn upkeep(&mut self) -> Result<(), StoreError> {
         for _ in 0..PAGES {
             let (minute, more) = self.store.expire_removals(self.expired, PAGE).await?;
@@ -264,7 +267,7 @@ impl KeyCleanupWorker {
             self.adopted = Some(Instant::now());
         }
         let held = self.store.held_stale_fields(node, self.held_after, BATCH).await?;
-        // After the last page it begins again.
+        // After the last page the check begins again at the first.
         self.held_after = if held.len() < BATCH { 0 } else { held.last().map_or(0, |(id, _)| *id) };
         let sids: Vec<Sid> = held.into_iter().map(|(_, sid)| sid).collect();
         let ended = self.connections.ended(sids).await;

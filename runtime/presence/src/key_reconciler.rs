@@ -1,7 +1,7 @@
-//! Keeps the keys in Redis what SQL says (PROTOCOL 4): renews TTLs, restores what was lost.
+//! Keeps the keys in Redis as SQL says (PROTOCOL 4): it renews TTLs, and restores lost keys.
 //!
-//! Invariant: it adds what is missing and overwrites nothing, so it may run beside joins and on every node, each for its
-//! own sessions. What it wrote for a session that ended meanwhile is removed again.
+//! Invariant: it adds missing keys and overwrites none, so it may run beside joins, and on every node for its own
+//! sessions. Keys that it wrote for a session that ended meanwhile are removed again.
 use std::{collections::HashSet, error::Error, sync::Arc, time::Duration};
 
 use rollcall_schema::{LessonId, NodeId, SessionId, Sid};
@@ -15,34 +15,34 @@ use crate::key_cleanup::KeyCleanup;
 use rollcall_keys::{CALL_LIMIT, KeyEntry, KeyField, LessonKeys};
 use rollcall_store::{Lease, LessonMembership, Store};
 
-/// How soon a flushed or restarted Redis is noticed.
+/// The time between two checks whether Redis was flushed or restarted.
 const PROBE_EVERY: Duration = Duration::from_secs(2);
-/// From the start of one sweep to that of the next, where nothing is known to be lost: it renews TTLs, which last for 24 h
-/// and are to be renewed every 6 h. Nodes with neighbouring numbers are minutes apart, for they may have started together.
+/// The time between the starts of two sweeps, if no loss is known. A sweep renews TTLs, which last 24 h and must be
+/// renewed every 6 h. Nodes with neighbouring numbers sweep minutes apart, because they may have started together.
 const SWEEP_EVERY: Duration = Duration::from_secs(3 * 3600);
 const APART: (u64, Duration) = (16, Duration::from_secs(120));
-/// How many sessions are looked at in one call; joins wait behind it.
+/// How many sessions are written in one call. Joins wait behind it.
 const BATCH: usize = 250;
-/// While nothing is known to be lost, the pause after a page is this many times as long as the page took: ten nodes
-/// with 18,000 sessions each that swept at once, as fast as they could, kept Redis from answering in time.
+/// While no loss is known, the pause after a page is this many times as long as the page took. Ten nodes with 18,000
+/// sessions each that swept at the same time as fast as they could kept Redis from answering in time.
 const LEISURE: u32 = 3;
 
-/// What the projection needs.
+/// The task that reconciles the keys.
 pub struct KeyReconciler {
-    /// The sessions that the keys follow.
+    /// The store with the sessions.
     pub store: Arc<dyn Store>,
     /// The keys.
     pub kv: Arc<dyn LessonKeys>,
-    /// Removes what was written too late.
+    /// Removes keys that were written too late.
     pub key_cleanup: KeyCleanup,
-    /// This node's lease: only its own sessions are projected.
+    /// This node's lease. Only its own sessions are written.
     pub lease: watch::Receiver<Lease>,
 }
 
-/// A walk over all sessions, as far as it has come.
+/// A sweep over all sessions, and how far it has come.
 struct Sweep {
     after: SessionId,
-    /// Something is lost.
+    /// Whether keys are lost, so that the sweep makes no pauses.
     hurry: bool,
 }
 
@@ -51,7 +51,7 @@ impl Sweep {
 }
 
 impl KeyReconciler {
-    /// Projects until the task is dropped.
+    /// Reconciles until the task is dropped.
     pub async fn run(self) {
         let mut ticks = tokio::time::interval(PROBE_EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -59,7 +59,7 @@ impl KeyReconciler {
         let mut due = self.next();
         loop {
             ticks.tick().await;
-            // No user's id has a colon, and users' ids are keys.
+            // Users' ids are names of keys, and none of them contains a colon.
             let marker = format!("rollcall:marker:{}", self.lease.borrow().node);
             match self.kv.probe(&marker).await {
                 Ok(true) => {
@@ -88,7 +88,8 @@ impl KeyReconciler {
         Instant::now() + SWEEP_EVERY - sooner * APART.1
     }
 
-    /// Goes on with the sessions of this node that are in a lesson, until the next probe; returns what is left.
+    /// Sweeps on over the sessions of this node that are in a lesson, until the next probe is due. Returns the rest of
+    /// the sweep.
     async fn sweep(&self, mut sweep: Sweep) -> Option<Sweep> {
         let node = self.lease.borrow().node;
         let begun = Instant::now();
@@ -108,7 +109,7 @@ impl KeyReconciler {
         Some(sweep)
     }
 
-    /// Sessions above `after`, a batch of them; returns the last.
+    /// Writes a batch of sessions above `after`. Returns the last session of the batch.
     async fn page(&self, node: NodeId, after: SessionId) -> Result<Option<SessionId>, Box<dyn Error + Send + Sync>> {
         let placed = self.store.lesson_memberships(node, after, BATCH).await?;
         let Some(last) = placed.last().map(|last| last.session) else { return Ok(None) };
@@ -117,7 +118,7 @@ impl KeyReconciler {
         match repaired {
             Ok(false) => return Ok(Some(last)),
             Ok(true) => {}
-            // Without an answer, Redis may carry it out until then.
+            // Redis may carry out a call without an answer until then.
             Err(_) => sleep(CALL_LIMIT).await,
         }
         let still = self.store.lesson_memberships(node, after, BATCH).await?;

@@ -1,8 +1,9 @@
-//! The node's lease, renewed at intervals and lost when another node takes it; and the reaping of dead nodes (PROTOCOL 5).
+//! Renews the node's lease, notices that another node took it, and reaps dead nodes (PROTOCOL 5).
 //!
-//! Invariant: sockets close only on a lost epoch, never on a clock; a node beside others reaps only after it has renewed its
-//! own lease without a gap for a whole one, and not less than [`RECOVERY`], so that after an outage of the database nobody
-//! alive is reaped. Nothing holds up the renewal: neither reaping, however much there is, nor the pool's other callers.
+//! Invariant: sockets are closed only because of a lost epoch, never because of a clock. A node beside others reaps
+//! only after it has renewed its own lease without a gap for the length of a lease and at least [`RECOVERY`], so that
+//! after an outage of the database no living node is reaped. Nothing delays the renewal, neither reaping, however long
+//! it takes, nor other callers of the pool.
 use std::{
     sync::Arc,
     time::{Duration, Instant, SystemTime},
@@ -21,11 +22,11 @@ use rollcall_store::{Kick, Lease, Registration, Store, StoreError};
 
 /// How many sessions of a dead node end in one transaction.
 const REAP_BATCH: usize = 500;
-/// How long nodes may take to find the database again after an outage, where their leases are shorter.
+/// The least time that nodes get to find the database again after an outage, for leases that are shorter.
 const RECOVERY: Duration = Duration::from_secs(2);
 
-/// From one renewal to the next, or a quarter of the lease where that is less: a connection whose session was taken over on
-/// another node hears of it within a second.
+/// The time between two renewals, or a quarter of the lease if that is less. So a connection whose session was taken
+/// over on another node learns of that within a second.
 const RENEW_EVERY: Duration = Duration::from_millis(750);
 
 fn ticks(period: Duration) -> Interval {
@@ -34,21 +35,21 @@ fn ticks(period: Duration) -> Interval {
     ticks
 }
 
-/// For alerts: a lease that is not renewed in time is taken.
+/// Records the renewal for alerts: a lease that is not renewed in time is taken.
 fn note_renewal() {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     metrics::gauge!(names::LEASE_RENEWED).set(now.as_secs_f64());
 }
 
-/// Renews the lease, and reaps dead nodes.
+/// The task that renews the lease and reaps dead nodes.
 pub struct LeaseKeeper {
-    /// Where the lease is.
+    /// The store with the leases.
     pub store: Arc<dyn Store>,
-    /// A dead node's fields go with its sessions.
+    /// Removes the fields of dead nodes, together with their sessions.
     pub key_cleanup: KeyCleanup,
-    /// Where replaced connections live.
+    /// The connections of this node, of which some were replaced or kicked.
     pub connections: Arc<dyn Connections>,
-    /// How to enter again after a lost lease.
+    /// How the node gets a new lease after it lost one.
     pub registration: Registration,
     /// The lease that writers use.
     pub lease: watch::Sender<Lease>,
@@ -57,7 +58,8 @@ pub struct LeaseKeeper {
 }
 
 impl LeaseKeeper {
-    /// Renews the lease until the task is dropped. Reaping, which may take long, runs beside the renewal and never holds it up.
+    /// Renews the lease until the task is dropped. Reaping may take long, so it runs beside the renewal and never
+    /// delays it.
     pub async fn run(self) {
         let may_reap = watch::Sender::new(false);
         tokio::join!(self.renew(&may_reap), self.reap(may_reap.subscribe()));
@@ -97,7 +99,8 @@ impl LeaseKeeper {
                     may_reap.send_replace(false);
                     let lost_commits = *incarnation.borrow() != registered;
                     match self.store.knows_node(lease.node).await {
-                        // The connections live, and their sessions are checked ([`rollcall_runtime::node::session_check`]).
+                        // The connections stay open, and their sessions are checked
+                        // ([`rollcall_runtime::node::session_check`]).
                         Ok(false) if lost_commits => warn!("the database has lost this node's row: it registers anew"),
                         Ok(_) => {
                             self.kick_late(lease.node).await;
@@ -121,7 +124,8 @@ impl LeaseKeeper {
         }
     }
 
-    /// Their sessions are others' by now. Who is told twice, or after it left, is not there any more.
+    /// Closes connections whose sessions now belong to others. A connection that gets this twice, or after it left, is
+    /// not on this node any more.
     async fn replace(&self, node: NodeId, replaced: &[Sid]) {
         for sid in replaced {
             self.connections.close(*sid, SessionError::Replaced).await;
@@ -133,7 +137,7 @@ impl LeaseKeeper {
         }
     }
 
-    /// An operator ended their sessions, or takes them out of a lesson.
+    /// Closes connections whose sessions an operator ended, or takes them out of their lesson.
     async fn kick(&self, node: NodeId, kicks: &[Kick]) {
         for Kick { sid, lesson } in kicks {
             match lesson {
@@ -148,7 +152,7 @@ impl LeaseKeeper {
         }
     }
 
-    /// Before all are told to come again: those that must not.
+    /// Closes the kicked connections before all others are told to reconnect, because kicked clients must not.
     async fn kick_late(&self, node: NodeId) {
         match self.store.kicks(node).await {
             Ok(kicked) => self.kick(node, &kicked).await,
@@ -156,7 +160,7 @@ impl LeaseKeeper {
         }
     }
 
-    /// Ends what dead nodes left, a batch at a time, while it may.
+    /// Ends the sessions of dead nodes, a batch at a time, while this is allowed.
     async fn reap(&self, may: watch::Receiver<bool>) {
         let mut ticks = ticks(self.period());
         loop {
@@ -179,13 +183,14 @@ impl LeaseKeeper {
         }
     }
 
-    /// The epoch is another's: nothing here may go on. Clients come back to a node that holds its lease.
+    /// Closes all connections, because another node has this node's epoch. Clients come back to a node that has its
+    /// lease.
     async fn close_all(&self) {
         error!("this node's lease was taken: it was stopped or cut off for too long; closing its sockets");
         self.connections.close_all(SessionError::InternalServerError).await;
     }
 
-    /// Whether there is a new lease.
+    /// Tries to get a new lease. Returns whether it did.
     async fn register(&self) -> bool {
         match self.store.register(&self.registration).await {
             Ok(lease) => {

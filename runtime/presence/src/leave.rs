@@ -1,7 +1,7 @@
 //! A connection's part in a classroom ends.
 //!
-//! Invariant: agent.left and the move to history are one transaction, and only of a session that is still this
-//! connection's; the user's field in Redis goes only if it still names this connection.
+//! Invariant: agent.left and the move to history are one transaction, which only ends a session that still belongs to
+//! this connection. The user's field in Redis is removed only if it still names this connection.
 use rollcall_base::failpoint;
 use rollcall_keys::KeyField;
 use rollcall_schema::{LeftReason, UserId};
@@ -13,11 +13,11 @@ use crate::{
 };
 
 impl Presence {
-    /// Ends the session, and removes the user's field from Redis. `user` is the token's, also of a guest that brought one
-    /// to a join. Tries until the database answers, because whoever left must be written down.
+    /// Ends the session, and removes the user's field from Redis. `user` is the user of the token, also for a guest
+    /// that joined a lesson with one. Tries until the database answers, because a leave must be recorded.
     pub async fn leave(&self, membership: Membership, user: Option<UserId>, reason: LeftReason) {
         let remembered = membership.remembered(reason);
-        // This tells the task that undoes a change of the lesson that the connection has ended.
+        // Dropping it tells the task that undoes a change of the lesson that the connection has ended.
         let Membership { sid, lesson, restore, .. } = membership;
         drop(restore);
         failpoint::reach("leave begins");
@@ -27,15 +27,15 @@ impl Presence {
         };
         failpoint::reach("leave done");
         match closed {
-            // The field to remove is written with the session's end.
+            // The field to remove was written to SQL with the session's end.
             Some(Closed::Left) => self.cleanup.look(),
             Some(Closed::NotOwner) => self.cleanup.ended(sid),
-            // Its joins have written down what they leave.
+            // A guest's joins have written the fields that they leave to SQL.
             None if user.is_some() => self.cleanup.ended(sid),
             None => {}
         }
-        // A connection that has lost its session may have joined after whatever else was to remove its field. So may one
-        // whose join the database has lost.
+        // A connection that has lost its session may have joined after the field's removal was noted elsewhere. A
+        // connection whose join the database has lost may have a field of which SQL knows nothing.
         let unwritten = closed != Some(Closed::Left) || self.sessions.has_lost_commits();
         if let (Some(JoinedLesson { lesson, field: Some(_), .. }), Some(user)) = (lesson, user)
             && unwritten

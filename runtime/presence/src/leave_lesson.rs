@@ -1,7 +1,9 @@
-//! A connection leaves its lesson, and stays in the classroom (PROTOCOL 9): first SQL, then the user's field in Redis.
+//! A connection leaves its lesson, and stays in the classroom (PROTOCOL 9). First the row in SQL is changed, then the
+//! user's field in Redis is removed.
 //!
-//! Invariant: what SQL says is what counts. Without an answer of it the connection stays in the lesson, and the row is put back.
-//! A field that cannot be removed now is removed as soon as Redis answers; if the node dies before, by another node.
+//! Invariant: SQL decides. If it does not answer, the connection stays in the lesson, and the row is put back. A field
+//! that cannot be removed now is removed as soon as Redis answers. If the node dies before, another node removes the
+//! field.
 use rollcall_base::trace;
 use rollcall_keys::{KeyField, StaleField};
 use rollcall_schema::UserId;
@@ -11,10 +13,10 @@ use tracing::warn;
 
 use crate::{Presence, lesson_guard::LessonGuard, membership::Membership};
 
-/// Why no lesson was left.
+/// Why a connection did not leave its lesson.
 #[derive(Debug, thiserror::Error)]
 pub enum LeaveLessonError {
-    /// The connection has joined none.
+    /// The connection has joined no lesson.
     #[error("the connection is in no lesson")]
     NotInALesson,
     /// SQL is away, or the session is no longer this connection's.
@@ -23,11 +25,11 @@ pub enum LeaveLessonError {
 }
 
 impl Presence {
-    /// Takes lesson and seat out of the session's row, and the user's field out of Redis. `user` is the token's, also of a
-    /// guest that brought one to a join.
+    /// Removes lesson and seat from the session's row, and the user's field from Redis. `user` is the user of the
+    /// token, also for a guest that joined a lesson with one.
     ///
     /// # Errors
-    /// [`LeaveLessonError`]; the connection is still in the lesson.
+    /// [`LeaveLessonError`]. The connection is still in the lesson.
     pub async fn leave_lesson(
         &self,
         membership: &mut Membership,
@@ -40,7 +42,7 @@ impl Presence {
                 let leave = LeaveLesson { sid: guard.membership.sid(), session, change: guard.change, lesson };
                 let left = match trace::call("sql", "leave lesson", self.sessions.leave_lesson(leave)).await {
                     Ok(LessonLeft::Left { shared }) => Ok(shared),
-                    // Another connection has the session: this one is about to be closed.
+                    // Another connection has the session, so this one is about to be closed.
                     Ok(LessonLeft::NotOwner) => Err(StoreError::Fenced),
                     Err(error) => Err(error),
                 };
@@ -49,8 +51,7 @@ impl Presence {
                 }
                 left?
             }
-            // A guest has no row: whether another connection of the user is in the lesson is found out with the
-            // removal.
+            // A guest has no row, so the removal finds out whether another connection of the user is in the lesson.
             None => true,
         };
         guard.row_is_right();
@@ -60,8 +61,8 @@ impl Presence {
         Ok(())
     }
 
-    /// Takes a session out of its lesson, although its client has not asked for it. Row and keys follow, however long SQL or
-    /// Redis are away.
+    /// Takes a session out of its lesson without a request of its client. Row and keys are changed later, however long
+    /// SQL or Redis are away.
     pub fn take_out_of_lesson(&self, membership: &mut Membership, user: Option<UserId>) {
         let mut guard = LessonGuard::at_once(self, membership, user.clone());
         if let Some(field) = guard.membership.take_lesson(user) {
@@ -69,7 +70,8 @@ impl Presence {
         }
     }
 
-    /// A field that cannot be removed now, or that is to be the one of the user's other connection, is left to the guard.
+    /// Removes the field. If it cannot be removed now, or must be set to the user's other connection, the guard does
+    /// that later.
     async fn remove_field(&self, mut guard: LessonGuard<'_>, field: KeyField, shared: bool) {
         guard.leaves(field.clone(), Instant::now());
         if !shared {

@@ -1,8 +1,8 @@
-//! A change of a connection's lesson that is under way: a join, or the leaving of a lesson.
+//! Guards a change of a connection's lesson while it is under way: a join, or leaving a lesson.
 //!
-//! Invariant: unless it is done, its client hears of an error or of nothing, whether it failed, got no answer, panicked or was
-//! cut off by the handler's timeout; so row and keys are put back to what the membership says ([`crate::lesson_restore`]). The
-//! connection's next change begins after that.
+//! Invariant: a change that is not done (because it failed, got no answer, panicked, or was cut off by the handler's
+//! timeout) is reported to the client as an error or not at all. So row and keys are put back to what the membership
+//! says ([`crate::lesson_restore`]), and the connection's next change begins after that.
 use std::time::Duration;
 
 use rollcall_keys::{KeyEntry, KeyField};
@@ -19,23 +19,24 @@ use crate::{
     membership::Membership,
 };
 
-/// How long a change waits for what an earlier one left behind: its client is told within two seconds to try again later.
+/// How long a change waits until an earlier one is undone. A client learns within two seconds that it must try again
+/// later.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// See the module.
+/// A change that is put back if the guard is dropped before it is done.
 #[must_use]
 pub(crate) struct LessonGuard<'a> {
     pub(crate) presence: &'a Presence,
     pub(crate) membership: &'a mut Membership,
     /// The number of the change.
     pub(crate) change: LessonChange,
-    /// Whose fields in Redis it is about.
+    /// The user whose fields in Redis the change concerns.
     user: Option<UserId>,
-    /// Whether the row may say something else than the membership.
+    /// Whether the row may differ from the membership.
     row: bool,
-    /// A field that Redis has, or may get until that moment, of a lesson that the membership does not name.
+    /// A field of a lesson that the membership does not name. Redis has it, or may get it until that time.
     field: Option<(KeyField, Instant)>,
-    /// What undoes an earlier change, and was given up for this one.
+    /// The task that undoes an earlier change. It was given up for this change.
     earlier: Option<JoinHandle<()>>,
 }
 
@@ -57,7 +58,8 @@ impl Presence {
 }
 
 impl<'a> LessonGuard<'a> {
-    /// A change that does not wait for what an earlier one left behind: it must leave the lesson that this would put back.
+    /// Begins a change that does not wait until an earlier one is undone. It must leave the lesson that the undoing
+    /// would put back.
     pub(crate) fn at_once(presence: &'a Presence, membership: &'a mut Membership, user: Option<UserId>) -> Self {
         let earlier = membership.restore.take().map(|restore| restore.give_up());
         let change = membership.change.next();
@@ -67,30 +69,31 @@ impl<'a> LessonGuard<'a> {
         Self { presence, membership, change, user, row, field: None, earlier }
     }
 
-    /// The row says what the membership says.
+    /// Records that the row agrees with the membership.
     pub(crate) fn row_is_right(&mut self) {
         self.row = false;
     }
 
-    /// Redis has this field, or may get it until then.
+    /// Records that Redis has this field, or may get it until this time.
     pub(crate) fn leaves(&mut self, field: KeyField, until: Instant) {
         self.field = Some((field, until));
     }
 
-    /// The change writes its field to Redis, if it has one that may have to go: Redis may get it until then.
+    /// Records that the change writes its field to Redis, and that Redis may get it until this time. Without a field
+    /// that may have to be removed, this does nothing.
     pub(crate) fn may_write_until(&mut self, until: Instant) {
         if let Some((_, last)) = &mut self.field {
             *last = until;
         }
     }
 
-    /// Nothing is left to put back.
+    /// Records that nothing must be put back.
     pub(crate) fn done(&mut self) {
         (self.row, self.field) = (false, None);
     }
 
-    /// Puts the row back now, so that it is right when the client hears that its request failed. Where this fails too, it is
-    /// tried again once the guard is dropped.
+    /// Puts the row back now, so that it is right when the client gets the error. If this fails, too, it is tried again
+    /// after the guard is dropped.
     pub(crate) async fn restore_row(&mut self) {
         if let Some(restore) = self.earlier_row().filter(|_| self.row) {
             self.row = self.presence.sessions.restore_lesson(restore).await.is_err();
@@ -103,7 +106,7 @@ impl<'a> LessonGuard<'a> {
         Some(RestoreLesson { sid: *sid, session: agent.as_ref()?.id, change: *change, lesson })
     }
 
-    /// What Redis holds of the lesson that the membership names. The seat map stays as it is.
+    /// The keys of the lesson that the membership names. The seat map stays unchanged.
     fn earlier_keys(&self) -> Option<KeyEntry> {
         let joined = self.membership.lesson.as_ref()?;
         let user = self.user.clone().zip(joined.field)?;

@@ -1,8 +1,9 @@
-//! Puts row and keys back to what a connection's membership says, after a change of its lesson that was not done.
+//! Puts row and keys back to what a connection's membership says, after a change of its lesson was not completed.
 //!
-//! Invariant: it goes on until both are right, however long SQL or Redis are away, or until the connection has ended: then the
-//! session's end covers the rest. A late write of the change does no harm: the row's number is higher, and keys are touched
-//! only when Redis cannot carry it out any more. What is written to Redis for a session that ends meanwhile is removed again.
+//! Invariant: the task goes on until both are right, however long SQL or Redis are away, or until the connection has
+//! ended, because the session's end covers the rest. A late write of the change does no harm, because the row has a
+//! higher number, and the keys are changed only when Redis can no longer carry out the change. Keys that are written
+//! for a session that ends meanwhile are removed again.
 use std::time::Duration;
 
 use rollcall_base::names;
@@ -16,24 +17,24 @@ use tokio::{
 
 use crate::{Presence, failure::Failure};
 
-/// The first pause between two tries, and the longest.
+/// The first pause between two attempts, and the longest.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(8));
 
-/// What a change has left behind.
+/// What a change that was not completed has left behind.
 pub(crate) struct LeftBehind {
-    /// The row as it was; none for a guest.
+    /// The row as it was before; `None` for a guest.
     pub(crate) row: Option<RestoreLesson>,
-    /// Whether the row is as it was already.
+    /// Whether the row is already as it was before.
     pub(crate) row_is_right: bool,
     /// The keys of the lesson that the connection is in, if it has any.
     pub(crate) keys: Option<KeyEntry>,
-    /// A field that Redis has, or may get until that moment.
+    /// A field that Redis has, or may get until this time.
     pub(crate) field: Option<(KeyField, Instant)>,
-    /// The task of an earlier change, which was given up and removes what that one left.
+    /// The task of an earlier change. It was given up, and now only removes what that change left in Redis.
     pub(crate) earlier: Option<JoinHandle<()>>,
 }
 
-/// The task that puts it back. The drop of this value tells the task that the connection has ended.
+/// The task that puts a change back. Dropping this value tells the task that the connection has ended.
 #[derive(Debug)]
 pub(crate) struct LessonRestore {
     task: JoinHandle<()>,
@@ -41,22 +42,22 @@ pub(crate) struct LessonRestore {
 }
 
 impl LessonRestore {
-    /// Starts it.
+    /// Starts the task.
     pub(crate) fn spawn(presence: &Presence, left: LeftBehind) -> Self {
         let (hurry, hurried) = watch::channel(());
         let restore = Restore { presence: presence.clone(), left, hurried, wrote: None };
         Self { task: presence.undos().spawn(restore.run()), hurry }
     }
 
-    /// From now on the task only removes what the change left in Redis, as it does once the connection has ended.
+    /// From now on the task only removes what the change left in Redis, as if the connection had ended.
     pub(crate) fn give_up(self) -> JoinHandle<()> {
         self.task
     }
 
-    /// Waits until it is done. A pause between two tries ends now.
+    /// Waits until the task is done. A pause between two attempts ends now.
     pub(crate) async fn done(&mut self) {
         self.hurry.send_replace(());
-        // One that panicked is done as well: what it left is put right with the session's end.
+        // A task that panicked is done as well: the session's end corrects what it left.
         let _ = (&mut self.task).await;
     }
 }
@@ -65,7 +66,7 @@ struct Restore {
     presence: Presence,
     left: LeftBehind,
     hurried: watch::Receiver<()>,
-    /// Until when Redis may write the keys of the lesson that the connection is in, once that was tried.
+    /// The time until which Redis may write the keys of the lesson that the connection is in, if that was tried.
     wrote: Option<Instant>,
 }
 
@@ -96,18 +97,19 @@ impl Restore {
             if let Some(entry) = self.left.keys.clone() {
                 self.put_keys_back(&entry).await?;
             }
-            // The cleanup removes the field, or gives it to another connection of the user that is in that lesson.
+            // The cleanup removes the field, or sets it to another connection of the user that is in that lesson.
             self.presence.cleanup.leave(field);
         }
         tokio::select! {
             () = self.presence.cleanup.finish() => {}
-            // Then no later change of this connection waits for the cleanup.
+            // In this case no later change of this connection waits for the cleanup.
             () = over(&mut self.hurried) => {}
         }
         Ok(())
     }
 
-    /// False where the connection has ended, or has lost its session: then its end covers the row, and the keys are nobody's.
+    /// Puts the row back. Returns false if the connection has ended, or has lost its session. Then its end covers the
+    /// row, and its keys must go.
     async fn put_row_back(&self) -> Result<bool, StoreError> {
         if self.hurried.has_changed().is_err() {
             return Ok(false);

@@ -1,7 +1,8 @@
-//! Who is there: handlers call [`Presence`]; one lease a node, and what follows from the rows that it guards.
+//! Presence: which agents are in which classroom and lesson. Handlers call [`Presence`]. Tasks keep the node's lease,
+//! and publish and clean up what follows from the rows that the lease guards.
 //!
-//! Invariant: presence is what SQL says. Everything else (the events in the stream, the keys in Redis) follows from it,
-//! late or twice perhaps, but never wrongly.
+//! Invariant: SQL decides who is present. The events in the stream and the keys in Redis follow from SQL, perhaps late
+//! or twice, but never wrongly.
 mod connections;
 mod enter;
 mod enter_guard;

@@ -1,7 +1,7 @@
-//! What presence keeps of one connection: its session, the lesson that it joined, and what of that stands in Redis.
+//! What presence knows of one connection: its session, the lesson that it joined, and its field in Redis.
 //!
-//! Invariant: only the calls of [`crate::Presence`] change it, and only by what the client is told: SQL and Redis say the same,
-//! or are put back to it.
+//! Invariant: only calls of [`crate::Presence`] change a membership, and only to what the client is told. SQL and Redis
+//! say the same, or are put back to it.
 use std::time::Instant;
 
 use rollcall_keys::KeyField;
@@ -10,24 +10,24 @@ use rollcall_store::{LessonChange, Remembered};
 
 use crate::lesson_restore::LessonRestore;
 
-/// A connection's part in a classroom. Small, because every connection keeps one.
+/// A connection's part in a classroom. It is small, because every connection has one.
 #[derive(Debug)]
 pub struct Membership {
     pub(crate) sid: Sid,
     pub(crate) classroom: ClassroomId,
-    /// None for a guest.
+    /// The session; `None` for a guest.
     pub(crate) agent: Option<AgentSession>,
     pub(crate) lesson: Option<JoinedLesson>,
-    /// The number of the latest change of the lesson, in SQL.
+    /// The number of the latest change of the lesson in SQL.
     pub(crate) change: LessonChange,
-    /// Puts back what a change has left behind that was not done.
+    /// The task that puts back a change that was not completed.
     pub(crate) restore: Option<Box<LessonRestore>>,
     since: Instant,
     /// The id under which the client finds the session again after a break.
     pub(crate) resume_id: Option<ResumeId>,
 }
 
-/// A row of `agent_session`.
+/// The row of `agent_session`.
 #[derive(Debug)]
 pub(crate) struct AgentSession {
     pub(crate) id: SessionId,
@@ -39,12 +39,12 @@ pub(crate) struct AgentSession {
 pub(crate) struct JoinedLesson {
     pub(crate) lesson: LessonId,
     pub(crate) seat: Option<Seat>,
-    /// The role in which the user's field in Redis names this connection; none where it does not, as for a guest.
+    /// The role for which the user's field in Redis names this connection; `None` if no field does, as for a guest.
     pub(crate) field: Option<Role>,
 }
 
 impl Membership {
-    /// A guest's: no row in SQL, no event, nothing that others see.
+    /// The membership of a guest: it has no row in SQL, no event, and nothing that others see.
     #[must_use]
     pub fn guest(sid: Sid, classroom: ClassroomId) -> Self {
         Self {
@@ -75,7 +75,7 @@ impl Membership {
         self.classroom
     }
 
-    /// The session and its agent; none for a guest.
+    /// The session and its agent; `None` for a guest.
     #[must_use]
     pub fn session(&self) -> Option<(SessionId, &AgentId)> {
         self.agent.as_ref().map(|session| (session.id, &session.agent))
@@ -87,30 +87,32 @@ impl Membership {
         self.lesson.as_ref().map(|joined| &joined.lesson)
     }
 
-    /// The connection is in no lesson any more. Returns the field there of its user, if it names this connection.
+    /// Records that the connection is in no lesson any more. Returns the user's field in that lesson, if it names this
+    /// connection.
     pub(crate) fn take_lesson(&mut self, user: Option<UserId>) -> Option<KeyField> {
         let JoinedLesson { lesson, field, .. } = self.lesson.take()?;
         user.filter(|_| field.is_some()).map(|user| KeyField { lesson, user, sid: self.sid })
     }
 
-    /// The id under which the client finds the session again after a break, if it may.
+    /// The id under which the client may find the session again after a break.
     #[must_use]
     pub fn resume_id(&self) -> Option<ResumeId> {
         self.resume_id
     }
 
-    /// The session's end will be final: its client does not find it again.
+    /// Makes the session's end final, so that its client does not find it again.
     pub fn forget_resume_id(&mut self) {
         self.resume_id = None;
     }
 
-    /// The user's seat in that lesson, if there is one.
+    /// The user's seat in the lesson, if it has one.
     #[must_use]
     pub fn seat(&self) -> Option<Seat> {
         self.lesson.as_ref().and_then(|joined| joined.seat)
     }
 
-    /// What the node knows of an agent's session, should the database lose its row. `reason` is for its end.
+    /// What the node knows of an agent's session, in case the database loses the row. `reason` is the reason of its
+    /// end.
     #[must_use]
     pub fn remembered(&self, reason: LeftReason) -> Option<Remembered> {
         let AgentSession { id, agent } = self.agent.as_ref()?;

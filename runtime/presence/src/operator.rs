@@ -1,6 +1,6 @@
-//! What an operator does to sessions, on whichever node they are.
+//! Operators' calls that end sessions on any node.
 //!
-//! Invariant: SQL is written first, and what it says holds from then on; the node of a session follows, told by its heartbeat.
+//! Invariant: SQL is written first, and holds from then on. The session's node follows when its heartbeat tells it.
 use std::sync::Arc;
 
 use rollcall_schema::{LessonId, SessionError, SessionId, UserId};
@@ -10,32 +10,32 @@ use crate::Connections;
 use rollcall_keys::{KeysError, LessonKeys};
 use rollcall_store::{Kick, KickTarget, KickedSession, Lease, Store, StoreError};
 
-/// Sessions that end in one transaction, and rows that are erased in one.
+/// How many sessions end in one transaction, and how many rows are erased in one.
 const BATCH: usize = 500;
 
-/// What was erased of a user.
+/// How much was erased of a user.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Erased {
-    /// Live sessions that were ended.
+    /// The number of live sessions that were ended.
     pub sessions: u64,
-    /// Rows of the history, those of these sessions too.
+    /// The number of history rows, including those of these sessions.
     pub history: u64,
-    /// Lessons that the user was an attendee of.
+    /// The number of lessons that the user was an attendee of.
     pub attended: u64,
 }
 
-/// Why a user was not erased, or not wholly.
+/// Why a user was not erased, or not completely.
 #[derive(Debug, thiserror::Error)]
 pub enum EraseError {
     /// SQL is away.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The keys are away.
+    /// Redis is away.
     #[error(transparent)]
     Keys(#[from] KeysError),
 }
 
-/// The calls. Cheap to clone.
+/// The calls of operators. It is cheap to clone.
 #[derive(Clone)]
 pub struct Operator {
     store: Arc<dyn Store>,
@@ -45,7 +45,7 @@ pub struct Operator {
 }
 
 impl Operator {
-    /// Calls on this store, with this node's lease.
+    /// Calls on this store with this node's lease.
     #[must_use]
     pub fn new(
         store: Arc<dyn Store>,
@@ -56,17 +56,18 @@ impl Operator {
         Self { store, keys, lease, connections }
     }
 
-    /// Ends sessions, and returns those that it ended: asked again, it ends none. Their clients are told `kicked` within a
-    /// second, or when their node goes on. An agent may enter again with a new session; its token is not revoked.
+    /// Ends sessions, and returns those that it ended. A second call ends none. The clients get `kicked` within a
+    /// second, or when their node runs again. An agent may enter again in a new session, because its token is not
+    /// revoked.
     ///
     /// # Errors
-    /// [`StoreError`]; some may have ended.
+    /// [`StoreError`]. Some sessions may have ended.
     pub async fn kick(&self, target: &KickTarget) -> Result<Vec<KickedSession>, StoreError> {
         let mut all = Vec::new();
         loop {
             let lease = *self.lease.borrow();
             let kicked = self.store.kick(lease, target, BATCH).await?;
-            // Else the heartbeat would do it a moment later.
+            // Without this the heartbeat would do it a moment later.
             for own in kicked.iter().filter(|kicked| kicked.node == lease.node) {
                 self.connections.close(own.sid, SessionError::Kicked).await;
             }
@@ -78,8 +79,8 @@ impl Operator {
         }
     }
 
-    /// Takes a session's connection out of its lesson within a second, or when its node goes on. Returns the lesson; none
-    /// where it is in none.
+    /// Takes a session's connection out of its lesson within a second, or when its node runs again. Returns the lesson;
+    /// `None` if the session is in no lesson.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -91,11 +92,11 @@ impl Operator {
         Ok(lesson)
     }
 
-    /// Ends the user's sessions, and removes what is kept of the user: history, attendees and keys. Events in the stream go
-    /// with their age.
+    /// Ends the user's sessions, and removes the user's data: history, attendees and keys. Events in the stream are
+    /// removed when they are too old.
     ///
     /// # Errors
-    /// [`EraseError`]; some may be erased, and the rest when it is asked for again.
+    /// [`EraseError`]. A part may be erased; another call erases the rest.
     pub async fn erase(&self, user: &UserId) -> Result<Erased, EraseError> {
         let kicked = self.kick(&KickTarget::User(user.clone(), None)).await?;
         let mut erased = Erased { sessions: kicked.len() as u64, ..Erased::default() };

@@ -1,7 +1,7 @@
-//! How much waits in the outbox.
+//! The gauges that say how much waits in the outbox.
 //!
-//! Invariant: the database is asked only for somebody who reads the metrics or the console, by one call at a time, however
-//! many read them.
+//! Invariant: the database is only asked when a client reads the metrics or the console, and by one call at a time,
+//! however many clients read them.
 use std::{sync::Arc, time::Duration};
 
 use tokio::{
@@ -15,25 +15,25 @@ use rollcall_store::Store;
 
 /// How long a measurement is used.
 const GOOD_FOR: Duration = Duration::from_millis(500);
-/// How long a caller waits for a measurement; it goes on, and the next caller gets it.
+/// How long a caller waits for a measurement. The measurement goes on, and the next caller gets it.
 const WAIT: Duration = Duration::from_secs(1);
 
-/// See the module. Cheap to clone.
+/// The outbox's gauges. It is cheap to clone.
 #[derive(Clone)]
 pub struct OutboxGauges {
     store: Arc<dyn Store>,
-    /// When the latest measurement ended. Locked while one runs.
+    /// When the last measurement ended. It is locked while one runs.
     measured: Arc<Mutex<Option<Instant>>>,
 }
 
 impl OutboxGauges {
-    /// Measures nothing yet.
+    /// Gauges that are not measured yet.
     #[must_use]
     pub fn new(store: Arc<dyn Store>) -> Self {
         Self { store, measured: Arc::default() }
     }
 
-    /// Writes the gauges, unless that was done a moment ago or is being done.
+    /// Writes the gauges, unless they were measured a moment ago or are being measured.
     pub async fn measure(&self) {
         let Ok(mut measured) = Arc::clone(&self.measured).try_lock_owned() else { return };
         if measured.is_some_and(|at| at.elapsed() < GOOD_FOR) {

@@ -1,8 +1,9 @@
-//! From the outbox to the bus: what was committed is published, in order, and forgotten once it is stored there.
+//! Publishes committed events from the outbox to the bus, in order, and deletes each once the bus has stored it.
 //!
-//! Invariant: only committed rows are published, each with the same message id every time. Rows are read where the node's
-//! claim on their shard holds, and sent at once or not at all: a node that was suspended reads them again first. What the bus
-//! may have forgotten that it stored is looked for in the stream before it is sent again.
+//! Invariant: only committed rows are published, each time with the same message id. Rows are read only while the
+//! node's claim on their shard holds, and must be sent soon after that: a node that was suspended reads them again
+//! first. If the bus may have forgotten the message id of a row, the stream is searched for it before the row is sent
+//! again.
 mod memory;
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
@@ -19,43 +20,45 @@ use rollcall_store::{Lease, Outbox, OutboxRow, Store, StoreError};
 use self::memory::{Key, Memory, key};
 
 const BATCH: usize = 2_000;
-/// From one round to the next, unless much is waiting: a round costs nearly the same for one row as for fifty. The pause grows
-/// while rounds bring fewer rows than the first number, and shrinks while they bring more than the second.
+/// The pause between two rounds, unless many rows wait. A round costs nearly the same for one row as for fifty. The
+/// pause grows while rounds have fewer rows than `FEW` and the first number of `ROWS`, and shrinks while they have more
+/// than the second.
 const ROUND: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(25));
 const ROWS: (usize, usize) = (4, 16);
 const CLAIM_EVERY: Duration = Duration::from_secs(1);
-/// How soon after the last one a claim follows: a heartbeat that has found a free shard ends the wait for rows.
+/// How soon after a claim the next one may follow. A heartbeat that has found a free shard ends the wait for rows.
 const CLAIM_AGAIN: Duration = Duration::from_millis(250);
-/// An event that waited for longer waited for the bus, or for a disk that stood still.
+/// An event that waited for longer than this waited for the bus, or for a disk that was stopped.
 const BACKLOGGED_AFTER: Duration = Duration::from_secs(1);
 const RETRY_AFTER: Duration = Duration::from_millis(250);
-/// Fewer rows than these leave time until the next round.
+/// With fewer rows than this, there is time until the next round.
 const FEW: usize = 100;
-/// How long after it was asked for a row may be handed to the bus, by both clocks: the monotonic one stands still with a
-/// virtual machine that is paused. A claim that held when it was read holds for longer.
+/// How long after it was read a row may be handed to the bus, by both clocks, because the monotonic clock stops while a
+/// virtual machine is paused. A claim that held when the row was read holds for longer.
 const FRESH: Duration = Duration::from_millis(1200);
-/// Half the time for which the stream knows a message id (PROTOCOL 3).
+/// Half the time for which the stream remembers a message id (PROTOCOL 3).
 const HALF_WINDOW: Duration = Duration::from_secs(60);
-/// Rows that are looked for in the stream at once.
+/// How many rows are searched for in the stream at once.
 const LOOK: usize = 20_000;
-/// How often rows that were set aside are looked at.
+/// How often rows in quarantine are checked.
 const PUT_BACK_EVERY: Duration = Duration::from_secs(20);
 
-/// What the relay needs.
+/// The task that relays.
 pub struct OutboxRelay {
-    /// Holds the outbox.
+    /// The store with the outbox.
     pub store: Arc<dyn Store>,
-    /// Where events go.
+    /// The bus to which events go.
     pub bus: Arc<dyn Bus>,
-    /// Part of every message id.
+    /// The installation, which is part of every message id.
     pub installation: Uuid,
-    /// The node's, whose claims they are.
+    /// The lease of this node, which has the claims.
     pub lease: watch::Receiver<Lease>,
-    /// Whether it publishes what has waited for longer than [`BACKLOGGED_AFTER`]: others then leave it the processor.
+    /// Whether the relay publishes events that have waited for longer than [`BACKLOGGED_AFTER`]. Other parts of the
+    /// node then leave it the processor.
     pub backlogged: watch::Sender<bool>,
 }
 
-/// How one batch went.
+/// The result of one batch.
 #[derive(Default)]
 struct Outcome {
     stored: Vec<Key>,
@@ -65,7 +68,7 @@ struct Outcome {
 }
 
 impl OutboxRelay {
-    /// Relays until the task is dropped; every fault is waited out.
+    /// Relays until the task is dropped. After any error it tries again.
     pub async fn run(self) {
         let mut memory = Memory::default();
         loop {
@@ -84,7 +87,7 @@ impl OutboxRelay {
         }
     }
 
-    /// Publishes by one claim, until the first error.
+    /// Publishes on one connection to the outbox, until the first error.
     async fn drain(
         &self,
         mut outbox: Box<dyn Outbox>,
@@ -122,13 +125,13 @@ impl OutboxRelay {
             let backlogged = rows.iter().any(|row| row.waited >= BACKLOGGED_AFTER);
             let (few, all) = (rows.len() < FEW, rows.len());
             round = next_round(round, all);
-            // Those that are known to be stored are deleted together with the others: nothing that was read is to be
-            // published after a deletion.
+            // Rows that are known to be stored are deleted together with the others, because no row that was read
+            // before a deletion may be published after it.
             let (known, rows) = memory.part(&*outbox, rows);
             let mut outcome = if rows.iter().any(|row| row.waited >= HALF_WINDOW && !memory.absent.contains(&key(row)))
             {
                 match self.look(&mut *outbox, memory).await? {
-                    // They are read again: their shard may be another relay's by now.
+                    // The rows are read again, because their shard may belong to another relay by now.
                     Ok(()) => continue,
                     Err(error) => Outcome { failure: Some(error), ..Outcome::default() },
                 }
@@ -142,7 +145,7 @@ impl OutboxRelay {
             failpoint::reach("outbox published");
             let alone = outcome.stored.is_empty() && !outcome.refused.is_empty();
             if alone {
-                // If the stream stored nothing, it may take no message at all, so nothing is known about these rows.
+                // If the stream stored nothing, it may refuse every message, so nothing is known about these rows.
                 let why = outcome.refused.drain(..).next().map(|(_, why)| BusError(why));
                 outcome.failure = outcome.failure.or(why);
             }
@@ -157,7 +160,7 @@ impl OutboxRelay {
             self.backlogged.send_replace(stored > 0 && backlogged);
             failed = outcome.failure.is_some();
             if let Some(error) = outcome.failure {
-                // What was under way may be stored by now, or later.
+                // Messages that were under way may be stored by now, or later.
                 memory.absent.clear();
                 most = if alone { BATCH } else { 1 };
                 warn!(%error, "events wait in the outbox");
@@ -171,7 +174,7 @@ impl OutboxRelay {
             if few {
                 tokio::time::sleep_until(asked + round).await;
                 if stored + known.len() == all && !backlogged {
-                    // Whoever has committed more has said so.
+                    // A node that has committed more rows has sent a wake-up.
                     outbox.wait(CLAIM_EVERY).await?;
                 }
             }
@@ -193,7 +196,7 @@ impl OutboxRelay {
         outcome
     }
 
-    /// Looks in the stream for the rows whose message id it may have forgotten, and keeps the claim meanwhile.
+    /// Searches the stream for rows whose message id it may have forgotten, and keeps the claims meanwhile.
     async fn look(&self, outbox: &mut dyn Outbox, memory: &mut Memory) -> Result<Result<(), BusError>, StoreError> {
         let generation = outbox.generation();
         let rows = outbox.read(LOOK).await?;
@@ -225,7 +228,7 @@ impl OutboxRelay {
             subject: Subject::agent(row.classroom),
             message_id: Some(self.message_id(row)),
             headers,
-            // Without room to spare: the bus in process keeps it.
+            // The body has no spare capacity, because the bus in the process keeps it.
             body: event.body().into_boxed_slice().into(),
             fence: if row.waited < YOUNG { Fence::FirstTry } else { Fence::AfterLast },
         }
@@ -236,7 +239,7 @@ impl OutboxRelay {
     }
 }
 
-/// The pause after a round of this many rows.
+/// The pause after a round with this many rows.
 fn next_round(round: Duration, rows: usize) -> Duration {
     match rows {
         few if few < ROWS.0 => (round * 2).min(ROUND.1),

@@ -1,4 +1,4 @@
-//! A client asks who is in its classroom, or in a lesson of it.
+//! A client asks which agents are in its classroom, or in a lesson of it.
 use rollcall_base::trace;
 use rollcall_schema::{Roster, SessionId, roster::MAX_PAGE};
 
@@ -10,10 +10,10 @@ use crate::{
 use rollcall_store::RosterQuery;
 
 impl Presence {
-    /// Who is in the classroom of a connection, or in one of its lessons, as its client asks.
+    /// Reads which agents are in the classroom of a connection, or in one of its lessons, as the client asks.
     ///
     /// # Errors
-    /// As [`Rosters::read`].
+    /// The errors of [`Rosters::read`].
     pub async fn roster(&self, membership: &Membership, asked: Roster) -> Answer {
         let query = RosterQuery {
             classroom: membership.classroom(),

@@ -1,9 +1,9 @@
 //! Sessions that ended a moment ago.
 //!
-//! A database that loses its last commits may lose the end of a session together with its beginning. Then no row and no
-//! connection is left to tell of it, while other services and clients may have heard that it began.
+//! A database that loses its last commits may lose the end of a session together with its beginning. Then neither a row
+//! nor a connection says that the session existed, but other services and clients may have got its entered.
 //!
-//! Invariant: the ends of the last [`KEPT`] are here, unless there were more than [`MAX`]; so memory is bounded.
+//! Invariant: the ends of the last [`KEPT`] are kept, but at most [`MAX`], so memory is bounded.
 use std::{
     collections::VecDeque,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -13,12 +13,12 @@ use std::{
 use rollcall_store::Remembered;
 use tokio::time::Instant;
 
-/// A replica that may be promoted is behind by less.
+/// How long an end is kept. A replica that may be promoted is behind by less than this.
 const KEPT: Duration = Duration::from_secs(30);
-/// Some 300 bytes each.
+/// The most ends. Each costs some 300 bytes.
 const MAX: usize = 10_000;
 
-/// See the module. Cheap to clone.
+/// The recent ends. It is cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub struct RecentEnds(Arc<Mutex<VecDeque<(Instant, Remembered)>>>);
 
@@ -32,7 +32,7 @@ impl RecentEnds {
         ends.push_back((now, session));
     }
 
-    /// Those of the last [`KEPT`], with their ages as of now.
+    /// The ends of the last [`KEPT`], with their present ages.
     #[must_use]
     pub fn all(&self) -> Vec<Remembered> {
         let ends = self.lock();
@@ -41,7 +41,7 @@ impl RecentEnds {
     }
 
     fn lock(&self) -> MutexGuard<'_, VecDeque<(Instant, Remembered)>> {
-        // A queue is whole after any panic.
+        // The queue is consistent after any panic.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,8 +1,8 @@
 //! Ends of sessions that the database refuses.
 //!
-//! Invariant: such an end holds up nobody else's. It is tried again, after a pause that doubles up to a minute, until it is
-//! written or the session is no longer this node's. Bounded: what does not fit is counted; its row stays until this node
-//! ends, and is the next node's to end.
+//! Invariant: a refused end does not delay others. It is tried again, after a pause that doubles up to a minute, until
+//! it is written or the session no longer belongs to this node. The number of refused ends is bounded. Those beyond are
+//! counted, and their rows stay until this node ends, after which another node ends them.
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use tokio::{
@@ -14,19 +14,19 @@ use tracing::{error, info};
 use rollcall_base::{log_limit::LogLimit, names, tasks::Tasks};
 use rollcall_store::{Close, Lease, Store, StoreError};
 
-/// Ends that wait; some 200 bytes each.
+/// The most ends that wait. Each costs some 200 bytes.
 const MAX: usize = 10_000;
-/// The first pause, and the longest.
+/// The first pause between two attempts, and the longest.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(60));
-/// The pause after one succeeded, because the others may succeed too.
+/// The pause after an attempt succeeded, because the others may succeed, too.
 const MENDED: Duration = Duration::from_secs(1);
 
-/// Takes refused ends. Cheap to clone.
+/// Takes refused ends. It is cheap to clone.
 #[derive(Clone)]
 pub struct RefusedEnds(mpsc::Sender<Close>);
 
 impl RefusedEnds {
-    /// Starts the task that tries them again, inside a runtime.
+    /// Starts the task that tries them again. The caller must be inside a runtime.
     #[must_use]
     pub fn start(tasks: &Tasks, store: Arc<dyn Store>, lease: watch::Receiver<Lease>) -> Self {
         let (sender, come) = mpsc::channel(MAX);
@@ -35,7 +35,7 @@ impl RefusedEnds {
         Self(sender)
     }
 
-    /// Sets one aside.
+    /// Adds a refused end.
     pub fn add(&self, close: Close) {
         metrics::counter!(names::DROPPED, "reason" => "close_refused").increment(1);
         if self.0.try_send(close).is_err() {
@@ -54,7 +54,7 @@ struct Retry {
     store: Arc<dyn Store>,
     lease: watch::Receiver<Lease>,
     come: mpsc::Receiver<Close>,
-    /// The next one first.
+    /// The waiting ends, the next one first.
     waiting: VecDeque<Waiting>,
     said: LogLimit,
 }
@@ -84,7 +84,7 @@ impl Retry {
                 info!(agent = %close.agent, classroom = %close.classroom, "a session's end that was refused is written");
                 self.waiting.iter_mut().for_each(|waiting| waiting.due = waiting.due.min(now + MENDED));
             }
-            // Its row is another node's to end.
+            // Another node ends the session.
             Err(StoreError::Fenced) => {}
             Err(StoreError::Refused(why)) => {
                 if let Some(more) = self.said.pass() {

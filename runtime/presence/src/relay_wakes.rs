@@ -1,9 +1,9 @@
-//! Wakes the relay that publishes what a node has committed, on whichever node it is.
+//! Wakes the relay that publishes what a node has committed. The relay may be on any node.
 //!
 //! A relay of this process is woken in the process ([`rollcall_store`]). For shards that other nodes hold, the bus carries a
 //! message without content, on a subject for each shard.
 //!
-//! Invariant: no event depends on a message: a relay also reads once a second without one.
+//! Invariant: no event depends on a message, because a relay also reads once a second without one.
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use futures_util::StreamExt;
@@ -14,23 +14,23 @@ use uuid::Uuid;
 use rollcall_bus::Bus;
 use rollcall_store::Store;
 
-/// The time between two messages about the same shard.
+/// The shortest time between two messages about the same shard.
 const PAUSE: Duration = Duration::from_millis(10);
-/// The pause before another try to listen.
+/// The pause before another attempt to listen.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// Tells other nodes' relays, and listens for this node's.
+/// The task that wakes other nodes' relays, and listens for messages to this node's relay.
 pub struct RelayWakes {
-    /// Where rows are committed, and the relay waits.
+    /// The store in which rows are committed and this node's relay waits.
     pub store: Arc<dyn Store>,
-    /// The way to other nodes.
+    /// The bus that reaches other nodes.
     pub bus: Arc<dyn Bus>,
-    /// Nodes of other installations may be on the same bus.
+    /// The installation, because nodes of other installations may use the same bus.
     pub installation: Uuid,
 }
 
 impl RelayWakes {
-    /// Tells and listens until the task is dropped.
+    /// Sends and listens until the task is dropped.
     pub async fn run(self) {
         if !self.store.shared() {
             return std::future::pending().await;
@@ -55,13 +55,13 @@ impl RelayWakes {
                     tokio::select! {
                         woken = wakes.next() => match woken {
                             Some(shards) => self.store.wake_relay(shards),
-                            // The connection is given up.
+                            // The connection was given up.
                             None => {
                                 sleep(RETRY_AFTER).await;
                                 break;
                             }
                         },
-                        // The store keeps the sender.
+                        // An error is not possible, because the store has the sender.
                         _ = held.changed() => break,
                     }
                 },

@@ -1,11 +1,12 @@
-//! Who is in a classroom or a lesson, read for all who ask at the same time by one query (PROTOCOL 9).
+//! Reads which agents are in a classroom or a lesson, with one query for all callers that ask at the same time
+//! (PROTOCOL 9).
 //!
-//! Invariant: a query begins after everybody who gets its answer has asked. So whoever asks while a query runs waits
-//! for the next one, even where it asks for the same page: the one that runs may have begun before this connection's
-//! row was committed, or before it was in the room, and would leave out an agent whose entered event this connection
-//! does not get either.
+//! Invariant: a query begins after every caller that gets its answer has asked. So a caller that asks while a query
+//! runs waits for the next query, even if it asks for the same page. The running query may have begun before this
+//! connection's row was committed, or before the connection was in the room. Then its answer could lack an agent whose
+//! entered event this connection does not get either.
 //!
-//! Bounded: as many may wait as the queue has room for; a query reads at most [`MAX_BATCH`] pages.
+//! The number of waiting callers is bounded by the queue, and a query reads at most [`MAX_BATCH`] pages.
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use rollcall_schema::{
@@ -23,36 +24,36 @@ use tokio::{
 use rollcall_base::tasks::Tasks;
 use rollcall_store::{RosterQuery, Store, StoreError};
 
-/// Pages in one query.
+/// The most pages in one query.
 const MAX_BATCH: usize = 16;
-/// Queries that run at once; a classroom's are always in the same lane.
+/// How many queries run at once. A classroom's queries are always in the same lane.
 const LANES: usize = 2;
-/// How many callers may wait in a lane. An answer is shared, so this many may get it at once.
+/// How many callers may wait in a lane. They may all get the same answer, because an answer is shared.
 const QUEUE: usize = 16_384;
-/// How long a call takes at most.
+/// How long a call may take.
 const LIMIT: Duration = Duration::from_millis(1900);
 
-/// How an agent is written.
+/// The JSON form of an agent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum RosterForm {
     /// AGENT of PROTOCOL 9.
     Agent,
-    /// The same with `id` and `sequence_id`, as over HTTP.
+    /// AGENT with `id` and `sequence_id`, as over HTTP.
     Listed,
 }
 
-/// A page that is asked for.
+/// A request for a page.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct RosterRequest {
-    /// The agents that are asked for.
+    /// The agents to read.
     pub query: RosterQuery,
     /// The most agents of the page, from 1 to [`MAX_PAGE`].
     pub limit: usize,
-    /// How they are written.
+    /// The form in which the agents are written.
     pub form: RosterForm,
 }
 
-/// A page, which is shared, or why there is none.
+/// A page, which callers share, or the error.
 pub(crate) type Answer = Result<Arc<RosterPage>, StoreError>;
 
 struct Waiting {
@@ -61,7 +62,7 @@ struct Waiting {
     answer: oneshot::Sender<Answer>,
 }
 
-/// Reads rosters. Cheap to clone.
+/// Reads rosters. It is cheap to clone.
 #[derive(Clone)]
 pub struct Rosters {
     lanes: Arc<[mpsc::Sender<Waiting>]>,
@@ -78,7 +79,7 @@ impl Rosters {
         })
     }
 
-    /// `query` answers in the order of its queries.
+    /// Rosters with this query. `query` returns a page for each of its queries, in their order.
     fn with<Q, F>(tasks: &Tasks, query: Q) -> Self
     where
         Q: Fn(Vec<RosterQuery>, usize) -> F + Clone + Send + Sync + 'static,
@@ -92,10 +93,10 @@ impl Rosters {
         Self { lanes: lanes.collect() }
     }
 
-    /// Reads a page. What was committed before the call is in it.
+    /// Reads a page. It includes every row that was committed before the call.
     ///
     /// # Errors
-    /// What the store says; [`StoreError::Unavailable`] where too many wait, or for too long.
+    /// The store's error; [`StoreError::Unavailable`] if too many callers wait, or this one waits for too long.
     pub async fn read(&self, request: RosterRequest) -> Answer {
         let since = Instant::now();
         let (answer, answered) = oneshot::channel();
@@ -117,7 +118,7 @@ fn unavailable(why: &str) -> StoreError {
     StoreError::Unavailable(why.to_owned())
 }
 
-/// One query after the other, each for all who wait when it begins.
+/// Runs one query after the other, each for all callers that wait when it begins.
 async fn run<Q, F>(query: Q, mut inbox: mpsc::Receiver<Waiting>)
 where
     Q: Fn(Vec<RosterQuery>, usize) -> F,
@@ -137,13 +138,13 @@ where
             let batch: Vec<_> = pages.drain(..pages.len().min(MAX_BATCH)).collect();
             let queries = batch.iter().map(|(request, _)| request.query.clone()).collect();
             let limit = batch.iter().map(|(request, _)| request.limit).max().unwrap_or(0).min(MAX_PAGE);
-            // One more than a page has tells whether another follows.
+            // One agent more than a page has tells whether another page follows.
             answer(batch, query(queries, limit + 1).await);
         }
     }
 }
 
-/// Encodes each page once, for all who asked for it.
+/// Encodes each page once, for all callers that asked for it.
 fn answer(batch: Vec<(RosterRequest, Vec<oneshot::Sender<Answer>>)>, read: Result<Vec<Vec<RosterAgent>>, StoreError>) {
     let mut read = read.map(Vec::into_iter);
     for (RosterRequest { limit, form, .. }, waiting) in batch {
@@ -157,7 +158,7 @@ fn answer(batch: Vec<(RosterRequest, Vec<oneshot::Sender<Answer>>)>, read: Resul
         };
         let page = page.map(Arc::new);
         for answer in waiting {
-            // A caller that went away needs no answer.
+            // A caller that is gone needs no answer.
             answer.send(page.clone()).ok();
         }
     }

@@ -1,6 +1,6 @@
 //! The presence service: what handlers call when an agent enters, joins a lesson or leaves.
 //!
-//! Invariant: SQL is written first, the keys in Redis follow. A step that fails is undone here, not in a handler.
+//! Invariant: SQL is written first, then the keys in Redis. A failed step is undone here and not in a handler.
 use std::sync::{
     Arc,
     atomic::{AtomicU32, Ordering},
@@ -10,7 +10,7 @@ use rollcall_keys::LessonKeys;
 
 use crate::{key_cleanup::KeyCleanup, rosters::Rosters, sessions::Sessions, undos::Undos};
 
-/// Enters, joins and leaves. Cheap to clone.
+/// Enters, joins and leaves. It is cheap to clone.
 #[derive(Clone)]
 pub struct Presence {
     pub(crate) sessions: Sessions,
@@ -21,7 +21,7 @@ pub struct Presence {
 }
 
 impl Presence {
-    /// A service on these parts. A user may have `max_user_sessions` at once.
+    /// A service of these parts. A user may have `max_user_sessions` at once.
     #[must_use]
     pub fn new(
         sessions: Sessions,
@@ -34,12 +34,12 @@ impl Presence {
         Self { sessions, keys, cleanup, rosters, max_user_sessions }
     }
 
-    /// From now on a user may have this many sessions at once; those that are there stay.
+    /// Sets how many sessions a user may have at once from now on. Existing sessions stay.
     pub fn set_max_user_sessions(&self, max: u32) {
         self.max_user_sessions.store(max, Ordering::Relaxed);
     }
 
-    /// What undoes calls that were cut off.
+    /// The tasks that undo calls that were cut off.
     #[must_use]
     pub fn undos(&self) -> &Undos {
         self.sessions.undos()

@@ -1,4 +1,4 @@
-//! Sessions in SQL as handlers see them: one call each, many of them one commit (PROTOCOL 5).
+//! Sessions in SQL, with one call for each change. Many calls share one commit (PROTOCOL 5).
 //!
 //! Invariant: an answer is given after the commit. An end that the database refuses is set aside ([`crate::refused_ends`]).
 use std::{
@@ -22,10 +22,10 @@ use rollcall_store::{
     group_commit::{GroupCommit, Options},
 };
 
-/// Between two tries of a close while the database is away.
+/// The pause between two attempts to close a session while the database is away.
 const RETRY_AFTER: Duration = Duration::from_millis(500);
 
-/// The calls. Cheap to clone.
+/// The calls on sessions. It is cheap to clone.
 #[derive(Clone)]
 pub struct Sessions {
     open: GroupCommit<Open, Option<Opened>>,
@@ -36,10 +36,10 @@ pub struct Sessions {
     set_state: GroupCommit<SetState, Option<StateVersion>>,
     verify: GroupCommit<Remembered, Standing>,
     refused: RefusedEnds,
-    /// None where no commit can be lost while this node runs.
+    /// The recent ends; `None` if no commit can be lost while this node runs.
     recent: Option<RecentEnds>,
     incarnation: watch::Receiver<Option<Uuid>>,
-    /// The incarnation of the database when this node began.
+    /// The incarnation of the database when this node started.
     began: Option<Uuid>,
     lease: watch::Receiver<Lease>,
     connections: Arc<dyn Connections>,
@@ -49,8 +49,8 @@ pub struct Sessions {
 }
 
 impl Sessions {
-    /// Starts the groups. While the relay is `backlogged`, as after an outage of the bus, opens are batched for longer,
-    /// which leaves it processor time.
+    /// Starts the groups. While the relay is `backlogged`, for example after an outage of the bus, opens are batched
+    /// for longer, which leaves the relay processor time.
     #[must_use]
     pub fn start(
         tasks: &Tasks,
@@ -85,7 +85,8 @@ impl Sessions {
         Self {
             open: group!(
                 open,
-                // A lane is found by the last bits: a user's sessions are opened in one, where they count each other.
+                // The last bits choose the lane, so a user's sessions are opened in one lane, where they count each
+                // other.
                 |open: &Open| key(&(open.classroom, &open.agent)) << 8 | key(&open.user) & 0xff,
                 Options { throttle_while: Some(backlogged.clone()), ..Options::default() }
             ),
@@ -107,20 +108,21 @@ impl Sessions {
         }
     }
 
-    /// Opens a session: its row and agent.entered, in one transaction. None where its user has as many as it may. Its client
-    /// waits since then. See [`crate::EnterGuard::open`].
+    /// Opens a session: its row and agent.entered, in one transaction. Returns `None` if the user has as many sessions
+    /// as it may have. The client has waited since `since`. See [`crate::EnterGuard::open`].
     pub(crate) async fn open(&self, since: Instant, open: Open) -> Result<Option<Opened>, StoreError> {
         self.open.call_since(since, open).await
     }
 
-    /// The connection that had the session hears `replaced`, if it is this node's: others find out by their heartbeat.
+    /// Closes the connection that had the session with `replaced`, if it is on this node. Other nodes learn of it by
+    /// their heartbeat.
     pub(crate) async fn close_replaced(&self, opened: &Opened) {
         if let Some((_, sid)) = opened.replaced.filter(|(node, _)| *node == self.lease.borrow().node) {
             self.connections.close(sid, SessionError::Replaced).await;
         }
     }
 
-    /// The classroom of a lesson; none where there is no such lesson.
+    /// The classroom of a lesson; `None` if there is no such lesson.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -135,7 +137,7 @@ impl Sessions {
         Ok(classroom)
     }
 
-    /// See [`rollcall_store::Queries::resumable`].
+    /// Calls [`rollcall_store::Queries::resumable`].
     ///
     /// # Errors
     /// [`StoreError`].
@@ -148,7 +150,7 @@ impl Sessions {
         self.store.resumable(agent, id, within).await
     }
 
-    /// A connection joins a lesson: is it there, which seat, and both into the session's row.
+    /// Joins a lesson: finds the lesson and the user's seat, and saves both in the session's row.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -156,7 +158,7 @@ impl Sessions {
         self.join.call(join).await
     }
 
-    /// Undoes a change of a connection's lesson; false where the session is no longer the connection's.
+    /// Undoes a change of a connection's lesson. Returns false if the session no longer belongs to the connection.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -164,7 +166,7 @@ impl Sessions {
         self.restore_lesson.call(restore).await
     }
 
-    /// A connection leaves its lesson.
+    /// Makes a connection leave its lesson.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -172,7 +174,7 @@ impl Sessions {
         self.leave_lesson.call(leave).await
     }
 
-    /// An agent sets its state; none where the session is no longer the connection's.
+    /// Sets an agent's state. Returns `None` if the session no longer belongs to the connection.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -180,7 +182,7 @@ impl Sessions {
         self.set_state.call(set).await
     }
 
-    /// What undoes calls that were cut off.
+    /// The tasks that undo calls that were cut off.
     pub(crate) fn undos(&self) -> &Undos {
         &self.undos
     }
@@ -191,14 +193,15 @@ impl Sessions {
         self.recent.clone().unwrap_or_default()
     }
 
-    /// Whether the database has lost commits since this node began: a row may be older than what this node knows.
+    /// Whether the database has lost commits since this node started. If so, a row may be older than what this node
+    /// knows.
     #[must_use]
     pub fn has_lost_commits(&self) -> bool {
         *self.incarnation.borrow() != self.began
     }
 
-    /// An agent leaves. Where the database has lost commits since this node began, the session's row may be among them:
-    /// then its end is written from memory.
+    /// Ends the session of an agent that leaves. If the database has lost commits since this node started, it may have
+    /// lost the session's row. Then the end is written from memory.
     pub async fn leave(&self, session: Remembered) -> Closed {
         let closed = self.close(session.close()).await;
         if closed == Closed::NotOwner && self.has_lost_commits() {
@@ -223,15 +226,15 @@ impl Sessions {
         closed
     }
 
-    /// A session ends: history, agent.left and the end of its row, in one transaction. Tries until the database
-    /// answers: what left must be written down.
+    /// Ends a session: writes the history and agent.left, and deletes the row, in one transaction. Tries until the
+    /// database answers, because an end must be recorded.
     pub async fn close(&self, close: Close) -> Closed {
         loop {
             match self.close.call(close.clone()).await {
                 Ok(closed) => return closed,
-                // Another node ended it.
+                // Another node ended the session.
                 Err(StoreError::Fenced) => return Closed::NotOwner,
-                // What is written later takes the user's field along; until then the caller does.
+                // The later attempt also removes the user's field. Until then the caller does.
                 Err(StoreError::Refused(_)) => {
                     self.refused.add(close);
                     return Closed::NotOwner;

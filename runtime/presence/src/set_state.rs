@@ -5,10 +5,10 @@ use rollcall_store::{SetState, StoreError};
 
 use crate::{Presence, membership::Membership};
 
-/// Why no state was set.
+/// Why the state was not set.
 #[derive(Debug, thiserror::Error)]
 pub enum SetStateError {
-    /// It is a guest's connection, which has no session.
+    /// The connection is a guest's, which has no session.
     #[error("the connection is in no classroom")]
     NotInAClassroom,
     /// SQL is away, or the session is no longer this connection's.
@@ -17,7 +17,7 @@ pub enum SetStateError {
 }
 
 impl Presence {
-    /// Writes the agent's state and agent.updated, in one transaction. None: it has no state any more.
+    /// Writes the agent's state and agent.updated, in one transaction. `None` removes the state.
     ///
     /// # Errors
     /// [`SetStateError`].
@@ -26,7 +26,7 @@ impl Presence {
         let set = SetState { sid: membership.sid(), session, state };
         match trace::call("sql", "set state", self.sessions.set_state(set)).await? {
             Some(_) => Ok(()),
-            // Another connection has the session: this one is about to be closed.
+            // Another connection has the session, so this one is about to be closed.
             None => Err(StoreError::Fenced.into()),
         }
     }

@@ -1,14 +1,14 @@
-//! What was cut off is undone by a task of its own, because the caller is gone.
+//! Tasks that undo a call that was cut off, because its caller is gone.
 //!
-//! Invariant: such tasks are counted, and a drain waits for them. A connection has at most one for its lesson, and one for its
-//! beginning.
+//! Invariant: the tasks are counted, and a drain waits for them. A connection has at most one for its lesson, and one
+//! for its connect.
 use std::sync::Arc;
 
 use rollcall_base::{log_limit::LogLimit, names};
 use tokio::{sync::watch, task::JoinHandle};
 use tracing::warn;
 
-/// Starts these tasks. Cheap to clone.
+/// Starts these tasks. It is cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub struct Undos {
     running: Arc<watch::Sender<usize>>,
@@ -16,7 +16,7 @@ pub struct Undos {
 }
 
 impl Undos {
-    /// Starts one, inside a runtime.
+    /// Starts a task. The caller must be inside a runtime.
     pub(crate) fn spawn(&self, undo: impl Future<Output = ()> + Send + 'static) -> JoinHandle<()> {
         let running = Running::begin(&self.running);
         tokio::spawn(async move {
@@ -25,17 +25,17 @@ impl Undos {
         })
     }
 
-    /// An attempt of one of them failed.
+    /// Counts and logs that an attempt of a task failed.
     pub(crate) fn failed(&self, error: &dyn std::error::Error) {
         if let Some(more) = self.said.pass() {
             warn!(%error, more, "an attempt to undo what was cut off failed");
         }
     }
 
-    /// Waits until none is left.
+    /// Waits until no task is left.
     pub async fn finish(&self) {
         let mut running = self.running.subscribe();
-        // This value owns the sender.
+        // An error is not possible, because this value owns the sender.
         let _ = running.wait_for(|running| *running == 0).await;
     }
 }

@@ -1,7 +1,7 @@
-//! The binary messages that follow a packet, until the packet is whole.
+//! Collects the binary messages that follow a packet, until the packet is complete.
 //!
-//! Invariant: a packet keeps at most `max` bytes, its own text included, and [`MAX_ATTACHMENTS`] messages; each
-//! placeholder in it names a message that comes.
+//! Invariant: a packet keeps at most `max` bytes, including its own text, and [`MAX_ATTACHMENTS`] messages. Each
+//! placeholder in it names one of its messages.
 use std::{borrow::Cow, fmt};
 
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
@@ -19,10 +19,10 @@ pub struct Attachments {
 }
 
 impl Attachments {
-    /// The attachments of a packet that was read from `text`. Together they may have `max` bytes.
+    /// Starts for a packet that was read from `text`. The packet and its attachments may have `max` bytes together.
     ///
     /// # Errors
-    /// [`Malformed`] where a placeholder names no attachment.
+    /// [`Malformed`] if a placeholder names no attachment.
     pub fn new(text: &str, packet: &Packet<'_>, max: usize) -> Result<Self, Malformed> {
         debug_assert!(packet.attachments <= MAX_ATTACHMENTS);
         check_placeholders(packet.data, packet.attachments)?;
@@ -33,7 +33,7 @@ impl Attachments {
     /// Takes the next binary message.
     ///
     /// # Errors
-    /// [`Malformed`] where there are more bytes than the packet may have.
+    /// [`Malformed`] if the packet has too many bytes.
     pub fn push(&mut self, data: &[u8]) -> Result<(), Malformed> {
         self.room = self.room.checked_sub(data.len()).ok_or(Malformed)?;
         self.missing = self.missing.checked_sub(1).ok_or(Malformed)?;
@@ -41,21 +41,21 @@ impl Attachments {
         Ok(())
     }
 
-    /// Whether all have come.
+    /// Whether all attachments have come.
     #[must_use]
     pub fn is_whole(&self) -> bool {
         self.missing == 0
     }
 
-    /// The packet's text, and its attachments.
+    /// The packet's text and its attachments.
     #[must_use]
     pub fn into_parts(self) -> (Box<str>, Vec<Box<[u8]>>) {
         (self.packet, self.received)
     }
 }
 
-/// Checks that every `{"_placeholder":true,"num":N}` has an `N` below `attachments`. JSON that is nested deeper than the
-/// parser's limit (128) is malformed.
+/// Checks that every `{"_placeholder":true,"num":N}` has an `N` below `attachments`. JSON that is nested deeper than
+/// the parser's limit of 128 is malformed.
 fn check_placeholders(data: &str, attachments: usize) -> Result<(), Malformed> {
     let mut deserializer = serde_json::Deserializer::from_str(data);
     Placeholders { attachments: attachments as u64 }.deserialize(&mut deserializer).map_err(|_| Malformed)

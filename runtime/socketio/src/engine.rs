@@ -4,20 +4,20 @@ use serde::Serialize;
 
 use crate::Malformed;
 
-/// What stands between two packets of a payload.
+/// The byte between two packets of a payload.
 pub const SEPARATOR: u8 = 0x1e;
-/// A ping of the server.
+/// The server's ping.
 pub const PING: &str = "2";
-/// Ends a waiting GET without a message.
+/// The packet that ends a waiting GET without a message.
 pub const NOOP: &str = "6";
-/// Ends a session for good.
+/// The packet that ends a session for good.
 pub const CLOSE: &str = "1";
 /// The first message of a WebSocket that is to replace long-polling, and the answer to it.
 pub const PROBE: (&str, &str) = ("2probe", "3probe");
 /// The message with which that WebSocket replaces long-polling.
 pub const UPGRADE: &str = "5";
 
-/// A packet of a client.
+/// A packet that a client sends.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum EnginePacket<'a> {
     /// The client ends the session.
@@ -28,15 +28,15 @@ pub enum EnginePacket<'a> {
     Message(&'a str),
     /// A binary message that came as base64.
     Binary(Vec<u8>),
-    /// `open`, `upgrade` and `noop`, which mean nothing in an open session.
+    /// `open`, `upgrade` and `noop`, which have no meaning in an open session.
     Ignored,
 }
 
 impl<'a> EnginePacket<'a> {
-    /// Reads a packet: a text message of a WebSocket, or a part of a payload.
+    /// Reads a packet, which is a text message of a WebSocket or a part of a payload.
     ///
     /// # Errors
-    /// [`Malformed`], also for a ping: in this version only servers ping.
+    /// [`Malformed`], also for a ping, because in this version only servers ping.
     pub fn parse(text: &'a str) -> Result<Self, Malformed> {
         let kind = text.as_bytes().first().ok_or(Malformed)?;
         match kind {
@@ -50,7 +50,7 @@ impl<'a> EnginePacket<'a> {
     }
 }
 
-/// Appends a packet to a payload, with a separator before it. [`payload`] takes off the first.
+/// Appends a separator and a packet to a payload. [`payload`] removes the first separator.
 pub fn push_packet(packet: &str, payload: &mut Vec<u8>) {
     payload.push(SEPARATOR);
     payload.extend_from_slice(packet.as_bytes());
@@ -69,21 +69,21 @@ pub fn push_binary(data: &[u8], payload: &mut Vec<u8>) {
     payload.extend_from_slice(STANDARD.encode(data).as_bytes());
 }
 
-/// What was pushed, as a body.
+/// The pushed packets as a body, without the first separator.
 #[must_use]
 pub fn payload(pushed: &[u8]) -> &[u8] {
     pushed.strip_prefix(&[SEPARATOR]).unwrap_or(pushed)
 }
 
-/// What a client is told first.
+/// The handshake: the first packet that a client gets.
 #[derive(Clone, Copy, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Open<'a> {
     /// The session's id.
     pub sid: &'a str,
-    /// The transports that the session may move to.
+    /// The transports to which the session may move.
     pub upgrades: &'a [&'a str],
-    /// Between two pings, in milliseconds.
+    /// The time between two pings, in milliseconds.
     pub ping_interval: u64,
     /// How long a pong may take, in milliseconds.
     pub ping_timeout: u64,
@@ -92,36 +92,36 @@ pub struct Open<'a> {
 }
 
 impl Open<'_> {
-    /// The packet.
+    /// The handshake as a packet.
     #[must_use]
     pub fn packet(&self) -> String {
         format!("0{}", serde_json::to_string(self).expect("texts and numbers can be written as JSON"))
     }
 }
 
-/// How a client connects.
+/// The transport of a request or a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Transport {
-    /// HTTP requests: GETs that wait, and POSTs.
+    /// HTTP requests: GETs that wait for packets, and POSTs.
     Polling,
     /// A WebSocket.
     WebSocket,
 }
 
-/// What a request's query asks for.
+/// What the query of a request asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Query<'a> {
-    /// The transport that it is made by.
+    /// The transport of the request.
     pub transport: Transport,
-    /// The session; none if it asks for a new one.
+    /// The session; `None` if the request asks for a new one.
     pub sid: Option<&'a str>,
 }
 
 impl<'a> Query<'a> {
-    /// Reads a query of a request of this method.
+    /// Reads the query of a request, which is a GET or a POST.
     ///
     /// # Errors
-    /// [`RequestError`], in the order in which the reference server looks for them.
+    /// [`RequestError`]. The faults are looked for in the order of the reference server.
     pub fn parse(query: &'a str, is_get: bool) -> Result<Self, RequestError> {
         let value = |name: &str| query.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='));
         let transport = match value("transport") {
@@ -143,34 +143,34 @@ impl<'a> Query<'a> {
 /// Why a request is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RequestError {
-    /// Neither `polling` nor `websocket`.
+    /// The transport is neither `polling` nor `websocket`.
     #[error("Transport unknown")]
     UnknownTransport,
-    /// There is no such session here.
+    /// The node has no such session.
     #[error("Session ID unknown")]
     UnknownSession,
-    /// A session begins with a GET.
+    /// A session must begin with a GET.
     #[error("Bad handshake method")]
     HandshakeMethod,
-    /// Whatever else is wrong with it.
+    /// The request has another fault.
     #[error("Bad request")]
     BadRequest,
-    /// A page of an origin that is not let in.
+    /// The request comes from a page of a refused origin.
     #[error("Forbidden")]
     Forbidden,
-    /// Not version 4.
+    /// The request asks for a version other than 4.
     #[error("Unsupported protocol version")]
     Version,
 }
 
 impl RequestError {
-    /// Its number, which clients see.
+    /// The error's number, which clients see.
     #[must_use]
     pub fn code(self) -> u8 {
         self as u8
     }
 
-    /// The status of the response.
+    /// The HTTP status of the response.
     #[must_use]
     pub fn status(self) -> u16 {
         if self == Self::Forbidden { 403 } else { 400 }

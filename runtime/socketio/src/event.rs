@@ -1,4 +1,4 @@
-//! The arguments of an event: its name, and the first argument. Further ones are checked to be JSON and skipped.
+//! Reads an event's name and its first argument. Further arguments must be JSON and are skipped.
 use std::borrow::Cow;
 
 use serde::{
@@ -9,15 +9,15 @@ use serde_json::value::RawValue;
 
 use crate::Malformed;
 
-/// Names that mean something to clients themselves: a client that sends one of them, as an event, is closed; sent to a
-/// client, it would confuse it.
+/// Names with a meaning for client libraries. A client that sends an event with such a name is closed, and no event
+/// with such a name is sent to a client.
 pub const RESERVED: [&str; 6] =
     ["connect", "connect_error", "disconnect", "disconnecting", "newListener", "removeListener"];
 
-/// An event of a client.
+/// An event that a client sends.
 #[derive(Debug)]
 pub struct Event<'a> {
-    /// Its name; a number is its digits.
+    /// The event's name. A number as name becomes its digits.
     pub name: Cow<'a, str>,
     /// The first argument.
     pub argument: Option<&'a RawValue>,
@@ -27,7 +27,8 @@ impl<'a> Event<'a> {
     /// Reads the data of an event's packet.
     ///
     /// # Errors
-    /// [`Malformed`] where it is no array that begins with a text or a number, or the name is one of [`RESERVED`].
+    /// [`Malformed`] if the data is not an array that begins with a text or a number, or if the name is one of
+    /// [`RESERVED`].
     pub fn parse(data: &'a str) -> Result<Self, Malformed> {
         let event: Self = serde_json::from_str(data).map_err(|_| Malformed)?;
         if RESERVED.contains(&&*event.name) { Err(Malformed) } else { Ok(event) }
@@ -58,7 +59,7 @@ impl<'de> Visitor<'de> for EventVisitor {
     }
 }
 
-/// A text, borrowed where it has no escapes: a bare `Cow` would always be copied.
+/// A text that is borrowed if it has no escapes. Serde always copies a bare `Cow`.
 #[derive(Deserialize)]
 #[serde(transparent)]
 struct Text<'a>(#[serde(borrow)] Cow<'a, str>);

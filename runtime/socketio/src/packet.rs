@@ -3,15 +3,15 @@ use serde_json::value::RawValue;
 
 use crate::Malformed;
 
-/// The most attachments of a packet, as in the reference.
+/// The most attachments of a packet, as in the reference implementation.
 pub const MAX_ATTACHMENTS: usize = 10;
-/// The namespace that is not written.
+/// The main namespace, which packets do not name.
 pub const MAIN: &str = "/";
 
 /// The type of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// Asks for a namespace, or lets in.
+    /// Asks for a namespace, or tells that it is connected.
     Connect,
     /// Leaves a namespace.
     Disconnect,
@@ -19,11 +19,11 @@ pub enum Kind {
     Event,
     /// The answer to an event.
     Ack,
-    /// The client is not let in.
+    /// Tells that the client may not enter the namespace.
     ConnectError,
     /// An event with attachments.
     BinaryEvent,
-    /// An answer with attachments.
+    /// The answer to an event, with attachments.
     BinaryAck,
 }
 
@@ -31,25 +31,25 @@ const KINDS: [Kind; 7] =
     [Kind::Connect, Kind::Disconnect, Kind::Event, Kind::Ack, Kind::ConnectError, Kind::BinaryEvent, Kind::BinaryAck];
 
 impl Kind {
-    /// Whether attachments follow.
+    /// Whether attachments may follow.
     #[must_use]
     pub fn is_binary(self) -> bool {
         matches!(self, Self::BinaryEvent | Self::BinaryAck)
     }
 }
 
-/// A packet, borrowed from its message.
+/// A packet that is borrowed from its message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Packet<'a> {
-    /// The type.
+    /// The packet's type.
     pub kind: Kind,
-    /// How many binary messages follow.
+    /// How many binary messages follow the packet.
     pub attachments: usize,
     /// The namespace.
     pub namespace: &'a str,
     /// An event's number, which its answer repeats.
     pub id: Option<u64>,
-    /// One JSON value of the form that the type asks for; empty where there is none.
+    /// One JSON value of the form that the type requires; empty if there is none.
     pub data: &'a str,
 }
 
@@ -57,8 +57,8 @@ impl<'a> Packet<'a> {
     /// Reads a packet.
     ///
     /// # Errors
-    /// [`Malformed`] for what the reference closes a connection for: an unknown type, data of another form than the type's,
-    /// more attachments than [`MAX_ATTACHMENTS`].
+    /// [`Malformed`] for the faults for which the reference implementation closes a connection: an unknown type, data
+    /// of a form that does not fit the type, or more attachments than [`MAX_ATTACHMENTS`].
     pub fn parse(text: &'a str) -> Result<Self, Malformed> {
         let number = text.bytes().next().ok_or(Malformed)?.wrapping_sub(b'0');
         let kind = *KINDS.get(usize::from(number)).ok_or(Malformed)?;
@@ -95,7 +95,7 @@ impl<'a> Packet<'a> {
         out
     }
 
-    /// Appends the packet.
+    /// Appends the packet to a buffer.
     pub fn encode_into(&self, out: &mut Vec<u8>) {
         out.push(b'0' + self.kind as u8);
         if self.kind.is_binary() {
@@ -113,13 +113,13 @@ impl<'a> Packet<'a> {
     }
 }
 
-/// The number at the start of a text, and what follows; none where there is none, or one above 64 bits.
+/// The number at the start of a text, and the rest; `None` if there is no number, or it has more than 64 bits.
 fn digits(text: &str) -> Option<(u64, &str)> {
     let after = text.trim_start_matches(|c: char| c.is_ascii_digit());
     Some((text[..text.len() - after.len()].parse().ok()?, after))
 }
 
-/// Whether the data has the form that the type asks for.
+/// Whether the data has the form that the type requires.
 fn fits(kind: Kind, data: &str) -> bool {
     let begins = |with: char| data.starts_with(with) && serde_json::from_str::<&RawValue>(data).is_ok();
     match kind {

@@ -1,4 +1,5 @@
-//! The examples of the protocols' descriptions, what the reference closes a connection for, and properties.
+//! The examples in the descriptions of both protocols, the packets for which the reference implementation closes a
+//! connection, and properties.
 use proptest::prelude::*;
 use rollcall_socketio::{
     Attachments, Event, Kind, Malformed, Packet,

@@ -1,7 +1,8 @@
-//! How many sessions a second the store takes: `store_rate URL [AGENTS] [CALLERS]`, on an empty database of its own.
+//! Measures how many sessions the store takes in a second: `store_rate URL [AGENTS] [CALLERS]`, on an empty database of
+//! its own.
 //!
-//! Each phase (open, join, close, then open with join) lets CALLERS tasks call through the same groups that the
-//! gateway uses, one call each at a time, for AGENTS agents in classrooms of 30; a relay empties the outbox meanwhile.
+//! In each phase (open, join, close, then open with join) CALLERS tasks make one call at a time through the same groups
+//! that the gateway uses, for AGENTS agents in classrooms of 30. Meanwhile a relay empties the outbox.
 use std::{
     env,
     error::Error,
@@ -122,7 +123,7 @@ impl Sessions {
     }
 }
 
-/// Lets `callers` tasks share the members, and prints what they reached.
+/// Lets `callers` tasks share the members, and prints the rate that they reached.
 async fn phase(
     steps: &'static [Step],
     members: &Arc<Vec<Member>>,
@@ -155,7 +156,7 @@ async fn phase(
     Ok(())
 }
 
-/// Deletes what the steps write into the outbox, as the gateway's relay does after publishing.
+/// Deletes the events of the steps from the outbox, as the gateway's relay does after publishing.
 async fn relay(store: Arc<dyn Store>, lease: Lease) -> Result<(), Failure> {
     let mut outbox = store.open_outbox(lease).await?;
     outbox.claim().await?;

@@ -4,22 +4,22 @@ use rollcall_schema::{JsonObject, SessionId, Sid, StateVersion};
 
 use crate::{Lease, StoreError};
 
-/// An agent sets its state. Unique key of a batch: the session.
+/// A request to set an agent's state. In a batch each session is unique.
 #[derive(Clone, Debug)]
 pub struct SetState {
-    /// The connection: only the one that owns the session may set its state.
+    /// The connection. Only the one that owns the session may set its state.
     pub sid: Sid,
     /// The session.
     pub session: SessionId,
-    /// The state from now on; none: it has none any more.
+    /// The new state; `None` removes the state.
     pub state: Option<JsonObject>,
 }
 
-/// The states of agents. A batch has no two entries of one key; answers come in the batch's order.
+/// The states of agents. No two entries of a batch have the same key, and answers come in the batch's order.
 #[async_trait]
 pub trait AgentStates: Send + Sync {
     /// Writes states and their agent.updated, in one transaction. An agent.updated of the session that still waits is
-    /// deleted: the new one tells all of it. None where the session is no longer the connection's; nothing is written
-    /// then.
+    /// deleted, because the new one has everything. The answer is `None` if the session no longer belongs to the
+    /// connection; then nothing is written.
     async fn set_state(&self, lease: Lease, batch: &[SetState]) -> Result<Vec<Option<StateVersion>>, StoreError>;
 }

@@ -1,11 +1,13 @@
 //! Group commit: concurrent calls become batches, because a commit costs the same for one row as for 256.
 //!
-//! A batch is whatever waits when the one before it ends; nothing is delayed to fill it, unless the group is throttled.
+//! A batch has all requests that wait when the batch before it ends. No request is delayed to fill a batch, unless the
+//! group is throttled.
 //! Invariants:
-//! - Equal keys are never in one batch, nor in two batches at once: a key has one lane, and a lane one batch.
-//! - Every call answers within [`Options::limit`]. What has not begun within [`Options::queue_timeout`], or before its caller
-//!   went away, never begins; what has begun is written whether its caller still waits or not.
-//! - One request that the store refuses fails alone: a refused batch is run again one by one.
+//! - Equal keys are never in one batch, nor in two batches at the same time: a key has one lane, and a lane has one
+//!   batch.
+//! - Every call returns within [`Options::limit`]. A request that has not begun within [`Options::queue_timeout`], or
+//!   before its caller was gone, never begins. A request that has begun is written, whether or not its caller waits.
+//! - A request that the store refuses fails alone: the requests of a refused batch are run again one by one.
 use std::{
     collections::{HashSet, VecDeque},
     panic::AssertUnwindSafe,
@@ -31,17 +33,17 @@ const THROTTLE: Duration = Duration::from_millis(50);
 /// How requests are grouped.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Requests in a batch.
+    /// The most requests in a batch.
     pub max_batch: usize,
-    /// Batches that run at once, one in each lane; a key is always in the same lane.
+    /// How many batches run at once, one in each lane. A key is always in the same lane.
     pub lanes: usize,
-    /// Requests that may wait, all lanes together; more are refused at once.
+    /// The most requests that wait, in all lanes together. More are refused at once.
     pub queue: usize,
     /// How long a request may wait for its batch to begin.
     pub queue_timeout: Duration,
-    /// How long a call takes at most.
+    /// How long a call may take.
     pub limit: Duration,
-    /// While it is true, batches begin later, and are larger and fewer, which leaves CPU to others.
+    /// While this is true, batches begin later, and are larger and fewer, which leaves the CPU to others.
     pub throttle_while: Option<watch::Receiver<bool>>,
 }
 
@@ -52,18 +54,18 @@ impl Default for Options {
             lanes: 2,
             queue: 32_768,
             queue_timeout: Duration::from_millis(1100),
-            // PROTOCOL 2 gives a connect two seconds, and there is more to it than this.
+            // PROTOCOL 2 allows two seconds for a connect, of which this call is a part.
             limit: Duration::from_millis(1900),
             throttle_while: None,
         }
     }
 }
 
-/// A request that waits. The lane takes it out to run it, or its caller to give up.
+/// A request that waits. The lane takes it out to run it, or the caller takes it out to give up.
 type Slot<Q> = Arc<Mutex<Option<Q>>>;
 
 fn take<Q>(slot: &Slot<Q>) -> Option<Q> {
-    // An option is whole after any panic.
+    // The option is consistent after any panic.
     slot.lock().unwrap_or_else(PoisonError::into_inner).take()
 }
 
@@ -74,13 +76,13 @@ struct Waiting<Q, A> {
     answer: oneshot::Sender<Result<A, StoreError>>,
 }
 
-/// A request in a batch, whose answer is still to be sent.
+/// A request in a batch whose caller has no answer yet.
 struct PendingReply<A> {
     since: Instant,
     answer: oneshot::Sender<Result<A, StoreError>>,
 }
 
-/// Takes requests of one kind of write. Clones share the lanes, which end with the last clone.
+/// Takes requests for one kind of write. Clones share the lanes, which end with the last clone.
 pub struct GroupCommit<Q, A> {
     lanes: Arc<[mpsc::Sender<Waiting<Q, A>>]>,
     key: fn(&Q) -> u64,
@@ -98,8 +100,8 @@ where
     Q: Clone + Send + Sync + 'static,
     A: Send + 'static,
 {
-    /// Starts the lanes. `key` hashes what must not be twice in a batch; two keys with one hash only wait for each
-    /// other. `run` writes a batch and answers in its order; it is dropped where it would outlast the limit.
+    /// Starts the lanes. `key` hashes the key of a request; two requests with the same hash are never in one batch.
+    /// `run` writes a batch and returns the answers in its order; it is dropped if it would take longer than the limit.
     pub fn spawn<R, F>(tasks: &Tasks, name: &'static str, options: Options, key: fn(&Q) -> u64, run: R) -> Self
     where
         R: Fn(Vec<Q>) -> F + Clone + Send + Sync + 'static,
@@ -117,15 +119,15 @@ where
     /// Writes one request, in a batch with others.
     ///
     /// # Errors
-    /// What the store says; [`StoreError::Overloaded`] where the queue is full or the wait was too long.
+    /// The store's error; [`StoreError::Overloaded`] if the queue is full or the wait was too long.
     pub async fn call(&self, request: Q) -> Result<A, StoreError> {
         self.call_since(Instant::now(), request).await
     }
 
-    /// As [`GroupCommit::call`], for a caller that has waited for something else since `since`.
+    /// As [`GroupCommit::call`], for a caller whose own client has waited since `since`.
     ///
     /// # Errors
-    /// As [`GroupCommit::call`].
+    /// The errors of [`GroupCommit::call`].
     pub async fn call_since(&self, since: Instant, request: Q) -> Result<A, StoreError> {
         let key = (self.key)(&request);
         let slot = Arc::new(Mutex::new(Some(request)));
@@ -154,7 +156,7 @@ struct Lane<Q, A, R> {
     name: &'static str,
     options: Options,
     inbox: mpsc::Receiver<Waiting<Q, A>>,
-    /// Requests whose key was in the batch already, oldest first.
+    /// Requests whose key was in an earlier batch already, oldest first.
     deferred: VecDeque<Waiting<Q, A>>,
     run: R,
 }
@@ -181,8 +183,8 @@ where
         }
     }
 
-    /// The next batch: the deferred first, then what arrived, each key once. Requests that were given up are left out, and
-    /// those that nobody waits for any more.
+    /// The next batch: deferred requests first, then those that arrived, each key once. Requests that were given up or
+    /// whose callers are gone are left out.
     fn batch(&mut self, arrived: &mut Vec<Waiting<Q, A>>) -> (Vec<Q>, Vec<PendingReply<A>>) {
         let mut keys = HashSet::new();
         let (mut requests, mut pending) = (Vec::new(), Vec::new());
@@ -249,14 +251,14 @@ where
     }
 }
 
-/// The store answered fewer requests than it was given. What it did is unknown.
+/// The error if the store answered fewer requests than it got. What it did is unknown.
 fn short() -> StoreError {
     StoreError::Unavailable("not every request was answered".to_owned())
 }
 
 impl<A> PendingReply<A> {
     fn respond(self, answer: Result<A, StoreError>) {
-        // A caller that went away needs no answer.
+        // A caller that is gone needs no answer.
         self.answer.send(answer).ok();
     }
 }

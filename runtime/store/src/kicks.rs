@@ -1,8 +1,9 @@
-//! Ends of sessions that an operator asks for, on whichever node they are.
+//! Ends sessions for operators, on any node.
 //!
-//! Invariant: the end is written here and now, also where the session's node is stopped: history and agent.left say `kicked`,
-//! and no connection can join with the session or take it over any more. Its node closes the connection afterwards, told by its
-//! heartbeat; the user's field in the key store stays until then, because a join of the connection may be under way.
+//! Invariant: the end is written at once, even if the session's node is stopped: history and agent.left have the reason
+//! `kicked`, and no connection can join with the session or take it over any more. Its node closes the connection
+//! afterwards, when its heartbeat tells it. The user's field in Redis stays until then, because a join of the
+//! connection may be under way.
 use async_trait::async_trait;
 use rollcall_schema::{AgentId, ClassroomId, LessonId, NodeId, SessionId, Sid, UserId};
 
@@ -22,15 +23,15 @@ pub enum KickTarget {
 /// A session that was ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KickedSession {
-    /// Its id.
+    /// The session's id.
     pub session: SessionId,
     /// The agent.
     pub agent: AgentId,
     /// The classroom.
     pub classroom: ClassroomId,
-    /// The node of its connection.
+    /// The node of the session's connection.
     pub node: NodeId,
-    /// Its connection.
+    /// The session's connection.
     pub sid: Sid,
 }
 
@@ -39,20 +40,21 @@ pub struct KickedSession {
 pub struct Kick {
     /// The connection.
     pub sid: Sid,
-    /// The lesson to take it out of, if it is still in it; none: its session has ended, and it is to be closed.
+    /// The lesson that the connection must leave, if it is still in it; `None` means that its session has ended, and
+    /// the connection must be closed.
     pub lesson: Option<LessonId>,
 }
 
-/// Ends by operators.
+/// Ends of sessions by operators.
 #[async_trait]
 pub trait Kicks: Send + Sync {
-    /// Ends up to `max` of these sessions, whichever node owns them; `lease` is the caller's.
+    /// Ends up to `max` of these sessions, on any node. `lease` is the caller's.
     async fn kick(&self, lease: Lease, target: &KickTarget, max: usize) -> Result<Vec<KickedSession>, StoreError>;
-    /// Notes that a session's connection is to leave its lesson, and returns its node and what is noted; none where the
-    /// session is in no lesson. The connection itself leaves, because a join of its own may be under way.
+    /// Notes that a session's connection must leave its lesson. Returns its node and the note; `None` if the session is
+    /// in no lesson. The node makes the connection leave, because a join of the connection may be under way.
     async fn kick_from_lesson(&self, session: SessionId) -> Result<Option<(NodeId, Kick)>, StoreError>;
-    /// What this node is still to do, also where its lease was taken.
+    /// The kicks that this node has not carried out yet, even if its lease was taken.
     async fn kicks(&self, node: NodeId) -> Result<Vec<Kick>, StoreError>;
-    /// These kicks are carried out: heartbeats no longer name them.
+    /// Records that these kicks are carried out, so heartbeats no longer name them.
     async fn ack_kicks(&self, node: NodeId, done: &[Kick]) -> Result<(), StoreError>;
 }

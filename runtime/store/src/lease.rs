@@ -1,4 +1,4 @@
-//! A node's right to write. What it means, and how a node gets it: [`NodeLeases`](crate::NodeLeases).
+//! A node's right to write. [`NodeLeases`](crate::NodeLeases) says what a lease means, and how a node gets one.
 use rollcall_schema::{Epoch, NodeId};
 
 /// A node's right to write, from [`NodeLeases::register`](crate::NodeLeases::register) until another node takes it.
@@ -6,6 +6,6 @@ use rollcall_schema::{Epoch, NodeId};
 pub struct Lease {
     /// The node.
     pub node: NodeId,
-    /// Every write carries it, and does nothing once another node has raised it.
+    /// The epoch in every write. A write does nothing once another node has raised the epoch.
     pub epoch: Epoch,
 }

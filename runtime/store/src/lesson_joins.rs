@@ -1,13 +1,13 @@
-//! Lessons that sessions are in: a connection joins one, and leaves it. Every call takes a batch.
+//! Connections join lessons and leave them. Every call takes a batch.
 //!
-//! Invariant: the row says what the connection's latest change says. A call may be given up and be carried out all the same,
-//! after one that was made later: changes are numbered, and one that comes too late writes nothing.
+//! Invariant: the row has the connection's latest change. A call that was given up may still be carried out, even after
+//! a later call. So changes are numbered, and a change that comes too late writes nothing.
 use async_trait::async_trait;
 use rollcall_schema::{ClassroomId, LessonId, Seat, SessionId, Sid, UserId};
 
 use crate::{Lease, StoreError};
 
-/// The number of a change of a connection's lesson: higher ones are later.
+/// The number of a change of a connection's lesson. A later change has a higher number.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct LessonChange(pub i32);
 
@@ -19,60 +19,61 @@ impl LessonChange {
     }
 }
 
-/// A connection joins a lesson. Unique key of a batch: the sid.
+/// A request to join a lesson. In a batch each sid is unique.
 #[derive(Clone, Debug)]
 pub struct Join {
     /// The connection.
     pub sid: Sid,
-    /// The session to write to; none for a guest.
+    /// The session to write to; `None` for a guest.
     pub session: Option<SessionId>,
-    /// Which change of the connection's lesson this is.
+    /// The number of this change of the connection's lesson.
     pub change: LessonChange,
-    /// The classroom that the connection is in: a lesson of another is not found.
+    /// The classroom of the connection. A lesson of another classroom is not found.
     pub classroom: ClassroomId,
     /// The lesson.
     pub lesson: LessonId,
-    /// The user whose seat is looked up; none for a guest.
+    /// The user whose seat is looked up; `None` for a guest.
     pub user: Option<UserId>,
 }
 
 /// The answer to [`Join`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Joined {
-    /// No such lesson in this classroom; nothing was written.
+    /// The classroom has no such lesson. Nothing was written.
     NotFound,
-    /// The session is no longer this connection's (taken over, or ended), or a later change is written; nothing was written.
+    /// The session no longer belongs to this connection (it was taken over, or has ended), or a later change is
+    /// written. Nothing was written.
     NotOwner,
-    /// Lesson and seat are in the session's row.
+    /// Lesson and seat are written to the session's row.
     Lesson {
         /// How many seats the lesson has.
         seats: u32,
-        /// The user's own seat.
+        /// The user's seat, if it has one.
         seat: Option<Seat>,
     },
 }
 
-/// Sets a session's lesson back to what it was before a change that failed. Unique key: the sid.
+/// A request to set a session's lesson back to what it was before a change that failed. In a batch each sid is unique.
 #[derive(Clone, Debug)]
 pub struct RestoreLesson {
     /// The connection.
     pub sid: Sid,
-    /// Its session.
+    /// The connection's session.
     pub session: SessionId,
-    /// The number after that of the change that failed: then that one writes nothing any more.
+    /// The number after that of the failed change, so that the failed change writes nothing any more.
     pub change: LessonChange,
-    /// The lesson and seat before.
+    /// The lesson and the seat before the change.
     pub lesson: Option<(LessonId, Option<Seat>)>,
 }
 
-/// An agent's connection leaves its lesson. Unique key: the sid.
+/// A request of an agent's connection to leave its lesson. In a batch each sid is unique.
 #[derive(Clone, Debug)]
 pub struct LeaveLesson {
     /// The connection.
     pub sid: Sid,
-    /// Its session.
+    /// The connection's session.
     pub session: SessionId,
-    /// Which change of the connection's lesson this is.
+    /// The number of this change of the connection's lesson.
     pub change: LessonChange,
     /// The lesson.
     pub lesson: LessonId,
@@ -83,21 +84,22 @@ pub struct LeaveLesson {
 pub enum LessonLeft {
     /// The session is in no lesson any more.
     Left {
-        /// Another session of the same user is in the lesson: the user's field in Redis is that one's then.
+        /// Whether another session of the same user is in the lesson. Then the user's field in Redis must be set to
+        /// that session.
         shared: bool,
     },
-    /// The session is no longer this connection's, or a later change is written; nothing was written.
+    /// The session no longer belongs to this connection, or a later change is written. Nothing was written.
     NotOwner,
 }
 
-/// Joins and leaves lessons. A batch has no two entries of one key; answers come in the batch's order.
+/// Joins and leaves lessons. No two entries of a batch have the same key, and answers come in the batch's order.
 #[async_trait]
 pub trait LessonJoins: Send + Sync {
-    /// Agents and guests join lessons.
+    /// Makes agents and guests join lessons.
     async fn join(&self, lease: Lease, batch: &[Join]) -> Result<Vec<Joined>, StoreError>;
-    /// Undoes changes that failed. False where the session is no longer the connection's, or a later change is written;
-    /// nothing was written then.
+    /// Undoes failed changes. The answer is false if the session no longer belongs to the connection, or a later change
+    /// is written; then nothing was written.
     async fn restore_lesson(&self, lease: Lease, batch: &[RestoreLesson]) -> Result<Vec<bool>, StoreError>;
-    /// Agents leave their lessons. The session's end still removes the field in Redis, should its caller not come to it.
+    /// Makes agents leave their lessons. If the caller does not remove the field in Redis, the session's end does.
     async fn leave_lesson(&self, lease: Lease, batch: &[LeaveLesson]) -> Result<Vec<LessonLeft>, StoreError>;
 }

@@ -7,7 +7,7 @@ use crate::StoreError;
 /// A row of `lesson`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LessonRow {
-    /// Its id.
+    /// The lesson's id.
     pub id: LessonId,
     /// The classroom.
     pub classroom: ClassroomId,
@@ -37,24 +37,24 @@ pub enum LoadError {
     Store(#[from] StoreError),
 }
 
-/// One transaction of lessons and attendees; dropped without [`Load::commit`], nothing of it stays. Rows that
-/// exist already are overwritten.
+/// One transaction of lessons and attendees. If it is dropped without [`Load::commit`], nothing of it is written.
+/// Existing rows are overwritten.
 #[async_trait]
 pub trait Load: Send {
     /// Adds lessons.
     async fn lessons(&mut self, rows: Vec<LessonRow>) -> Result<(), LoadError>;
     /// Adds attendees.
     async fn attendees(&mut self, rows: Vec<AttendeeRow>) -> Result<(), LoadError>;
-    /// Commits all of it.
+    /// Commits the transaction.
     async fn commit(self: Box<Self>) -> Result<(), LoadError>;
 }
 
 /// The lessons of the installation.
 #[async_trait]
 pub trait Lessons: Send + Sync {
-    /// Whether there is no lesson at all.
+    /// Whether there are no lessons.
     async fn has_no_lesson(&self) -> Result<bool, StoreError>;
-    /// Which of these lessons do not exist.
+    /// The lessons of these that do not exist.
     async fn missing_lessons(&self, lessons: &[LessonId]) -> Result<Vec<LessonId>, StoreError>;
     /// Begins a load.
     async fn begin_load(&self) -> Result<Box<dyn Load>, StoreError>;

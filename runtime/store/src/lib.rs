@@ -1,8 +1,8 @@
-//! Sessions, lessons and history in SQL (PROTOCOL 5): Postgres for many nodes, SQLite for one. Each capability is a trait,
-//! which each dialect implements beside its SQL; [`Store`] is their sum.
+//! Sessions, lessons and history in SQL (PROTOCOL 5), in Postgres for many nodes or in SQLite for one. Each capability
+//! is a trait, which each dialect implements beside its SQL; [`Store`] has all of them.
 //!
-//! Invariant: whatever changes a session, its history row and the event to publish (the outbox) is one transaction, and
-//! it carries the node's epoch: a node whose lease was taken commits nothing. Writes come in batches
+//! Invariant: a change of a session is one transaction together with its history row and the event to publish (in the
+//! outbox), and carries the node's epoch, so a node whose lease was taken commits nothing. Writes come in batches
 //! ([`crate::group_commit`]), because a commit costs the same for one row as for 256.
 mod agent_states;
 mod erasure;
@@ -50,8 +50,9 @@ pub use sessions::{Close, Closed, Open, Opened, Sessions};
 pub use stale_fields::StaleFields;
 pub use webhook::{KeptEvent, ParkedClassroom, WebhookCursor, WebhookCursors, WebhookState};
 
-/// SQL. Every call answers within 1.5 s, if only by [`StoreError::Unavailable`]; but [`NodeLeases::reap`] and
-/// [`OutboxSource::backlog`], which run in the background, may take 12 s where the database holds very many dead rows.
+/// The store in SQL. Every call returns within 1.5 s, if necessary with [`StoreError::Unavailable`]. Only
+/// [`NodeLeases::reap`] and [`OutboxSource::backlog`], which run in the background, may take 12 s if the database holds
+/// very many dead rows.
 #[async_trait]
 pub trait Store:
     Schema
@@ -71,25 +72,26 @@ pub trait Store:
     + WebhookCursors
     + 'static
 {
-    /// `postgres` or `sqlite`, for metrics and messages.
+    /// The name of the kind, for metrics and messages: `postgres` or `sqlite`.
     fn name(&self) -> &'static str;
-    /// Whether other nodes may live. After an outage they must have had the time to renew before one is taken for dead.
+    /// Whether there may be other nodes. After an outage they must have had the time to renew their leases before one
+    /// counts as dead.
     fn shared(&self) -> bool {
         true
     }
-    /// Waits until one of the store's threads has ended; the store does not work any more then.
+    /// Waits until one of the store's threads has ended. The store does not work after that.
     async fn failed(&self) -> TaskEnded {
         std::future::pending().await
     }
-    /// How the latest connection is protected, for operators; none where there is no connection.
+    /// How the latest connection is protected, for operators; `None` if there is no connection.
     fn protection(&self) -> Option<String> {
         None
     }
-    /// One round trip.
+    /// Makes one round trip to the database.
     async fn ping(&self) -> Result<(), StoreError>;
 }
 
-/// Microseconds since 1970: an id that is above all that were ever given out. JSON's readers hold it exactly until 2255.
+/// The microseconds since 1970: an id above all that were ever given out. JSON parsers read it exactly until 2255.
 fn now_micros() -> i64 {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     since.map_or(0, |since| i64::try_from(since.as_micros()).unwrap_or(0))

@@ -3,7 +3,7 @@ use rollcall_schema::sql::Migration;
 
 use crate::StoreError;
 
-/// The statement that makes the table of migrations, in both dialects but for the time's type.
+/// The statement that makes the table of migrations. It is the same in both dialects except for the type of the time.
 macro_rules! migration_table {
     ($time:literal) => {
         concat!(
@@ -16,21 +16,21 @@ macro_rules! migration_table {
 }
 pub(super) use migration_table;
 
-/// What the table of migrations says, in both dialects.
+/// The query for [`State`] in both dialects.
 pub(super) const STATE: &str = "select coalesce(max(version), 0), coalesce(max(compatible_from), 0) from migration";
 
-/// How far a database was migrated.
+/// How far a database has been migrated.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct State {
     /// The newest migration's version; 0 if there is none.
     pub(super) version: i32,
-    /// A binary must know this version.
+    /// The version that a binary must know.
     pub(super) compatible_from: i32,
 }
 
 impl State {
-    /// The migrations that it lacks. One that is newer than this binary is refused only where it is declared
-    /// incompatible with it.
+    /// The migrations that the database lacks. A database that is newer than this binary is refused only if it is
+    /// declared incompatible.
     pub(super) fn missing(self, all: &'static [Migration]) -> Result<&'static [Migration], StoreError> {
         let newest = all.last().map_or(0, |migration| migration.version);
         if self.compatible_from > newest {
@@ -44,7 +44,7 @@ impl State {
     }
 }
 
-/// Their names.
+/// The names of these migrations.
 pub(super) fn names(missing: &[Migration]) -> Vec<&'static str> {
     missing.iter().map(|migration| migration.name).collect()
 }

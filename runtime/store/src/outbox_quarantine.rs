@@ -6,11 +6,11 @@ use std::{collections::HashSet, hash::Hash, time::Duration};
 use crate::{OutboxRow, StoreError};
 use rollcall_base::names;
 
-/// After how long a quarantined row is tried again.
+/// The time after which a quarantined row is tried again.
 pub(super) const RETRY_AFTER: Duration = Duration::from_secs(60);
-/// How many rows, with all others of their agents, are released at once.
+/// How many rows are released at once, each with all others of its agent.
 pub(super) const RELEASED_AT_ONCE: usize = 100;
-/// Why a row is quarantined that could be published.
+/// The reason in rows that are only quarantined because an earlier row is.
 const LATER: &str = "an earlier event of this agent in this classroom was set aside";
 
 /// Rows of one read, sorted into those to publish and those to quarantine.
@@ -28,7 +28,8 @@ impl<K> Default for SortedRows<K> {
 }
 
 impl<K: Eq + Hash> SortedRows<K> {
-    /// The next row, in order: its agent and classroom, its id, and whether an earlier one of them is quarantined.
+    /// Adds the next row in order. `key` is its agent and classroom, `later` says whether an earlier row of them is
+    /// quarantined.
     pub(super) fn add(&mut self, key: K, id: i64, later: bool, row: impl FnOnce() -> Result<OutboxRow, StoreError>) {
         if later || !self.keys.is_empty() && self.keys.contains(&key) {
             return self.later.push(id);
@@ -42,7 +43,7 @@ impl<K: Eq + Hash> SortedRows<K> {
         }
     }
 
-    /// The rows to publish, and the ids to quarantine with the reason.
+    /// The rows to publish, and the ids to quarantine with their reason.
     pub(super) fn finish(self) -> (Vec<OutboxRow>, Vec<(Vec<i64>, String)>) {
         let count = |reason, count: usize| {
             metrics::counter!(names::OUTBOX_SET_ASIDE, "reason" => reason).increment(count as u64);

@@ -1,4 +1,4 @@
-//! What operators see: who is live, where, and on which nodes. Reads only.
+//! What operators see: the live sessions, their classrooms and the nodes. These calls only read.
 use std::{ops::RangeInclusive, time::Duration};
 
 use async_trait::async_trait;
@@ -7,10 +7,10 @@ use serde::Serialize;
 
 use crate::StoreError;
 
-/// A classroom that somebody is in.
+/// A classroom with agents in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct LiveClassroom {
-    /// Its id.
+    /// The classroom's id.
     pub classroom_id: ClassroomId,
     /// How many agents are in it.
     pub agents: u64,
@@ -19,28 +19,28 @@ pub struct LiveClassroom {
 /// A live session.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct LiveSession {
-    /// Its id.
+    /// The session's id.
     pub session_id: SessionId,
     /// The agent.
     pub agent_id: AgentId,
     /// The classroom.
     pub classroom_id: ClassroomId,
-    /// The token's role.
+    /// The role in the token.
     pub role: Role,
-    /// The lesson that it is in.
+    /// The lesson of the session.
     pub lesson_id: Option<LessonId>,
-    /// The user's seat there.
+    /// The user's seat in the lesson.
     pub seat: Option<Seat>,
-    /// The node of its connection.
+    /// The node of the session's connection.
     pub node_id: NodeId,
-    /// When it began, as in RFC 3339, UTC.
+    /// When the session began, as in RFC 3339, in UTC.
     pub started_at: String,
-    /// When it joined its lesson.
+    /// When the session joined its lesson.
     pub joined_at: Option<String>,
-    /// The token's claim.
+    /// The `info` in the token.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub info: Option<JsonObject>,
-    /// What the agent has set.
+    /// The state that the agent has set.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub state: Option<JsonObject>,
 }
@@ -48,36 +48,36 @@ pub struct LiveSession {
 /// A session that has ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct PastSession {
-    /// Its id.
+    /// The session's id.
     pub session_id: SessionId,
     /// The agent.
     pub agent_id: AgentId,
     /// The classroom.
     pub classroom_id: ClassroomId,
-    /// The lesson that it was in when it ended.
+    /// The lesson of the session when it ended.
     pub lesson_id: Option<LessonId>,
-    /// When it began, as in RFC 3339, UTC.
+    /// When the session began, as in RFC 3339, in UTC.
     pub entered_at: String,
-    /// When it ended.
+    /// When the session ended.
     pub left_at: String,
-    /// Why, as it is stored: a newer version may know other reasons.
+    /// The reason as it is stored. A newer version may know other reasons.
     pub reason: String,
-    /// Why it was kicked: the session error that its client was told (`kicked`: by an operator), or `violation`.
+    /// Why the session was kicked: the session error that the client got (`kicked`: by an operator), or `violation`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cause: Option<String>,
 }
 
-/// Whose sessions are asked for.
+/// The user or the agent whose sessions are read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Whose {
-    /// A user's, under all labels.
+    /// The sessions of this user, under all labels.
     User(UserId),
     /// The sessions of this agent.
     Agent(AgentId),
 }
 
 impl Whose {
-    /// The user, by whom sessions are found.
+    /// The user, by which the sessions are found.
     #[must_use]
     pub fn user(&self) -> UserId {
         match self {
@@ -86,7 +86,7 @@ impl Whose {
         }
     }
 
-    /// The agent, if it is one's.
+    /// The agent, if the sessions are an agent's.
     #[must_use]
     pub fn agent(&self) -> Option<&AgentId> {
         match self {
@@ -99,62 +99,61 @@ impl Whose {
 /// A running process.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct NodeRow {
-    /// Its id.
+    /// The node's id.
     pub node_id: NodeId,
     /// A name for people.
     pub label: String,
-    /// How often its lease changed hands.
+    /// How often the node's lease changed its owner.
     pub epoch: Epoch,
-    /// When its lease ends, as in RFC 3339, UTC.
+    /// When the node's lease ends, as in RFC 3339, in UTC.
     pub lease_until: String,
-    /// Whether its lease holds.
+    /// Whether the node's lease is valid.
     pub alive: bool,
-    /// How many live sessions are its.
+    /// How many live sessions the node has.
     pub sessions: u64,
 }
 
-/// What a node said of itself when it last renewed its lease.
+/// The statistics that a node wrote when it last renewed its lease.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NodeReport {
-    /// Its id.
+    /// The node's id.
     pub node_id: NodeId,
     /// A name for people.
     pub label: String,
-    /// Whether its lease holds.
+    /// Whether the node's lease is valid.
     pub alive: bool,
-    /// How long its lease still holds; zero where it has ended.
+    /// How long the node's lease is still valid; zero if it has ended.
     pub lease_left: Duration,
-    /// The JSON, and how old it is; none where it has said nothing yet.
+    /// The JSON, and its age; `None` if the node has written none yet.
     pub statistics: Option<(String, Duration)>,
 }
 
 /// Queries for operators.
 #[async_trait]
 pub trait Overview: Send + Sync {
-    /// Classrooms of these ids that somebody is in, ascending, at most `max`. Costs what their agents cost, however many
-    /// others there are.
+    /// The classrooms of these ids that have agents, ascending, at most `max`. The cost depends on their agents only.
     async fn live_classrooms(
         &self,
         ids: RangeInclusive<ClassroomId>,
         max: usize,
     ) -> Result<Vec<LiveClassroom>, StoreError>;
-    /// Somebody's live sessions, ids above `after`, ascending, at most `max`.
+    /// The live sessions of a user or an agent, with ids above `after`, ascending, at most `max`.
     async fn sessions_of(&self, whose: &Whose, after: SessionId, max: usize) -> Result<Vec<LiveSession>, StoreError>;
-    /// A classroom's live sessions, ids above `after`, ascending, at most `max`.
+    /// The live sessions of a classroom, with ids above `after`, ascending, at most `max`.
     async fn sessions_in(
         &self,
         classroom: ClassroomId,
         after: SessionId,
         max: usize,
     ) -> Result<Vec<LiveSession>, StoreError>;
-    /// Somebody's sessions that have ended, ids below `before`, descending, at most `max`.
+    /// The ended sessions of a user or an agent, with ids below `before`, descending, at most `max`.
     async fn past_sessions_of(
         &self,
         whose: &Whose,
         before: SessionId,
         max: usize,
     ) -> Result<Vec<PastSession>, StoreError>;
-    /// What all nodes last said of themselves, by id. Costs a row a node, however many sessions they have.
+    /// The latest statistics of all nodes, by id. The cost is one row for each node, however many sessions they have.
     async fn reports(&self) -> Result<Vec<NodeReport>, StoreError>;
     /// All nodes, by id.
     async fn nodes(&self) -> Result<Vec<NodeRow>, StoreError>;

@@ -1,9 +1,9 @@
 //! The store of many nodes: PostgreSQL 14 or later, through deadpool-postgres.
 //!
-//! Invariant: whatever the server does, stopped or gone, a call answers within [`LIMIT`], and what follows a write of
-//! unknown outcome sees how it ended ([`pool`]).
+//! Invariant: even if the server is stopped or gone, a call returns within [`LIMIT`], and a statement after a write of
+//! unknown outcome sees how that write ended ([`pool`]).
 //!
-//! Behind a pooler it needs no session of its own ([`pooled`]).
+//! Behind a pooler the store needs no session of its own ([`pooled`]).
 mod advice;
 mod agent_states;
 mod backlog;
@@ -59,7 +59,7 @@ pub use url::check_url;
 
 /// The store's name in metrics.
 const NAME: &str = "postgres";
-/// How long a call may take, with all its waits and retries.
+/// How long a call may take, including all its waits and retries.
 const LIMIT: Duration = Duration::from_millis(1500);
-/// The first half of our advisory locks' keys: `Roll`.
+/// The first half of the keys of this program's advisory locks: `Roll`.
 const LOCKS: i32 = 0x526f_6c6c;

@@ -1,5 +1,5 @@
-//! A database that lost its last commits while connections live (PROTOCOL 5): after a failover to a replica, or with a
-//! backup that was put back.
+//! Recovery from a loss of commits while connections are open (PROTOCOL 5), which happens after a failover to a
+//! replica, or when a backup was put back.
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -9,10 +9,10 @@ use uuid::Uuid;
 
 use crate::{Close, Lease, StoreError};
 
-/// A session as its node has it in memory: enough to write its end where the database has lost its row.
+/// A session as its node remembers it: enough to write its end if the database has lost its row.
 #[derive(Clone, Debug)]
 pub struct Remembered {
-    /// Its id.
+    /// The session's id.
     pub session: SessionId,
     /// The classroom.
     pub classroom: ClassroomId,
@@ -20,22 +20,22 @@ pub struct Remembered {
     pub agent: AgentId,
     /// The agent's user.
     pub user: UserId,
-    /// The connection that owns it.
+    /// The connection that owns the session.
     pub sid: Sid,
-    /// The lesson that it is in.
+    /// The lesson that the connection has joined.
     pub lesson: Option<LessonId>,
     /// How long ago this connection opened it.
     pub age: Duration,
     /// Whether this connection has set a state, which the database may have lost.
     pub sets_state: bool,
-    /// The reason to write, where its end must be written.
+    /// The reason of the end, if it must be written.
     pub reason: LeftReason,
-    /// The id of [`Close::resume_id`](crate::Close).
+    /// The resume id, as in [`Close::resume_id`](crate::Close).
     pub resume_id: Option<ResumeId>,
 }
 
 impl Remembered {
-    /// The close that ends it.
+    /// The close that ends this session.
     #[must_use]
     pub fn close(&self) -> Close {
         Close {
@@ -48,39 +48,40 @@ impl Remembered {
     }
 }
 
-/// How a remembered session stands in the database.
+/// What the database knows of a remembered session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Standing {
-    /// Its row is there, this connection owns it, and it is in the connection's lesson.
+    /// The database has its row, this connection owns it, and it is in the connection's lesson.
     Owned,
     /// The agent has entered the classroom again with another connection.
     Replaced,
-    /// The row is there, but the takeover or the latest join is lost: an earlier connection owns it, or it is in another
-    /// lesson. Or its end is in the history already.
+    /// The row exists, but the takeover or the latest join is lost: an earlier connection owns it, or it is in another
+    /// lesson. Or the history has its end already.
     NotOwned,
-    /// There was neither a row nor a history row: the history row and agent.left are written now.
+    /// There was neither a row nor a history row. The history row and agent.left are written now.
     Lost,
 }
 
 /// What was removed from a database that was put back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Restored {
-    /// Sessions that were live when the backup was made, and are in the history now.
+    /// The number of sessions that were live when the backup was made. They are in the history now.
     pub sessions: u64,
-    /// Events that waited in the outbox, and are gone.
+    /// The number of events that waited in the outbox, and were deleted.
     pub events: u64,
 }
 
 /// Finds and repairs what a database has lost.
 #[async_trait]
 pub trait Recovery: Send + Sync {
-    /// The incarnation of the database that the latest connection found: it changes when the database has lost its last
-    /// commits. None before there are tables.
+    /// The incarnation of the database that the latest connection found. It changes when the database has lost its last
+    /// commits; `None` before there are tables.
     fn incarnation(&self) -> watch::Receiver<Option<Uuid>>;
-    /// Compares sessions that this node remembers with the database, and writes the ends of those that are lost, and the
-    /// stale fields of connections that do not own theirs. Unique key of a batch: the session.
+    /// Compares sessions that this node remembers with the database. Writes the ends of those that are lost, and the
+    /// stale fields of connections that do not own their session. In a batch each session is unique.
     async fn verify(&self, lease: Lease, batch: &[Remembered]) -> Result<Vec<Standing>, StoreError>;
-    /// Sessions of this node with ids above `after`, ascending, at most `max`, each as an end with `node_lost`.
+    /// The sessions of this node with ids above `after`, ascending, at most `max`, each as remembered for an end with
+    /// `node_lost`.
     async fn owned_sessions(
         &self,
         node: NodeId,

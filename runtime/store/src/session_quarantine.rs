@@ -1,8 +1,8 @@
-//! The quarantine of sessions of dead nodes whose end the database refuses, so that they do not hold up the others.
+//! The quarantine of sessions of dead nodes whose end the database refuses, so that they do not delay the others.
 //!
-//! Invariant: each is tried again, after a pause that doubles up to a minute, because an operator may have repaired it
-//! meanwhile; each refusal is counted, and logged at most every ten seconds. Bounded: a session that does not fit is tried
-//! again at once.
+//! Invariant: each session is tried again, after a pause that doubles up to a minute, because an operator may have
+//! repaired it meanwhile. Each refusal is counted, and one is logged at most every ten seconds. The quarantine is
+//! bounded: a session that does not fit is tried again at once.
 use std::{
     collections::HashMap,
     sync::{Mutex, PoisonError},
@@ -12,9 +12,9 @@ use std::{
 use rollcall_base::{log_limit::LogLimit, names};
 use rollcall_schema::SessionId;
 
-/// Sessions in the quarantine.
+/// The most sessions in the quarantine.
 const MAX: usize = 10_000;
-/// The first pause, and the longest.
+/// The first pause between two attempts, and the longest.
 const PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
 struct Entry {
@@ -35,17 +35,17 @@ impl Default for SessionQuarantine {
 }
 
 impl SessionQuarantine {
-    /// The sessions that are not to be tried now.
+    /// The sessions that must not be tried now.
     pub(super) fn sessions(&self) -> Vec<i64> {
         let now = Instant::now();
-        // A map of instants is whole after any panic.
+        // The map is consistent after any panic.
         let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
-        // One that was not refused again for so long has ended.
+        // A session that was not refused again for this long has ended.
         entries.retain(|_, entry| entry.until + PAUSE.1 > now);
         entries.iter().filter(|(_, entry)| entry.until > now).map(|(session, _)| *session).collect()
     }
 
-    /// The database refused to end this session.
+    /// Records that the database refused to end this session.
     pub(super) fn add(&self, SessionId(session): SessionId, why: &str) {
         metrics::counter!(names::DROPPED, "reason" => "reap_refused").increment(1);
         if let Some(more) = self.log.pass() {

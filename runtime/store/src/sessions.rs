@@ -1,4 +1,4 @@
-//! Sessions: a connection opens one, and closes it. Every call takes a batch.
+//! Sessions: a connection opens a session and closes it. Every call takes a batch.
 use async_trait::async_trait;
 use rollcall_schema::{
     AgentId, ClassroomId, JsonObject, LeftReason, NodeId, ResumeId, Role, SessionId, Sid, TraceParent, UserId,
@@ -6,68 +6,70 @@ use rollcall_schema::{
 
 use crate::{Lease, StoreError};
 
-/// An agent enters a classroom. Unique key in a batch: classroom and agent.
+/// A request to enter a classroom. In a batch each pair of classroom and agent is unique.
 #[derive(Clone, Debug)]
 pub struct Open {
     /// The classroom.
     pub classroom: ClassroomId,
     /// The agent.
     pub agent: AgentId,
-    /// The token's `sub`, which the agent's id holds in another spelling.
+    /// The token's `sub`, which the agent's id has in an encoded form.
     pub user: UserId,
     /// The connection that owns the session from now on.
     pub sid: Sid,
-    /// The token's role.
+    /// The role in the token.
     pub role: Role,
     /// The token's `info`, if there is one.
     pub info: Option<JsonObject>,
-    /// How many sessions the user may have at once: a new one beyond is not opened; a takeover always is.
+    /// How many sessions the user may have at once. A new session beyond is not opened, but a takeover always succeeds.
     pub user_sessions: u32,
-    /// The id under which the client finds the session again, if it is one that may.
+    /// The id by which the client finds the session again, if it may.
     pub resume_id: Option<ResumeId>,
-    /// The trace that the connection belongs to, which the session's events carry.
+    /// The trace of the connection, which the session's events carry.
     pub trace: Option<TraceParent>,
 }
 
-/// The answer to [`Open`] that was opened.
+/// The answer to an [`Open`] that succeeded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Opened {
-    /// A new one, with agent.entered in the outbox; or the one that was taken over, with agent.updated where that changed
-    /// role or info.
+    /// A new session, with agent.entered in the outbox, or the one that was taken over, with agent.updated if the
+    /// takeover changed role or info.
     pub session: SessionId,
-    /// The connection that owned it until now, and its node, whose next heartbeat says so too.
+    /// The connection that owned the session before, and its node, whose next heartbeat also names it.
     pub replaced: Option<(NodeId, Sid)>,
 }
 
-/// A connection's session ends, if it is still that connection's. Unique key: classroom and agent.
+/// A request to end a connection's session, if it still belongs to that connection. In a batch each pair of classroom
+/// and agent is unique.
 #[derive(Clone, Debug)]
 pub struct Close {
     /// The classroom.
     pub classroom: ClassroomId,
     /// The agent.
     pub agent: AgentId,
-    /// The connection: a session that another connection owns is left alone.
+    /// The connection. A session that another connection owns is not changed.
     pub sid: Sid,
     /// Why the session ends.
     pub reason: LeftReason,
-    /// The id under which the client still finds the session for a while; none where its end is final.
+    /// The id by which the client can still find the session for a while; `None` if the end is final.
     pub resume_id: Option<ResumeId>,
 }
 
 /// The answer to [`Close`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Closed {
-    /// History row and agent.left are written, the live row is gone; if it was in a lesson, there is a stale field.
+    /// The history row and agent.left are written, and the live row is deleted. If the session was in a lesson, there
+    /// is a stale field.
     Left,
-    /// There is no such session, or another connection owns it: nothing was written.
+    /// There is no such session, or another connection owns it. Nothing was written.
     NotOwner,
 }
 
-/// The sessions of agents. A batch has no two entries of one key; answers come in the batch's order.
+/// The sessions of agents. No two entries of a batch have the same key, and answers come in the batch's order.
 #[async_trait]
 pub trait Sessions: Send + Sync {
-    /// Opens or takes over sessions; none where the user has as many as it may. Batches that run at the same time do not
-    /// count each other's.
+    /// Opens or takes over sessions. The answer is `None` if the user has as many as it may have. Batches that run at
+    /// the same time do not count each other's sessions.
     async fn open(&self, lease: Lease, batch: &[Open]) -> Result<Vec<Option<Opened>>, StoreError>;
     /// Ends sessions.
     async fn close(&self, lease: Lease, batch: &[Close]) -> Result<Vec<Closed>, StoreError>;

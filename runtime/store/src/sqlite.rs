@@ -1,11 +1,11 @@
 //! The store of one node: an SQLite file, through rusqlite.
 //!
-//! Invariant: at most one process serves a file. `register` takes the lock that says so, so `migrate`, `load` and
-//! people with the sqlite3 tool work beside a serving process.
+//! Invariant: at most one process serves a file. Only `register` takes the lock for this, so `migrate`, `load` and
+//! people with the sqlite3 tool can work beside a serving process.
 //!
-//! What was answered survives the death of the process, kill -9 too: it is in the write-ahead log, in the kernel's
-//! hands (`synchronous = normal`). The log is synced four times a second while there are writes ([`db_thread`]), so a loss
-//! of power may cost the last quarter of a second, as a whole and in order, but never the file.
+//! A write that was answered survives the death of the process, even by kill -9, because the kernel has it in the
+//! write-ahead log (`synchronous = normal`). While there are writes, the log is synced four times a second
+//! ([`db_thread`]). So a loss of power may cost the writes of the last quarter of a second, but never damages the file.
 mod agent_states;
 mod db_thread;
 mod erasure;

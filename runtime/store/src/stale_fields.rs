@@ -1,40 +1,41 @@
-//! Fields in Redis that are to be removed, or set to a successor, because their connection's session ended, was taken over,
-//! or left the lesson.
+//! Fields in Redis that must be removed, or set to a successor, because their connection's session ended, was taken
+//! over, or left the lesson.
 //!
-//! Invariant: each is a row in SQL, so that it outlives its node and an outage of Redis. To remove one twice, or late, does
-//! no harm, because the removal compares the sid. A row is held while the connection that was taken over may still join.
+//! Invariant: each is a row in SQL, so that it survives the death of its node and an outage of Redis. Removing a field
+//! twice or late does no harm, because the removal compares the sid. A row is held while the connection that was taken
+//! over may still join.
 use async_trait::async_trait;
 use rollcall_schema::{KeyField, NodeId, Sid, StaleField};
 
 use crate::StoreError;
 
-/// For how many minutes a removal that was carried out is repeated after the key store lost writes (PROTOCOL 4).
+/// For how many minutes a removal that was carried out is kept, and repeated if Redis loses writes (PROTOCOL 4).
 pub(crate) const REPEATED_MINUTES: i64 = 10;
 
-/// The stale fields of nodes. None of these calls needs a lease.
+/// The stale fields of nodes. No call of this needs a lease.
 #[async_trait]
 pub trait StaleFields: Send + Sync {
     /// Adds fields of this node that no end of a session has written, and releases those that are held for connections
     /// that have `ended`.
     async fn add_stale_fields(&self, node: NodeId, fields: &[KeyField], ended: &[Sid]) -> Result<(), StoreError>;
-    /// The oldest of this node's that are not held. The successor is the session of
-    /// the user that joined the lesson last, as of this moment.
+    /// The oldest fields of this node that are not held. The successor is the user's session that joined the lesson
+    /// last, as of now.
     async fn stale_fields(&self, node: NodeId, max: usize) -> Result<Vec<(i64, StaleField)>, StoreError>;
-    /// Forgets fields that the key store has removed; with `keep` they stay as removals for ten minutes. Where a successor
-    /// has gone meanwhile, its own field is added.
+    /// Deletes fields that Redis has removed. With `keep` they stay as removals for ten minutes. If a successor has
+    /// left meanwhile, its own field is added.
     async fn forget_stale_fields(&self, node: NodeId, done: &[(i64, StaleField)], keep: bool)
     -> Result<(), StoreError>;
-    /// The held ones of this node, ids above `after`, ascending, at most `max`.
+    /// The held fields of this node, with ids above `after`, ascending, at most `max`.
     async fn held_stale_fields(&self, node: NodeId, after: i64, max: usize) -> Result<Vec<(i64, Sid)>, StoreError>;
-    /// Makes fields of nodes that nobody knows this node's, at most `max`; returns how many. Those of a dead node become its
-    /// reaper's.
+    /// Gives fields of nodes without a row to this node, at most `max`. Returns how many. (The fields of a dead node go
+    /// to the node that reaps it.)
     async fn adopt_stale_fields(&self, _node: NodeId, _max: usize) -> Result<usize, StoreError> {
         Ok(0)
     }
-    /// Makes removals of the last ten minutes, of nodes that are no more and, with `own`, of this node, stale fields of this
-    /// node again. At most `max`; returns how many.
+    /// Makes the removals of the last ten minutes stale fields of this node again: those of nodes that are gone and,
+    /// with `own`, those of this node. At most `max`; returns how many.
     async fn repeat_removals(&self, node: NodeId, own: bool, max: usize) -> Result<usize, StoreError>;
-    /// Forgets removals that are older than ten minutes, at most `max`. It looks from `minute` (since 1970) on, and returns
+    /// Deletes removals that are older than ten minutes, at most `max`. It looks from `minute` (since 1970) on. Returns
     /// the minute to look from next, and whether there are more.
     async fn expire_removals(&self, minute: i64, max: usize) -> Result<(i64, bool), StoreError>;
 }

@@ -1,8 +1,8 @@
-//! How far a webhook's receiver has taken the events, and which node delivers them.
+//! The webhook's cursor, through which its receiver has taken the events, and the node that delivers them.
 //!
-//! Invariant: one node at a time moves the cursor. Each write compares the node and its epoch, so a node that was stopped
-//! and taken for dead moves nothing when it goes on. Everything through the cursor was delivered, or belongs to a parked
-//! classroom, whose own cursor counts instead.
+//! Invariant: one node at a time moves the cursor. Each write compares the node and its epoch, so a node that was
+//! stopped and counted as dead does not move the cursor when it goes on. Every event through the cursor was delivered,
+//! or belongs to a parked classroom, which has a cursor of its own.
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -11,12 +11,12 @@ use rollcall_schema::{ClassroomId, LeftReason, Offset, TraceParent};
 
 use crate::{Lease, StoreError};
 
-/// A place in the events: everything through the offset.
+/// A position in the events, which includes the offset.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WebhookCursor {
-    /// Names the offsets; empty before the first delivery.
+    /// The epoch of the offset; empty before the first delivery.
     pub epoch: String,
-    /// The last event.
+    /// The offset of the last event.
     pub offset: Offset,
 }
 
@@ -27,21 +27,21 @@ impl Default for WebhookCursor {
     }
 }
 
-/// A classroom whose events the receiver refuses while it takes others'.
+/// A classroom whose events the receiver refuses while it takes those of others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ParkedClassroom {
     /// The classroom.
     pub classroom: ClassroomId,
-    /// Its events through this offset were delivered or given up.
+    /// The offset through which its events were delivered or given up.
     pub after: Offset,
-    /// For how long the next one has been refused.
+    /// For how long its next event has been refused.
     pub refused_for: Duration,
 }
 
-/// What the node that delivers begins with.
+/// The state with which the delivering node begins.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct WebhookState {
-    /// How far all classrooms but the parked ones are delivered.
+    /// The cursor of all classrooms except the parked ones.
     pub cursor: WebhookCursor,
     /// The parked classrooms, each with its own position.
     pub parked: Vec<ParkedClassroom>,
@@ -50,57 +50,56 @@ pub struct WebhookState {
 /// An event that was published in the process and is kept for the webhook.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeptEvent {
-    /// The row's id: ascending in the order of publishing.
+    /// The row's id. Ids ascend in the order of publishing.
     pub offset: Offset,
-    /// Its classroom.
+    /// The classroom.
     pub classroom: ClassroomId,
     /// Why the agent left.
     pub reason: Option<LeftReason>,
-    /// The trace that it belongs to.
+    /// The trace of the event.
     pub trace: Option<TraceParent>,
-    /// The seed's JSON.
+    /// The event as the seed's JSON.
     pub body: Bytes,
-    /// How long ago it was published.
+    /// How long ago the event was published.
     pub age: Duration,
 }
 
-/// The cursor of the webhook, and the events that are kept for it where no stream keeps them.
+/// The cursor of the webhook, and the events that are kept for it if there is no stream.
 #[async_trait]
 pub trait WebhookCursors: Send + Sync {
-    /// Takes the delivery over from a node that does not live any more, or goes on with it. None while another node that
-    /// lives has it.
+    /// Takes the delivery over from a dead node, or goes on with it. Returns `None` while another living node delivers.
     ///
     /// # Errors
-    /// [`StoreError::Fenced`] where this node's own lease was taken.
+    /// [`StoreError::Fenced`] if this node's own lease was taken.
     async fn claim_webhook(&self, lease: Lease) -> Result<Option<WebhookState>, StoreError>;
     /// Moves the cursor.
     ///
     /// # Errors
-    /// [`StoreError::Fenced`] where another node delivers by now.
+    /// [`StoreError::Fenced`] if another node delivers by now.
     async fn move_webhook(&self, lease: Lease, cursor: &WebhookCursor) -> Result<(), StoreError>;
-    /// Begins with other offsets: moves the cursor and forgets the parked classrooms.
+    /// Starts again with offsets of another epoch: moves the cursor and forgets the parked classrooms.
     ///
     /// # Errors
-    /// [`StoreError::Fenced`] where another node delivers by now.
+    /// [`StoreError::Fenced`] if another node delivers by now.
     async fn restart_webhook(&self, lease: Lease, cursor: &WebhookCursor) -> Result<(), StoreError>;
-    /// Parks a classroom, or moves its own cursor, whose offsets are of this epoch.
+    /// Parks a classroom, or moves its own cursor. `epoch` is that of its offsets.
     ///
     /// # Errors
-    /// [`StoreError::Fenced`] where another node delivers by now.
+    /// [`StoreError::Fenced`] if another node delivers by now.
     async fn park_classroom(&self, lease: Lease, epoch: &str, parked: &ParkedClassroom) -> Result<(), StoreError>;
-    /// The cursor of all counts for the classroom again.
+    /// Unparks a classroom: the common cursor counts for it again.
     ///
     /// # Errors
-    /// [`StoreError::Fenced`] where another node delivers by now.
+    /// [`StoreError::Fenced`] if another node delivers by now.
     async fn unpark_classroom(&self, lease: Lease, classroom: ClassroomId) -> Result<(), StoreError>;
-    /// Kept events after an offset, of one classroom or of all, ascending, at most `max`.
+    /// The kept events after an offset, of one classroom or of all, ascending, at most `max`.
     async fn kept_events(
         &self,
         classroom: Option<ClassroomId>,
         after: Offset,
         max: usize,
     ) -> Result<Vec<KeptEvent>, StoreError>;
-    /// Deletes kept events: those through an offset, and those that were published longer ago than `max_age`; at most `max`
-    /// of them. Returns how many it deleted of the latter alone.
+    /// Deletes kept events, at most `max`: those through an offset, and those that were published longer ago than
+    /// `max_age`. Returns how many of the latter it deleted.
     async fn forget_kept(&self, through: Offset, max_age: Duration, max: usize) -> Result<u64, StoreError>;
 }

@@ -1,4 +1,4 @@
-//! The application that runs on the sockets, and what it is told about them.
+//! The application that runs on the sockets, and what the layer tells it about them.
 use std::{net::SocketAddr, time::Instant};
 
 use hyper::http::{header::AsHeaderName, request::Parts};
@@ -11,23 +11,24 @@ use crate::{
     sockets::{Socket, Sockets},
 };
 
-/// An application of the layer. Each worker has its own and calls it from its task only, so it needs no locks and must
-/// never block. For every `opened` there is exactly one `closed`, after which the layer ends the connection by itself.
+/// An application on this layer. Each worker has one of its own, and calls it only from its task, so the application
+/// needs no locks and must never block. For every `opened` there is exactly one `closed`, after which the layer ends
+/// the connection by itself.
 pub trait Application: Sized + Send + 'static {
     /// The application's state of one connection, kept in the connection's slab entry.
     type Peer: Send + 'static;
-    /// What other tasks send to the worker.
+    /// The commands that other tasks send to the worker.
     type Command: Send + 'static;
 
-    /// A client has upgraded, or begun an Engine.IO session by long-polling ([`SocketIo::framing`]). Sending and
-    /// closing are allowed already.
+    /// A client has upgraded, or has begun an Engine.IO session by long-polling ([`SocketIo::framing`]). The
+    /// application may already send on it and close it.
     fn opened(&mut self, socket: &mut SocketIo<'_>, upgrade: Upgrade) -> Self::Peer;
 
-    /// A whole message has arrived, unmasked and, if text, valid UTF-8.
+    /// A complete message has arrived, unmasked, and in valid UTF-8 if it is text.
     fn message(&mut self, socket: &mut Socket<'_, Self::Peer>, message: Message<'_>);
 
-    /// The same on a connection that speaks Engine.IO: the message may be for another connection that its transport carries
-    /// ([`Sockets::carry`]).
+    /// A complete message has arrived on a connection that speaks Engine.IO. It may be for another connection that its
+    /// transport carries ([`Sockets::carry`]).
     fn engine_message(&mut self, sockets: &mut Sockets<Self::Peer>, id: SocketId, message: Message<'_>) {
         if let Some(mut socket) = sockets.get_mut(id) {
             self.message(&mut socket, message);
@@ -37,7 +38,7 @@ pub trait Application: Sized + Send + 'static {
     /// A command has arrived in the inbox.
     fn command(&mut self, sockets: &mut Sockets<Self::Peer>, command: Self::Command);
 
-    /// All commands and socket events that were ready have been handled: what they produced can be sent in one piece.
+    /// All commands and socket events that were ready have been handled, so their output can be sent in one piece.
     fn flush(&mut self, sockets: &mut Sockets<Self::Peer>) {
         let _ = sockets;
     }
@@ -47,41 +48,42 @@ pub trait Application: Sized + Send + 'static {
         let _ = (sockets, now);
     }
 
-    /// How a client is pinged whose turn it is. It must send something in time then, whatever it is.
+    /// How to ping a client that is due. After the ping the client must send something in time, of any kind.
     fn ping(&mut self, peer: &mut Self::Peer) -> Ping {
         let _ = peer;
         Ping::Frame
     }
 
-    /// What a client is sent last when the layer closes it: for [`Cause::SlowConsumer`], [`Cause::PongTimedOut`], or
-    /// [`Cause::ClosedByServer`] when the workers shut down.
+    /// The last message for a client that the layer closes, because of [`Cause::SlowConsumer`],
+    /// [`Cause::PongTimedOut`], or [`Cause::ClosedByServer`] when the workers shut down.
     fn close_notice(&mut self, peer: &Self::Peer, cause: Cause) -> CloseNotice {
         let _ = peer;
         let code = if cause == Cause::ClosedByServer { 1001 } else { 1008 };
         CloseNotice { close: code.into(), text: None }
     }
 
-    /// The connection is over. This is called as soon as that is decided; the close handshake may go on afterwards.
+    /// The connection has ended. This is called as soon as that is decided; the close handshake may go on afterwards.
     fn closed(&mut self, sockets: &mut Sockets<Self::Peer>, id: SocketId, peer: Self::Peer, cause: Cause);
 }
 
-/// How a client is asked whether it is there.
+/// How a client is asked whether it is still there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ping {
-    /// It is not asked: the application has a deadline of its own.
+    /// It is not asked, because the application has a deadline of its own.
     No,
-    /// By a ping frame, which a browser answers without its page.
+    /// A ping frame, which a browser answers without telling its page.
     Frame,
-    /// By a text message, which the page sees and answers.
+    /// A text message, which the page sees and answers.
     Text(Vec<u8>),
 }
 
 /// The request that became a connection.
 #[derive(Debug)]
 pub struct Upgrade {
-    /// The client's address, if a header of the PROXY protocol names it; else the address of whoever connected to us.
+    /// The client's address: from a header of the PROXY protocol if there is one, and otherwise that of the TCP
+    /// connection.
     pub remote: SocketAddr,
-    /// The request's head, with the extensions that [`crate::HttpHooks`] put there.
+    /// The request's head, with the extensions that [`crate::HttpHooks`] added.
     pub head: Box<Parts>,
 }
 

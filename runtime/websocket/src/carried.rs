@@ -1,9 +1,9 @@
 //! Connections without a transport of their own: further namespaces of an Engine.IO session, carried by the connection that
 //! has the transport.
 //!
-//! Invariant: a carried connection is a slab entry that names its carrier, and ends with it at the latest. What is sent on it
-//! waits in its own queue until the end of the worker's iteration, and is the carrier's from then on. A connection that
-//! carries nothing costs nothing for it.
+//! Invariant: a carried connection is a slab entry that names its carrier, and ends when the carrier ends or earlier.
+//! What is sent on it waits in its own queue until the end of the worker's iteration, and then moves to the carrier. A
+//! connection that carries no others has no cost from this.
 use std::io;
 
 use bytes::Bytes;
@@ -25,19 +25,20 @@ impl WorkerContext {
         if self.loads.is_empty() { None } else { self.loads.get(&carrier) }
     }
 
-    /// The carrier at this index has another id.
+    /// Records the new id of the carrier at this index.
     pub(crate) fn carrier_renewed(&mut self, fresh: SocketId) {
         if let Some(load) = self.loads.get_mut(&fresh.index()) {
             load.carrier = fresh;
         }
     }
 
-    /// Whether a connection that the one at this index carries is paused.
+    /// Whether the connection at this index carries a connection that is paused.
     pub(crate) fn carries_paused(&self, carrier: usize) -> bool {
         self.load(carrier).is_some_and(|load| load.paused > 0)
     }
 
-    /// One more or one fewer of what a connection carries is paused. If none is any more, the transport is read again.
+    /// Counts a carried connection that was paused or resumed. When none is paused any more, the transport is read
+    /// again.
     fn count_paused(&mut self, carrier: usize, paused: bool) {
         let Some(load) = self.loads.get_mut(&carrier) else { return };
         load.paused = if paused { load.paused + 1 } else { load.paused.saturating_sub(1) };
@@ -48,19 +49,19 @@ impl WorkerContext {
 }
 
 impl SocketIo<'_> {
-    /// Whether another connection's transport carries it.
+    /// Whether this connection is carried by another connection's transport.
     #[must_use]
     pub fn is_carried(&self) -> bool {
         self.carrier().is_some()
     }
 
-    /// Whether its transport carries other connections.
+    /// Whether this connection's transport carries other connections.
     #[must_use]
     pub fn carries(&self) -> bool {
         self.context.load(self.id.index()).is_some()
     }
 
-    /// Ends a carried connection; the transport stays. What was sent before goes out.
+    /// Ends a carried connection. Its transport stays open, and bytes that were sent before still go out.
     pub fn end_carried(&mut self, cause: Cause) {
         if self.is_carried() {
             self.break_off(cause);
@@ -71,19 +72,19 @@ impl SocketIo<'_> {
         if let Transport::Carried { carrier, .. } = self.connection.transport { Some(carrier as usize) } else { None }
     }
 
-    /// Whether nothing of its transport is to be read: it is paused, or what it carries is.
+    /// Whether its transport must not be read, because this connection or one that it carries is paused.
     pub(crate) fn is_paused(&self) -> bool {
         self.connection.paused || self.context.carries_paused(self.id.index())
     }
 
-    /// A carried connection was paused, or is no longer.
+    /// Records that a carried connection was paused or resumed.
     pub(crate) fn note_paused(&mut self) {
         if let Some(carrier) = self.carrier() {
             self.context.count_paused(carrier, self.connection.paused);
         }
     }
 
-    /// Closes the transport that carries it, after the last message.
+    /// Closes the transport that carries this connection, after the last message.
     pub(crate) fn start_carried_close(&mut self, carrier: usize, close: Option<Close>, last: Option<&[u8]>) {
         if let Some(text) = last {
             let (framing, mut packet) = (self.framing(), Vec::new());
@@ -96,8 +97,8 @@ impl SocketIo<'_> {
 }
 
 impl<P> Sockets<P> {
-    /// Adds a connection that the transport of another one carries. None where that is not an open Engine.IO session with a
-    /// transport of its own, or there is no room.
+    /// Adds a connection that another one's transport carries. Returns `None` if the other one is not an open Engine.IO
+    /// session with a transport of its own, or there is no room.
     pub fn carry(&mut self, carrier: SocketId, peer: P, reserved: Option<ReservedConnection>) -> Option<SocketId> {
         let framing = self.get_mut(carrier).map(|socket| socket.framing())?;
         let fits = framing != Framing::WebSocket && self.get_mut(carrier).is_some_and(|socket| !socket.is_carried());
@@ -111,13 +112,13 @@ impl<P> Sockets<P> {
         Some(id)
     }
 
-    /// The connections that a connection's transport carries besides.
+    /// The connections that this connection's transport carries in addition.
     #[must_use]
     pub fn carried(&self, carrier: SocketId) -> &[SocketId] {
         self.context.load(carrier.index()).map_or(&[], |load| &load.members)
     }
 
-    /// Bytes that the kernel has not taken yet of what was sent on a connection, or on the one that carries it.
+    /// The bytes sent on a connection, or on its carrier, that the kernel has not taken yet.
     #[must_use]
     pub fn queued(&mut self, id: SocketId) -> usize {
         let Some(io) = self.io(id) else { return 0 };
@@ -125,14 +126,14 @@ impl<P> Sockets<P> {
         own + carrier.and_then(|carrier| self.at(carrier)).map_or(0, |io| io.queued())
     }
 
-    /// What was sent on carried connections goes on their carriers.
+    /// Moves what was sent on carried connections to their carriers.
     pub(crate) fn send_carried(&mut self) {
         for id in std::mem::take(&mut self.context.carried_sends) {
             self.send_queued(id);
         }
     }
 
-    /// The same for one carried connection.
+    /// Moves what was sent on one carried connection to its carrier.
     pub(crate) fn send_queued(&mut self, id: SocketId) {
         let Some(io) = self.io(id) else { return };
         let Some(carrier) = io.carrier() else { return };
@@ -141,7 +142,7 @@ impl<P> Sockets<P> {
         queue.take_slices().for_each(|slice| carrier.send_frames(&slice));
     }
 
-    /// Removes a carried connection that has ended from what its carrier carries.
+    /// Removes a carried connection that has ended from its carrier's list.
     pub(crate) fn put_down(&mut self, id: SocketId, removed: &Connection) {
         let Transport::Carried { carrier, .. } = removed.transport else { return };
         let carrier = carrier as usize;
@@ -156,7 +157,7 @@ impl<P> Sockets<P> {
         }
     }
 
-    /// The connection has ended, and what it carries ends with it.
+    /// Ends the connections that a connection carries, because it has ended.
     pub(crate) fn end_load(&mut self, carrier: SocketId, cause: Cause) {
         if self.context.load(carrier.index()).is_none() {
             return;
@@ -169,7 +170,7 @@ impl<P> Sockets<P> {
         }
     }
 
-    /// Closes a transport that one of its carried connections wanted closed. False where there is none.
+    /// Closes a transport that one of its carried connections wants to close. Returns false if there is none.
     pub(crate) fn close_carrier(&mut self) -> bool {
         let Some((carrier, close)) = self.context.carrier_closes.pop() else { return false };
         if let Some(mut io) = self.at(carrier) {
@@ -178,7 +179,7 @@ impl<P> Sockets<P> {
         true
     }
 
-    /// The carrier's messages are written in another way from now on.
+    /// Changes the framing of the connections that a carrier carries, because its own has changed.
     pub(crate) fn reframe_load(&mut self, carrier: SocketId, fresh: Framing) {
         for id in self.carried(carrier).to_vec() {
             if let Some(io) = self.io(id)
@@ -189,14 +190,14 @@ impl<P> Sockets<P> {
         }
     }
 
-    /// The connection at this index, whatever its id is by now.
+    /// The connection at this index, with any id.
     pub(crate) fn at(&mut self, index: usize) -> Option<SocketIo<'_>> {
         let entry = self.slab.get_mut(index)?;
         let id = SocketId::new(self.context.worker, index, entry.connection.generation);
         Some(SocketIo { connection: &mut entry.connection, context: &mut self.context, id })
     }
 
-    /// The same with its peer.
+    /// The connection at this index with its peer.
     pub(crate) fn socket_at(&mut self, index: usize) -> Option<Socket<'_, P>> {
         let entry = self.slab.get_mut(index)?;
         let id = SocketId::new(self.context.worker, index, entry.connection.generation);

@@ -1,4 +1,4 @@
-//! The certificate for clients. A TLS session keeps the certificate it began with.
+//! The certificate for clients. A TLS session keeps the certificate with which it began.
 use std::{path::PathBuf, sync::Arc};
 
 use rollcall_base::tls::{TlsError, pair, provider};
@@ -9,7 +9,7 @@ use rustls::{
     server::ParsedCertificate,
 };
 
-/// A certificate that was read, with its key. It equals another one of the same chain.
+/// A certificate with its key, read from files. It equals another one with the same chain.
 #[derive(Clone, Debug)]
 pub struct Certificate {
     chain: Vec<CertificateDer<'static>>,
@@ -25,18 +25,18 @@ impl PartialEq for Certificate {
 /// The paths of a certificate's PEM files.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TlsFiles {
-    /// The certificate chain, the server's own first.
+    /// The certificate chain. The server's own certificate comes first.
     pub certificate: PathBuf,
-    /// Its private key.
+    /// The private key of the certificate.
     pub key: PathBuf,
 }
 
 impl Certificate {
-    /// Why clients refuse it at this time, and what to change; none where its time is right.
+    /// Why clients refuse the certificate at this time, and what to change; `None` if its time is valid.
     #[must_use]
     pub fn problem(&self) -> Option<&'static str> {
         let own = ParsedCertificate::try_from(self.chain.first()?).ok()?;
-        // Without roots the check always fails, but it looks at the certificate's time before it looks for the issuer.
+        // Without roots the check always fails, but it checks the certificate's time before it looks for the issuer.
         let algorithms = provider().signature_verification_algorithms.all;
         let roots = RootCertStore::empty();
         match verify_server_cert_signed_by_trust_anchor(&own, &roots, &[], UnixTime::now(), algorithms) {

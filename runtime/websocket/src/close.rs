@@ -1,7 +1,7 @@
-//! Why a connection ends, and what the client is sent last.
+//! Why a connection ends, and the last message that the client gets.
 use bytes::Bytes;
 
-/// Why a connection is over.
+/// Why a connection has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cause {
     /// The client sent a close frame.
@@ -10,25 +10,25 @@ pub enum Cause {
     Lost,
     /// No frame came within the pong timeout.
     PongTimedOut,
-    /// The client broke RFC 6455 or a limit; it has been sent the violation's close code.
+    /// The client broke RFC 6455 or exceeded a limit. It gets the violation's close code.
     Violation(Violation),
-    /// The client does not read what is sent to it. Its own queue is full ([`crate::SocketOptions::max_outbound`]), its
-    /// worker's budget is spent ([`crate::SocketOptions::send_budget`]), or it took no byte for the pong timeout.
+    /// The client does not read. Its own queue is full ([`crate::SocketOptions::max_outbound`]), its worker's budget is
+    /// used up ([`crate::SocketOptions::send_budget`]), or it took no byte for the pong timeout.
     SlowConsumer,
     /// The application closed it, or the workers shut down.
     ClosedByServer,
 }
 
-/// How a client broke RFC 6455 or a limit.
+/// How a client broke RFC 6455 or exceeded a limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Violation {
-    /// RFC 6455, 5.1.
+    /// A frame without a mask (RFC 6455, 5.1).
     #[error("unmasked frame")]
     Unmasked,
-    /// No extension was negotiated.
+    /// A reserved bit is set, although no extension was negotiated.
     #[error("reserved bit")]
     ReservedBit,
-    /// 0x3-0x7, 0xB-0xF.
+    /// A reserved opcode: 0x3-0x7 or 0xB-0xF.
     #[error("reserved opcode")]
     ReservedOpcode,
     /// A control frame without FIN.
@@ -37,43 +37,43 @@ pub enum Violation {
     /// A control frame of more than 125 bytes.
     #[error("control frame too long")]
     LongControl,
-    /// A length in more bytes than it needs (5.2: the minimal number MUST be used).
+    /// A length that is encoded in more bytes than it needs (5.2: the minimal number MUST be used).
     #[error("length not minimal")]
     LongLength,
-    /// A continuation without a message.
+    /// A continuation frame without a message.
     #[error("continuation of nothing")]
     StrayContinuation,
-    /// A first fragment inside a message.
+    /// A first fragment before the end of another message.
     #[error("message inside a message")]
     NestedMessage,
-    /// A close frame whose payload is one byte.
+    /// A close frame with a payload of one byte.
     #[error("close frame of one byte")]
     ShortClose,
-    /// A close code that may not be on the wire.
+    /// A close code that must not be sent.
     #[error("invalid close code")]
     CloseCode,
-    /// A binary message while only text is accepted.
+    /// A binary message, although only text is accepted.
     #[error("binary message")]
     Binary,
     /// A text message or close reason that is not UTF-8.
     #[error("invalid UTF-8")]
     Utf8,
-    /// More fragments than allowed.
+    /// A message with more fragments than allowed.
     #[error("too many fragments")]
     Fragments,
-    /// A message longer than allowed; found from the length in the header.
+    /// A message that is longer than allowed. This is found from the length in the header.
     #[error("message too big")]
     TooBig,
-    /// A message that is no packet of Engine.IO.
+    /// A message that is not a packet of Engine.IO.
     #[error("malformed packet")]
     Packet,
-    /// A second GET or POST of a long-polling session at the same time.
+    /// A second concurrent GET or POST of a long-polling session.
     #[error("two requests at once")]
     Overlap,
 }
 
 impl Violation {
-    /// The code of the close frame that answers it.
+    /// The close code for this violation.
     #[must_use]
     pub fn code(self) -> u16 {
         match self {
@@ -102,7 +102,7 @@ impl Violation {
 pub struct Close {
     /// The close code.
     pub code: u16,
-    /// The reason, at most 123 bytes.
+    /// The reason, of at most 123 bytes.
     pub reason: &'static str,
 }
 
@@ -117,6 +117,6 @@ impl From<u16> for Close {
 pub struct CloseNotice {
     /// The close frame.
     pub close: Close,
-    /// The payload (not yet a frame) of a text message before it.
+    /// The payload of a text message before the close frame, without a frame.
     pub text: Option<Bytes>,
 }

@@ -1,7 +1,8 @@
-//! One connection's state, and what all connections of a worker share. An idle connection costs its slab entry only.
+//! The state of one connection, and what all connections of a worker share. An idle connection only costs its slab
+//! entry.
 //!
-//! Invariant: `decoder` exists only while a message or frame is incomplete (or a pause holds input back), `send_queue`
-//! only while the kernel refuses bytes.
+//! Invariant: `decoder` exists only while a message or frame is incomplete, or a pause holds input back. `send_queue`
+//! exists only while the kernel takes no bytes.
 use std::{
     collections::{HashMap, VecDeque},
     num::NonZeroU32,
@@ -25,32 +26,32 @@ use crate::{
     transport::Transport,
 };
 
-/// The stage of a connection. Times are the worker's ticks.
+/// The stage of a connection. Times are ticks of the worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ConnectionState {
-    /// Messages flow.
+    /// Messages are read and sent.
     Open {
         /// When the client was pinged, if it has sent nothing since.
         pinged: Option<NonZeroU32>,
     },
-    /// It must be closed: the worker sends the close notice in this iteration of its loop.
+    /// The connection must be closed. The worker sends the close notice in this iteration of its loop.
     MarkedClosing,
-    /// The stream is unusable: the worker removes the entry in this iteration of its loop.
+    /// The stream cannot be used any more. The worker removes the entry in this iteration of its loop.
     Broken,
-    /// The close frame is queued or sent: input is discarded until the client's FIN or the deadline.
+    /// The close frame is queued or sent. Input is discarded until the client's FIN or the deadline.
     Closing {
-        /// When the connection is dropped.
+        /// The tick at which the connection is dropped.
         deadline: u32,
-        /// Bytes discarded.
+        /// How many bytes of input were discarded.
         drained: u32,
     },
-    /// A GET of a long-polling session, which waits for packets. It has no peer.
+    /// A GET of a long-polling session that waits for packets. It has no peer.
     Parked(Session),
     /// A WebSocket that is to become the transport of a long-polling session. It has no peer.
     Probing(Session),
 }
 
-/// The long-polling session that a connection is for: its [`SocketId`] in halves, which need no alignment.
+/// The long-polling session of a connection: the two halves of its [`SocketId`], which need no alignment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Session(u32, u32);
 
@@ -77,9 +78,9 @@ pub(crate) struct Connection {
     pub(crate) engine_since: Option<NonZeroU32>,
     /// The application wants no messages now.
     pub(crate) paused: bool,
-    /// The kernel has reported something to read, and has not answered "would block" since.
+    /// The kernel has reported input, and has not answered "would block" since.
     pub(crate) readable: bool,
-    /// The kernel has reported the client's FIN or a reset; data may come before it.
+    /// The kernel has reported the client's FIN or a reset. Data may come before it.
     pub(crate) finished: bool,
     /// The connection is in the worker's `ready` queue.
     pub(crate) queued: bool,
@@ -103,7 +104,7 @@ impl Connection {
         }
     }
 
-    /// How messages are sent on it.
+    /// How messages are written on the connection.
     pub(crate) fn framing(&self) -> Framing {
         match (&self.transport, self.engine_since) {
             (Transport::Polling(_), _) => Framing::Polling,
@@ -119,20 +120,20 @@ impl Connection {
 pub(crate) struct WorkerContext {
     pub(crate) worker: u8,
     pub(crate) options: SocketOptions,
-    /// Buffer for encoding a frame; empty between two sends.
+    /// A buffer for encoding a frame. It is empty between two sends.
     pub(crate) encoded: Vec<u8>,
-    /// The current tick; starts at 1.
+    /// The present tick. Ticks start at 1.
     pub(crate) now: u32,
     pub(crate) send_budget: Arc<SendBudget>,
-    /// Connections that ended in this iteration of the loop, to be reported to the application.
+    /// Connections that ended in this iteration of the loop and must be reported to the application.
     pub(crate) ended: Vec<(SocketId, Cause)>,
-    /// Connections with more to read or deliver than one iteration allows.
+    /// Connections that have more to read or to deliver than one iteration allows.
     pub(crate) ready: VecDeque<SocketId>,
     /// The generation of the newest socket.
     pub(crate) generation: u32,
-    /// Where transports are registered.
+    /// The registry of transports.
     pub(crate) registry: mio::Registry,
-    /// Slab entries, and connections on their way here; the listener reads it.
+    /// The number of slab entries and of connections on their way to this worker. The listener reads it.
     pub(crate) connections: Arc<WorkerCount>,
     pub(crate) gauge: Gauge,
     /// What all workers share of Engine.IO.
@@ -141,10 +142,10 @@ pub(crate) struct WorkerContext {
     pub(crate) payloads: Vec<SocketId>,
     /// WebSockets that are to become the transport of a session.
     pub(crate) probes: Vec<Probe>,
-    /// What connections carry besides themselves, by their index.
+    /// The connections that each carrier carries, by the carrier's index.
     pub(crate) loads: HashMap<usize, Load>,
     /// Carried connections on which something was sent in this iteration of the loop.
     pub(crate) carried_sends: Vec<SocketId>,
-    /// Carriers that are to be closed, since what they carry is.
+    /// Carriers that must be closed, because a connection that they carry is closed.
     pub(crate) carrier_closes: Vec<(usize, Close)>,
 }

@@ -1,24 +1,24 @@
-//! How many connections the node has.
+//! Counts the connections of the node.
 //!
-//! Invariant: a connection counts once, from its reservation, where it has one, until it has ended: the worker that takes it
-//! over goes on counting what the reservation has counted.
+//! Invariant: a connection counts once, from its reservation (if it has one) until it has ended. The worker that takes
+//! it over continues the reservation's count.
 use std::sync::{
     Arc,
     atomic::{AtomicUsize, Ordering},
 };
 
-/// All connections of the node. Cheap to clone.
+/// The count of all connections of the node. It is cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub struct ConnectionCount(Arc<AtomicUsize>);
 
 impl ConnectionCount {
-    /// How many there are.
+    /// The number of connections.
     #[must_use]
     pub fn get(&self) -> usize {
         self.0.load(Ordering::Relaxed)
     }
 
-    /// Counts one more, until a worker counts it, or this is dropped.
+    /// Counts one more connection, until a worker counts it, or the reservation is dropped.
     #[must_use]
     pub fn reserve(&self) -> ReservedConnection {
         self.0.fetch_add(1, Ordering::Relaxed);
@@ -30,11 +30,11 @@ impl ConnectionCount {
     }
 }
 
-/// Counts a connection on its way to a worker. It goes along in the extensions of the upgraded head, which takes only
-/// what can be cloned.
+/// Counts a connection on its way to a worker. It is in the extensions of the upgraded head, whose values must be
+/// cloneable.
 pub type ReservedConnection = Arc<Reservation>;
 
-/// See [`ReservedConnection`].
+/// The counted connection (see [`ReservedConnection`]).
 #[derive(Debug)]
 pub struct Reservation(Option<ConnectionCount>);
 
@@ -46,7 +46,7 @@ impl Drop for Reservation {
     }
 }
 
-/// The connections of one worker.
+/// The count of one worker's connections.
 #[derive(Debug)]
 pub(crate) struct WorkerCount {
     own: AtomicUsize,
@@ -58,12 +58,12 @@ impl WorkerCount {
         Self { own: AtomicUsize::new(0), node: node.clone() }
     }
 
-    /// How many it has or is about to get.
+    /// The number of connections that the worker has or is about to get.
     pub(crate) fn get(&self) -> usize {
         self.own.load(Ordering::Relaxed)
     }
 
-    /// It is about to get one more.
+    /// Counts a connection that the worker is about to get.
     pub(crate) fn add(&self, reserved: Option<ReservedConnection>) {
         self.own.fetch_add(1, Ordering::Relaxed);
         if let Some(mut reserved) = reserved.and_then(Arc::into_inner) {
@@ -73,7 +73,7 @@ impl WorkerCount {
         }
     }
 
-    /// One has ended.
+    /// Counts a connection that has ended.
     pub(crate) fn remove(&self) {
         self.own.fetch_sub(1, Ordering::Relaxed);
         self.node.remove();

@@ -1,7 +1,7 @@
-//! What all workers and listeners share of Engine.IO: the ids of its sessions, and what a client is told first.
+//! What all workers and listeners share of Engine.IO: the ids of sessions, and the first packet.
 //!
-//! Invariant: a session's id cannot be guessed, and no table of sessions is needed to find one: the id names its socket,
-//! under a signature with a key of this process.
+//! Invariant: a session's id cannot be guessed, and no table of sessions is needed: the id contains its socket, and a
+//! signature by a key of this process.
 use std::{
     sync::atomic::{AtomicUsize, Ordering},
     time::Duration,
@@ -17,7 +17,7 @@ use subtle::ConstantTimeEq;
 
 use crate::{id::SocketId, options::SocketOptions};
 
-/// Bytes of a signature that are in an id.
+/// The number of a signature's bytes in an id.
 const SIGNATURE: usize = 16;
 
 /// The ids of this process's sessions, and the limits that clients are told.
@@ -28,12 +28,12 @@ pub struct Engine {
     ping_interval: Duration,
     ping_timeout: Duration,
     max_payload: AtomicUsize,
-    /// Sessions whose packets go by long-polling.
+    /// The number of sessions that use long-polling.
     polling: AtomicUsize,
 }
 
 impl Engine {
-    /// Every id begins with the label, by which balancers may route.
+    /// Every id begins with `label`, by which balancers may route.
     pub(crate) fn new(label: &str, options: &SocketOptions) -> Self {
         Self {
             label: label.into(),
@@ -45,22 +45,22 @@ impl Engine {
         }
     }
 
-    /// A session by long-polling begins.
+    /// Counts a session that begins by long-polling.
     pub(crate) fn polling_begins(&self) {
         self.polling.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// One has ended, or has a WebSocket now.
+    /// Counts a session that has ended, or has a WebSocket now.
     pub(crate) fn polling_ends(&self) {
         self.polling.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// Whether some session needs the listener: its client sends one request after another.
+    /// Whether a session needs the listener, because its client sends one request after another.
     pub(crate) fn has_polling(&self) -> bool {
         self.polling.load(Ordering::Relaxed) > 0
     }
 
-    /// The longest body of a POST.
+    /// The longest body of a POST, in bytes.
     pub(crate) fn max_payload(&self) -> usize {
         self.max_payload.load(Ordering::Relaxed)
     }
@@ -69,7 +69,7 @@ impl Engine {
         self.max_payload.store(max, Ordering::Relaxed);
     }
 
-    /// The first packet of the session of a socket, which may move to these transports.
+    /// The first packet for the session of a socket. `upgrades` are the transports to which it may move.
     pub(crate) fn open(&self, id: SocketId, upgrades: &[&str]) -> String {
         let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         Open {
@@ -90,7 +90,7 @@ impl Engine {
         format!("{}.{}", self.label, URL_SAFE_NO_PAD.encode(bytes))
     }
 
-    /// The socket of a session's id; none where the id is not of this process.
+    /// The socket of a session's id; `None` if the id is not of this process.
     pub(crate) fn socket(&self, sid: &str) -> Option<SocketId> {
         let (_, random) = sid.rsplit_once('.')?;
         let bytes = <[u8; 8 + SIGNATURE]>::try_from(URL_SAFE_NO_PAD.decode(random).ok()?).ok()?;

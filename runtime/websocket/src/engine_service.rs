@@ -1,7 +1,8 @@
-//! Answers the HTTP requests of Engine.IO: handshakes, GETs, POSTs, and WebSockets.
+//! Answers the HTTP requests of Engine.IO: handshakes, GETs, POSTs, and WebSocket upgrades.
 //!
-//! Invariant: a request of a page that is not let in gets nothing but its refusal, and a body is read only for a session
-//! that is there, once at a time. A response to a page that is let in says so, errors included.
+//! Invariant: a request of a page with a refused origin gets only a refusal. A body is read only for an existing
+//! session, one at a time. A response to a page with an allowed origin has the headers that let the page read it, even
+//! if it is an error.
 use std::{future::ready, sync::Arc, time::Duration};
 
 use bytes::Bytes;
@@ -36,13 +37,13 @@ use crate::{
 type Reply = Response<Full<Bytes>>;
 
 impl<C: Send + 'static, H: HttpHooks> UpgradeService<'_, C, H> {
-    /// Whether a path is that of Engine.IO.
+    /// Whether this is the path of Engine.IO.
     pub(crate) fn is_engine(&self, path: &str) -> bool {
         let ours = self.options.engine_path.as_deref();
         ours.is_some_and(|ours| path.strip_suffix('/').unwrap_or(path) == ours)
     }
 
-    /// Answers a request for that path.
+    /// Answers a request for the path of Engine.IO.
     pub(crate) fn engine(&self, request: Request<Incoming>) -> Responding {
         let page = Page::of(request.headers());
         if request.headers().contains_key(UPGRADE) {
@@ -79,10 +80,10 @@ impl<C: Send + 'static, H: HttpHooks> UpgradeService<'_, C, H> {
         }
     }
 
-    /// A session begins by long-polling.
+    /// Begins a session by long-polling.
     fn engine_handshake(&self, request: Request<Incoming>, page: Page) -> Responding {
         let (mut head, _) = request.into_parts();
-        // The connection goes on, and counts besides its session.
+        // The HTTP connection goes on, and counts in addition to its session.
         head.extensions.extend(self.held.borrow().clone());
         if let Err(refused) = self.context.hooks.upgrade(self.remote, &mut head) {
             count_upgrade("refused");
@@ -100,7 +101,7 @@ impl<C: Send + 'static, H: HttpHooks> UpgradeService<'_, C, H> {
         }))
     }
 
-    /// A WebSocket: a session of its own, or the next transport of one.
+    /// Answers the request for a WebSocket, which begins a session or becomes the transport of one.
     fn engine_websocket(&self, request: Request<Incoming>) -> Reply {
         let query = Query::parse(request.uri().query().unwrap_or_default(), request.method() == Method::GET);
         let sid = match query {
@@ -136,7 +137,7 @@ impl<C: Send + 'static, H: HttpHooks> UpgradeService<'_, C, H> {
     }
 }
 
-/// A POST of a session.
+/// Answers a POST of a session.
 async fn post<C: Send + 'static, H>(
     context: &ListenerContext<C, H>,
     named: SocketId,
@@ -191,11 +192,11 @@ async fn try_post<C: Send + 'static>(
     handled.await.map_err(|_| gone)?.map_err(Into::into)
 }
 
-/// Tells the session that a POST ended without its body, also where the request's task is dropped.
+/// Tells the session if a POST ends without its body, even if the request's task is dropped.
 struct PostGuard<'a, C: Send + 'static> {
     workers: &'a Workers<C>,
     named: SocketId,
-    /// Whether the connection broke; none once the body has come.
+    /// Whether the connection broke; `None` once the body has come.
     broke: Option<bool>,
 }
 
@@ -207,7 +208,7 @@ impl<C: Send + 'static> Drop for PostGuard<'_, C> {
     }
 }
 
-/// The page that a request comes from, which may read the response.
+/// The origin of the page that a request comes from, which may read the response.
 struct Page(Option<HeaderValue>);
 
 impl Page {
@@ -226,7 +227,7 @@ impl Page {
         response
     }
 
-    /// The same as lines of a head.
+    /// The headers for the page, as lines of a head.
     fn lines(&self) -> Box<str> {
         let origin = self.0.as_ref().and_then(|origin| origin.to_str().ok());
         let allow = origin.map(|origin| {
@@ -269,7 +270,7 @@ fn refusal(error: RequestError) -> Reply {
     response
 }
 
-/// The refusal of a WebSocket, whose clients show its text at best.
+/// The refusal of a WebSocket. Its clients show the text if anything.
 fn refused_upgrade(error: RequestError) -> Reply {
     count_upgrade("engine");
     let mut response = text(error.to_string());

@@ -1,8 +1,8 @@
 //! A semaphore for connections that should send a request at once: an upgrade, or an operator's request.
 //!
-//! Invariant: at most `max` slots are taken. When all are, a new connection evicts the oldest holder, once that is older
-//! than `MIN_TENURE`. So clients that are slow, silent or do not read cannot starve a client that sends its request at
-//! once; and many such clients wait for each other.
+//! Invariant: at most `max` slots are taken. When all are, a new connection evicts the oldest holder, once that is
+//! older than `MIN_TENURE`. So clients that are slow, silent or do not read cannot starve a client that sends its
+//! request at once. Many such clients wait for each other.
 use std::{collections::BTreeMap, convert::Infallible, sync::Arc, time::Duration};
 
 use metrics::counter;
@@ -23,25 +23,25 @@ pub struct EvictingSemaphore {
     max: usize,
     permits: Arc<Semaphore>,
     holders: Mutex<Holders>,
-    /// Counted in `dropped_total{reason}` for each eviction.
+    /// The `reason` label under which evictions are counted in `dropped_total`.
     reason: &'static str,
 }
 
 #[derive(Debug, Default)]
 struct Holders {
     next: u64,
-    /// Holders that can still be evicted, in the order of their arrival. Dropping the sender evicts.
+    /// The holders that can still be evicted, in the order of their arrival. Dropping the sender evicts the holder.
     evictable: BTreeMap<u64, (Instant, oneshot::Sender<Infallible>)>,
 }
 
 impl EvictingSemaphore {
-    /// A semaphore of `max` slots; evictions are counted as dropped for `reason`.
+    /// A semaphore of `max` slots. Evictions are counted as dropped for `reason`.
     pub fn new(max: usize, reason: &'static str) -> Arc<Self> {
         Arc::new(Self { max, permits: Arc::new(Semaphore::new(max)), holders: Mutex::default(), reason })
     }
 
-    /// Takes a slot for a connection that has just arrived. If none is free, evicts the oldest holder once that has had
-    /// its slot for a second.
+    /// Takes a slot for a connection that has just arrived. If none is free, it evicts the oldest holder once that has
+    /// had its slot for a second.
     pub async fn acquire(self: &Arc<Self>) -> Slot {
         let permit = loop {
             let free = Arc::clone(&self.permits).acquire_owned();
@@ -63,7 +63,7 @@ impl EvictingSemaphore {
         Slot { semaphore: Arc::clone(self), number, evicted, _permit: permit }
     }
 
-    /// The holder to evict next, and since when it has its slot. `None` while a slot is free or about to become free.
+    /// The holder to evict next, and since when it has had its slot; `None` while a slot is free or about to be free.
     fn oldest(&self) -> Option<(u64, Instant)> {
         let evictable = &self.holders.lock().evictable;
         let oldest = evictable.first_key_value().filter(|_| evictable.len() == self.max);
@@ -71,7 +71,7 @@ impl EvictingSemaphore {
     }
 }
 
-/// A connection's slot; dropping it frees the slot.
+/// The slot of a connection. Dropping it frees the slot.
 #[derive(Debug)]
 pub struct Slot {
     semaphore: Arc<EvictingSemaphore>,

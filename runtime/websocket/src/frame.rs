@@ -1,4 +1,4 @@
-//! RFC 6455 framing without I/O: parsing and checking frame headers, and encoding frames.
+//! RFC 6455 framing without I/O: parses and checks frame headers, and encodes frames.
 //!
 //! Invariant: a [`Header`] has passed every check that its bytes allow, so later code need not check again. A fault is
 //! found at the first byte that proves it, and before anything is allocated for the payload.
@@ -6,23 +6,23 @@ use fastwebsockets::{CloseCode, Frame, OpCode, Payload};
 
 use crate::close::{Close, Violation};
 
-/// Bytes of a client's longest header: 2, 8 of length, 4 of mask.
+/// The bytes of a client's longest header: 2, 8 for the length, and 4 for the mask.
 pub(crate) const MAX_HEADER: usize = 14;
 /// The longest payload of a control frame.
 pub(crate) const MAX_CONTROL: usize = 125;
-/// A whole ping without payload.
+/// A complete ping frame without payload.
 pub(crate) const PING: [u8; 2] = [0x89, 0x00];
 
-/// What decides, besides its own bytes, whether a header is legal.
+/// The state that decides, besides the bytes of a header, whether the header is legal.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Expect {
-    /// A message is incomplete: of data frames, only its continuation may come.
+    /// Whether a message is incomplete. Then the only data frame that may come is its continuation.
     pub(crate) continuation: bool,
-    /// Binary messages are accepted.
+    /// Whether binary messages are accepted.
     pub(crate) binary: bool,
-    /// Bytes that the message may still grow by.
+    /// By how many bytes the message may still grow.
     pub(crate) room: usize,
-    /// Fragments that the message may still have.
+    /// How many fragments the message may still have.
     pub(crate) fragments: u32,
 }
 
@@ -35,7 +35,7 @@ pub(crate) struct Header {
     pub(crate) length: usize,
 }
 
-/// Parses a header at the start of `bytes`. Returns it with its own size, or `None` while bytes are missing.
+/// Parses a header at the start of `bytes`. Returns the header and its size, or `None` while bytes are missing.
 pub(crate) fn parse(bytes: &[u8], expect: Expect) -> Result<Option<(Header, usize)>, Violation> {
     let Some(&first) = bytes.first() else { return Ok(None) };
     if first & 0x70 != 0 {
@@ -53,7 +53,7 @@ pub(crate) fn parse(bytes: &[u8], expect: Expect) -> Result<Option<(Header, usiz
     }
 
     let Some(&second) = bytes.get(1) else { return Ok(None) };
-    // Checked before the limits: an unmasked frame breaks the protocol, whatever is in it.
+    // This is checked before the limits, because an unmasked frame breaks the protocol whatever it contains.
     if second & 0x80 == 0 {
         return Err(Violation::Unmasked);
     }
@@ -100,7 +100,7 @@ pub(crate) fn parse_close(payload: &[u8]) -> Result<Option<u16>, Violation> {
         [_] => return Err(Violation::ShortClose),
         [a, b, reason @ ..] => (u16::from_be_bytes([*a, *b]), reason),
     };
-    // 1014 was registered with IANA later, and the codec does not know it.
+    // IANA registered 1014 later, and the codec does not know it.
     if code != 1014 && !CloseCode::from(code).is_allowed() {
         return Err(Violation::CloseCode);
     }

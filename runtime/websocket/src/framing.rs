@@ -1,4 +1,4 @@
-//! How a message is written on a connection: as a WebSocket's message, or as a packet of Engine.IO.
+//! How a message is written on a connection: as a message of a WebSocket, or as a packet of Engine.IO.
 use fastwebsockets::OpCode;
 use rollcall_socketio::engine;
 
@@ -7,16 +7,16 @@ use crate::frame;
 /// How messages are written on a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Framing {
-    /// Each is a message of a WebSocket.
+    /// Each message is a message of a WebSocket.
     WebSocket,
-    /// Each is a packet of Engine.IO in a message of a WebSocket.
+    /// Each message is a packet of Engine.IO, in a message of a WebSocket.
     EngineWebSocket,
-    /// Each is a packet in the payload of a long-polling session.
+    /// Each message is a packet in the payload of a long-polling session.
     Polling,
 }
 
 impl Framing {
-    /// Appends a text message, for [`crate::SocketIo::send_frames`] of a connection with this framing.
+    /// Appends a text message in this framing, for [`crate::SocketIo::send_frames`].
     pub fn encode_text(self, text: &[u8], into: &mut Vec<u8>) {
         match self {
             Self::WebSocket => frame::encode_text(text, into),
@@ -37,7 +37,7 @@ impl Framing {
         }
     }
 
-    /// Appends a packet of Engine.IO that is no message.
+    /// Appends a packet of Engine.IO other than a message.
     pub(crate) fn encode_packet(self, packet: &str, into: &mut Vec<u8>) {
         match self {
             Self::WebSocket | Self::EngineWebSocket => frame::encode_text(packet.as_bytes(), into),

@@ -20,43 +20,43 @@ use crate::origins::Origins;
 const KEY: HeaderName = HeaderName::from_static("sec-websocket-key");
 const VERSION: HeaderName = HeaderName::from_static("sec-websocket-version");
 const ACCEPT: HeaderName = HeaderName::from_static("sec-websocket-accept");
-/// Appended to the key before it is hashed (RFC 6455, 1.3).
+/// The text that is appended to the key before it is hashed (RFC 6455, 1.3).
 const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
-/// Base64 of 16 bytes has 4 spare bits; the RFC does not require them to be zero.
+/// Base64 of 16 bytes has 4 unused bits, and the RFC does not require them to be zero.
 const BASE64: GeneralPurpose =
     GeneralPurpose::new(&alphabet::STANDARD, GeneralPurposeConfig::new().with_decode_allow_trailing_bits(true));
 
 /// Why a request is not upgraded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum UpgradeError {
-    /// Answered with 405.
+    /// The request is not a GET: 405.
     #[error("only GET can be upgraded")]
     Method,
-    /// Answered with 400: HTTP/1.0 has no upgrade.
+    /// The request is HTTP/1.0, which has no upgrade: 400.
     #[error("only HTTP/1.1 can be upgraded")]
     Http,
-    /// Answered with 426.
+    /// The request asks for no upgrade: 426.
     #[error("this is a WebSocket: Upgrade: websocket and Connection: Upgrade are required")]
     NotAnUpgrade,
-    /// Answered with 426 and the supported version.
+    /// The request asks for another version: 426 with the supported version.
     #[error("only version 13 is spoken")]
     Version,
-    /// Answered with 400.
+    /// The key is missing or invalid: 400.
     #[error("Sec-WebSocket-Key must be one header of 16 bytes in base64")]
     Key,
-    /// Answered with 400.
+    /// The host is missing: 400.
     #[error("one Host header is required")]
     Host,
-    /// Answered with 400: the body's bytes would be parsed as frames.
+    /// The request has a body, whose bytes would be parsed as frames: 400.
     #[error("an upgrade has no body")]
     Body,
-    /// Answered with 403.
+    /// The origin is refused: 403.
     #[error("origin not allowed")]
     Origin,
 }
 
 impl UpgradeError {
-    /// The response's status.
+    /// The status of the response.
     #[must_use]
     pub fn status(self) -> StatusCode {
         match self {
@@ -67,7 +67,7 @@ impl UpgradeError {
         }
     }
 
-    /// The label of the upgrades metric.
+    /// The label of this outcome in the metric of upgrades.
     #[must_use]
     pub fn outcome(self) -> &'static str {
         match self {
@@ -132,7 +132,7 @@ pub(crate) fn check<B>(request: &Request<B>, origins: &Origins) -> Result<(), Up
     Ok(())
 }
 
-/// The 101 to a request that passed [`check`].
+/// The 101 response to a request that passed [`check`].
 pub(crate) fn accept<B>(request: &Request<B>) -> Response<Full<Bytes>> {
     let mut hash = Context::new(&SHA1_FOR_LEGACY_USE_ONLY);
     hash.update(sole(request.headers(), &KEY).expect("there is one key"));
@@ -147,14 +147,14 @@ pub(crate) fn accept<B>(request: &Request<B>) -> Response<Full<Bytes>> {
     response
 }
 
-/// The value of a header that may not come twice.
+/// The value of a header that must not come twice.
 fn sole<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a [u8]> {
     let mut values = headers.get_all(name).iter();
     let value = values.next()?;
     values.next().is_none().then(|| value.as_bytes().trim_ascii())
 }
 
-/// Whether a comma-separated header has that member.
+/// Whether a comma-separated header has this member.
 fn lists(headers: &HeaderMap, name: &HeaderName, member: &str) -> bool {
     headers
         .get_all(name)

@@ -1,4 +1,4 @@
-//! Pings, pong deadlines and close deadlines: one scan of the slab each tick instead of a timer for each connection.
+//! Pings, pong deadlines and close deadlines. One scan of the slab at each tick replaces a timer for each connection.
 use std::num::NonZeroU32;
 
 use crate::{
@@ -22,16 +22,16 @@ impl<P> Sockets<P> {
             }
             let is_engine = connection.engine_since.is_some();
             let pong_timeout = if is_engine { engine_pong_timeout } else { socket_pong_timeout };
-            // A ping that is still in our own queue says nothing about whether the client lives, only that it does not
-            // read. That of a long-polling session waits for its GET.
+            // A ping that still waits in the server's queue only says that the client does not read, not whether it
+            // lives. The ping of a long-polling session waits for its GET.
             let has_queue = connection.send_queue.is_some() && connection.framing() != Framing::Polling;
             let reads_no_pongs = connection
                 .send_queue
                 .as_ref()
                 .is_some_and(|queue| queue.pong.is_some() && now - queue.stalled_since >= pong_timeout);
             let id = SocketId::new(context.worker, index, connection.generation);
-            // Spreads the pings of clients that connected at once over the interval. Clients of Engine.IO count on a ping in
-            // each interval since their handshake, whatever else they hear.
+            // The pings of clients that connected at the same time are spread over the interval. Clients of Engine.IO
+            // expect a ping in each interval since their handshake, even if they get other packets.
             let due = match connection.engine_since {
                 Some(since) => now > since.get() && (now - since.get()).is_multiple_of(ping_interval),
                 None => now.wrapping_add(connection.generation) % ping_interval == 0,
@@ -43,7 +43,7 @@ impl<P> Sockets<P> {
                 ConnectionState::Open { .. } if paused => {}
                 ConnectionState::Open { .. } if reads_no_pongs => io.mark_closing(Cause::SlowConsumer),
                 ConnectionState::Open { pinged: Some(at) } if now - at.get() >= pong_timeout && io.is_polling() => {
-                    // The client fetches nothing, so it need not be told why.
+                    // The client fetches nothing, so it cannot be told why.
                     io.break_off(Cause::PongTimedOut);
                 }
                 ConnectionState::Open { pinged: Some(at) } if now - at.get() >= pong_timeout => {

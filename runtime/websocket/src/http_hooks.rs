@@ -11,9 +11,8 @@ use hyper::{
 
 /// The application's part in serving HTTP.
 pub trait HttpHooks: Send + Sync + 'static {
-    /// Whether an accepted connection may send a head at all; if not, it is closed without an answer. What is put into
-    /// `held` moves to the extensions of the head that is upgraded; without an upgrade it lives until the connection is
-    /// over.
+    /// Whether an accepted connection may send a request. If not, it is closed without an answer. Values in `held` move
+    /// to the extensions of the head that is upgraded; without an upgrade they live until the connection has ended.
     fn admit(&self, remote: SocketAddr, held: &mut Extensions) -> bool {
         let _ = (remote, held);
         true
@@ -26,9 +25,9 @@ pub trait HttpHooks: Send + Sync + 'static {
         false
     }
 
-    /// A request has passed all checks and is about to be upgraded. What is left in its extensions arrives in
-    /// [`crate::Upgrade::head`]. A returned response refuses the upgrade; then the extensions live until the connection
-    /// is over.
+    /// A request has passed all checks and is about to be upgraded. The values in its extensions reach
+    /// [`crate::Upgrade::head`]. A returned response refuses the upgrade, and the extensions then live until the
+    /// connection has ended.
     fn upgrade(&self, remote: SocketAddr, head: &mut Parts) -> Result<(), Box<Response<Full<Bytes>>>> {
         let _ = (remote, head);
         Ok(())

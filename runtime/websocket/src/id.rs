@@ -1,7 +1,8 @@
-//! The id of a socket. It never becomes valid again once its socket is gone, though its slab entry is reused.
+//! The id of a socket. After its socket is gone, an id never becomes valid again, although the slab entry is reused.
 use std::fmt;
 
-/// A socket of this process: worker (8 bits), index in the slab (24 bits), generation (32 bits, counted by each worker).
+/// A socket of this process: the worker (8 bits), the index in its slab (24 bits), and the generation (32 bits, counted
+/// by each worker).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SocketId(u64);
 
@@ -30,13 +31,13 @@ impl SocketId {
         self.0
     }
 
-    /// The id that [`SocketId::to_bits`] returned as this number. Of any other number, an id whose socket may not exist.
+    /// The id for a number that [`SocketId::to_bits`] returned. For any other number, the id may belong to no socket.
     #[must_use]
     pub fn from_bits(bits: u64) -> Self {
         Self(bits)
     }
 
-    /// The worker that owns the socket: where to send commands about it.
+    /// The worker that owns the socket, which gets commands about it.
     #[must_use]
     pub fn worker(self) -> usize {
         (self.0 >> 56) as usize

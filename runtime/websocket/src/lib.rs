@@ -2,15 +2,15 @@
 //!
 //! `listener` accepts, `serve_http1` and `upgrade_service` answer requests, and the upgraded stream goes to a `worker`:
 //! one task with its own connections, epoll and read buffer, which calls an [`Application`]. `frame` and
-//! `message_decoder` are the protocol without I/O, `connection`, `socket_io` and `send_queue` one connection,
-//! `read_ready` its input, and `heartbeat` its pings and deadlines.
+//! `message_decoder` implement the protocol without I/O; `connection`, `socket_io` and `send_queue` implement one
+//! connection, `read_ready` its input, and `heartbeat` its pings and deadlines.
 //!
-//! Engine.IO is spoken beside plain WebSockets: `engine_service` answers its requests, `framing` writes its packets, and
-//! `polling` and `upgrade_probe` are sessions whose packets go by HTTP. An [`Application`] gets messages only. A session's
-//! transport may carry more connections than its own (`carried`).
+//! Clients may speak Engine.IO instead of plain WebSockets: `engine_service` answers its requests, `framing` writes its
+//! packets, and `polling` and `upgrade_probe` implement sessions whose packets are sent by HTTP. An [`Application`]
+//! only gets messages. A session's transport may carry further connections (`carried`).
 //!
 //! Invariant: a client costs at most its slab entry, the bytes it has sent of one message (twice, while they are
-//! copied), and `max_outbound`. Whatever it does, the application gets one `opened` and one `closed` for it.
+//! copied), and `max_outbound`. Whatever a client does, the application gets one `opened` and one `closed` for it.
 mod application;
 mod carried;
 pub mod certificate;

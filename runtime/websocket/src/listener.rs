@@ -1,8 +1,8 @@
-//! Accepts connections. Each sends request heads, which hyper parses; upgraded connections go to a worker, requests for
-//! other paths to the application's [`HttpHooks`].
+//! Accepts connections. hyper parses their request heads. Upgraded connections go to a worker, and requests for other
+//! paths to the application's [`HttpHooks`].
 //!
-//! Invariant: a connection that has not sent a whole head takes one of `max_half_open` slots for at most `head_timeout`,
-//! or less if others need it. A failed accept (no files left) never ends the loop.
+//! Invariant: a connection that has not sent a complete head takes one of `max_half_open` slots for at most
+//! `head_timeout`, or less if another connection needs the slot. A failed accept (no files left) never ends the loop.
 use std::{
     io,
     net::SocketAddr,
@@ -27,11 +27,12 @@ use crate::{
 };
 use rollcall_base::names;
 
-/// Pause after a failed accept; it doubles with each failure, up to a second.
+/// The pause after a failed accept. It doubles with each failure, up to a second.
 const BACKOFF: Duration = Duration::from_millis(10);
-/// How often it is checked, during a drain, whether sessions by long-polling still need the listener.
+/// The time between two checks, during a drain, whether sessions by long-polling still need the listener.
 const POLLING_CHECK: Duration = Duration::from_millis(50);
-/// Accepted connections that may wait in the kernel, if its own limit allows: enough for many clients at once.
+/// How many accepted connections may wait in the kernel, if its own limit allows that many. This is enough for many
+/// clients at once.
 const BACKLOG: u32 = 16 << 10;
 
 /// Binds a listener with a backlog of 16,384, if the kernel allows it.
@@ -45,8 +46,8 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
-/// Accepts until `shutdown` is done, and then for sessions by long-polling alone, until the last of them has ended. Requests
-/// that have begun are finished; upgraded sockets belong to the workers.
+/// Accepts until `shutdown` is done, and after that only for sessions by long-polling, until the last of them has
+/// ended. Requests that have begun are finished. Upgraded sockets belong to the workers.
 pub async fn serve<C: Send + 'static, H: HttpHooks>(
     listener: TcpListener,
     options: CurrentOptions,

@@ -13,7 +13,7 @@ use crate::{
 };
 use rollcall_base::{log_limit::LogLimit, names};
 
-/// Characters of a refused origin that are logged.
+/// How many characters of a refused origin are logged.
 const MAX_LOGGED: usize = 100;
 
 #[derive(Debug)]
@@ -21,7 +21,7 @@ pub(crate) struct ListenerContext<C, H> {
     options: CurrentOptions,
     pub(crate) hooks: H,
     pub(crate) workers: Workers<C>,
-    /// Only requests of sessions by long-polling are served any more.
+    /// Whether only requests of sessions by long-polling are still served.
     pub(crate) draining: AtomicBool,
     origin_log: LogLimit,
     proxy_log: LogLimit,
@@ -52,7 +52,7 @@ impl<C, H> ListenerContext<C, H> {
         }
     }
 
-    /// Logs a refused origin. The text comes from outside, so it is cut, and control characters are escaped.
+    /// Logs a refused origin. The text comes from a client, so it is cut, and control characters are escaped.
     pub(crate) fn log_origin(&self, headers: &HeaderMap) {
         if let Some(held_back) = self.origin_log.pass() {
             let origin = headers.get(header::ORIGIN).map(|origin| origin.as_bytes().escape_ascii());
@@ -62,7 +62,7 @@ impl<C, H> ListenerContext<C, H> {
     }
 }
 
-/// Counts what became of a connection.
+/// Counts the outcome of a connection.
 pub(crate) fn count_upgrade(outcome: &'static str) {
     counter!(names::UPGRADES, "outcome" => outcome).increment(1);
 }

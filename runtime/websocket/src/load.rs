@@ -1,12 +1,12 @@
-//! What a connection carries: further connections on its transport ([`crate::carried`]).
+//! The further connections that a connection's transport carries ([`crate::carried`]).
 use crate::id::SocketId;
 
 /// The connections on one carrier.
 #[derive(Debug)]
 pub(crate) struct Load {
-    /// The carrier, whose id may change.
+    /// The carrier. Its id may change.
     pub(crate) carrier: SocketId,
     pub(crate) members: Vec<SocketId>,
-    /// How many of them are paused: nothing of the transport is read meanwhile.
+    /// How many of them are paused. While any is, the transport is not read.
     pub(crate) paused: usize,
 }

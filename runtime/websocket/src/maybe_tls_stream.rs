@@ -10,7 +10,8 @@ use crate::{certificate::Certificate, handoff::Handoff};
 /// An accepted connection.
 pub(crate) type MaybeTlsStream = Either<TcpStream, Box<TlsStream<TcpStream>>>;
 
-/// Does the TLS handshake if there is a certificate. `None` if the client fails it or takes too long.
+/// Makes the TLS handshake if there is a certificate. Returns `None` if the client fails the handshake or takes too
+/// long.
 pub(crate) async fn open(
     stream: TcpStream,
     certificate: Option<&Certificate>,

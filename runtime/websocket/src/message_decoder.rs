@@ -11,48 +11,48 @@ use crate::{
     options::SocketOptions,
 };
 
-/// A client's message, borrowed from the worker's read buffer where possible.
+/// A client's message. It is borrowed from the worker's read buffer if possible.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Message<'a> {
-    /// Valid UTF-8.
+    /// A text message, in valid UTF-8.
     Text(&'a str),
-    /// Only if [`SocketOptions::binary`] allows it.
+    /// A binary message. It only comes if [`SocketOptions::binary`] allows it.
     Binary(&'a [u8]),
 }
 
-/// What a client has sent.
+/// A message or control frame of a client.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Decoded<'a> {
-    /// A whole message.
+    /// A complete message.
     Message(Message<'a>),
-    /// A ping's payload; the pong carries the same.
+    /// The payload of a ping, which the pong repeats.
     Ping(&'a [u8]),
     /// A pong, which needs no answer.
     Pong,
-    /// A close frame's code, if it has one.
+    /// The code of a close frame, if it has one.
     Close(Option<u16>),
 }
 
-/// The incomplete header, frame and message of a connection. Empty most of the time, and then not kept.
+/// The incomplete header, frame and message of a connection. It is empty most of the time, and then it is not kept.
 #[derive(Debug, Default)]
 pub struct MessageDecoder {
     head: [u8; MAX_HEADER],
     head_size: usize,
-    /// The incomplete frame: its length counts the bytes still missing, its mask is rotated to fit the next of them.
+    /// The incomplete frame. Its length counts the missing bytes, and its mask is rotated to fit the next of them.
     frame: Option<Header>,
     control: Vec<u8>,
-    /// The incomplete message's opcode: text or binary.
+    /// The opcode of the incomplete message: text or binary.
     message: Option<OpCode>,
     fragments: u32,
     data: Vec<u8>,
-    /// How many bytes of `data` are known to be UTF-8.
+    /// How many bytes of `data` are known to be valid UTF-8.
     valid: usize,
     /// Input that has not been parsed yet.
     pub(crate) unparsed: Vec<u8>,
 }
 
 impl MessageDecoder {
-    /// Bytes allocated for the incomplete message and frame.
+    /// The bytes that are allocated for the incomplete message and frame.
     #[must_use]
     pub fn memory(&self) -> usize {
         self.data.capacity() + self.control.capacity() + self.unparsed.capacity()
@@ -64,7 +64,7 @@ impl MessageDecoder {
         self.head_size == 0 && self.frame.is_none() && self.message.is_none() && self.unparsed.is_empty()
     }
 
-    /// Decodes the next message or control frame and moves `input` past it. `None` when the input is used up.
+    /// Decodes the next message or control frame, and moves `input` past it. Returns `None` when the input is used up.
     pub fn next<'a, 'input: 'a>(
         &'a mut self,
         input: &mut &'input mut [u8],
@@ -110,7 +110,7 @@ impl MessageDecoder {
 
     fn header(&mut self, input: &mut &mut [u8], options: &SocketOptions) -> Result<Option<Header>, Violation> {
         if self.message.is_none() {
-            // Holds the message that was delivered last.
+            // The buffer holds the message that was delivered last.
             self.data.clear();
         }
         self.control.clear();
@@ -146,7 +146,7 @@ impl MessageDecoder {
         self.data.extend_from_slice(chunk);
     }
 
-    /// Fails at the first byte that makes the text invalid whatever follows.
+    /// Fails at the first byte that makes the text invalid whatever comes after it.
     fn validate(&mut self) -> Result<(), Violation> {
         match std::str::from_utf8(&self.data[self.valid..]) {
             Ok(_) => self.valid = self.data.len(),
@@ -157,7 +157,7 @@ impl MessageDecoder {
     }
 }
 
-/// Takes the part of the frame's payload that has arrived off the input, and unmasks it.
+/// Takes the arrived part of the frame's payload from the input, and unmasks it.
 fn take<'a>(input: &mut &'a mut [u8], frame: &mut Header) -> &'a [u8] {
     let size = frame.length.min(input.len());
     let chunk = advance(input, size);

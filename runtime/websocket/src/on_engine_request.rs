@@ -1,5 +1,5 @@
-//! A worker's part of Engine.IO's requests: sessions by long-polling begin, their GETs and POSTs come, and WebSockets for
-//! them.
+//! The worker's part of Engine.IO's requests: it begins sessions by long-polling, and handles their GETs, POSTs and
+//! WebSockets.
 use std::{io, num::NonZeroU32};
 
 use crate::{
@@ -14,9 +14,9 @@ use crate::{
 };
 
 impl<A: Application> Worker<A> {
-    /// A request of Engine.IO's long-polling, or a WebSocket for a session.
+    /// Handles a request of long-polling, or a WebSocket for a session.
     pub(crate) fn on_engine_request(&mut self, request: EngineRequest) {
-        // A client whose answer cannot be sent has gone.
+        // A failed answer means that the client is gone.
         match request {
             EngineRequest::Open { upgrade, answer } => {
                 let packet = if self.shutting_down { None } else { self.open_polling(upgrade).ok() };
@@ -42,7 +42,7 @@ impl<A: Application> Worker<A> {
         }
     }
 
-    /// A session begins by long-polling. Returns the packet that its client is told first.
+    /// Begins a session by long-polling. Returns the first packet for its client.
     fn open_polling(&mut self, upgrade: Upgrade) -> io::Result<String> {
         let id = self.sockets.insert(|id, _| Ok(Transport::Polling(Box::new(PollingSession::new(id)))))?;
         self.sockets.context.engine.polling_begins();

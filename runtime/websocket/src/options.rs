@@ -9,39 +9,42 @@ use crate::{
     origins::{Origins, is_loopback_page},
 };
 
-/// What one connection may cost, and when it is closed or dropped.
+/// The limits of one connection, and when it is closed or dropped.
 #[derive(Clone, Debug)]
 pub struct SocketOptions {
-    /// Bytes of one message, all fragments together; a longer one is closed with 1009.
+    /// The most bytes of one message with all its fragments. A longer message is closed with 1009.
     pub max_message: usize,
-    /// Fragments of one message; more are closed with 1008.
+    /// The most fragments of one message. More are closed with 1008.
     pub max_fragments: u32,
-    /// Whether binary messages are accepted; if not, they are closed with 1003.
+    /// Whether binary messages are accepted. If not, they are closed with 1003.
     pub binary: bool,
-    /// Bytes queued for one client beside the kernel's buffer; above, it is a [`crate::Cause::SlowConsumer`].
+    /// The most bytes that are queued for one client, in addition to the kernel's buffer. Above it, the client is a
+    /// [`crate::Cause::SlowConsumer`].
     pub max_outbound: usize,
-    /// Bytes queued for all clients together, in equal shares for the workers; above, the slowest clients are closed.
+    /// The most bytes that are queued for all clients together, in equal shares for the workers. Above it, the slowest
+    /// clients are closed.
     pub send_budget: usize,
-    /// The kernel's send buffer (`SO_SNDBUF`) in bytes. `None` leaves it to autotuning, which lets it grow to megabytes.
+    /// The kernel's send buffer (`SO_SNDBUF`) in bytes. With `None` the kernel tunes it, and lets it grow to megabytes.
     pub send_buffer: Option<usize>,
-    /// Time between two pings of a connection.
+    /// The time between two pings of a connection.
     pub ping_interval: Duration,
-    /// A client that sends nothing for this long after a ping is closed; so is one that pings and reads no pongs.
+    /// A client that sends nothing for this long after a ping is closed, and so is a client that pings and does not
+    /// read the pongs.
     pub pong_timeout: Duration,
-    /// The same for Engine.IO sessions, whose pongs need the page's JavaScript.
+    /// The pong timeout for Engine.IO sessions, whose pongs need the page's JavaScript.
     pub engine_pong_timeout: Duration,
     /// How long a WebSocket may take to become the transport of a long-polling session.
     pub engine_upgrade_timeout: Duration,
-    /// How long the client's FIN is awaited after ours.
+    /// How long the client's FIN is awaited after the server's FIN.
     pub close_timeout: Duration,
-    /// How long a closing connection may take to read what is queued, the close frame included.
+    /// How long a closing connection may take to read what is queued, including the close frame.
     pub flush_timeout: Duration,
-    /// Bytes of input that are discarded while a connection closes. Unread input would cause a reset, which could
+    /// How many bytes of input are discarded while a connection closes. Unread input would cause a reset, which could
     /// overtake the close frame.
     pub max_drain: usize,
-    /// How often a worker checks its connections; all times above are rounded up to it.
+    /// How often a worker checks its connections. All times above are rounded up to it.
     pub tick: Duration,
-    /// Commands and new connections that may wait for a worker; when it is full, senders wait.
+    /// How many commands and new connections may wait for a worker. If the inbox is full, senders wait.
     pub inbox: usize,
 }
 
@@ -68,8 +71,8 @@ impl Default for SocketOptions {
 }
 
 impl SocketOptions {
-    /// Takes over the limits that may change while connections are open: those of what they send and of what waits for
-    /// them. They count from the next message on.
+    /// Takes over those limits that may change while connections are open: the limits of what clients send and of what
+    /// waits for them. They hold from the next message on.
     pub(crate) fn set_limits(&mut self, new: &Self) {
         self.max_message = new.max_message;
         self.max_fragments = new.max_fragments;
@@ -77,47 +80,49 @@ impl SocketOptions {
         self.send_buffer = new.send_buffer;
     }
 
-    /// A time in ticks, rounded up, at least one.
+    /// A time in ticks, rounded up to at least one.
     pub(crate) fn ticks(&self, time: Duration) -> u32 {
         let ticks = time.as_nanos().div_ceil(self.tick.as_nanos().max(1)).max(1);
         u32::try_from(ticks).unwrap_or(u32::MAX / 2)
     }
 }
 
-/// A listener's options, which may change while it runs: each connection takes those of its beginning.
+/// A listener's options, which may change while it runs. Each connection keeps the options with which it began.
 pub type CurrentOptions = watch::Receiver<Arc<ListenerOptions>>;
 
 /// What a listener serves, and what a connection may cost before it is upgraded.
 #[derive(Clone, Debug)]
 pub struct ListenerOptions {
-    /// The WebSocket's path.
+    /// The path of WebSockets.
     pub path: String,
-    /// The path of Engine.IO without its last slash, with and without which it is served; none: it is not.
+    /// The path of Engine.IO without its last slash. It is served with and without the slash. `None` means that
+    /// Engine.IO is not served.
     pub engine_path: Option<String>,
-    /// The TLS certificate; without one, clients speak plain HTTP.
+    /// The TLS certificate. Without one, clients speak plain HTTP.
     pub certificate: Option<Certificate>,
-    /// Which pages may connect.
+    /// The origins whose pages may connect.
     pub origins: Origins,
-    /// Whether pages of loopback addresses, on any port, may connect as well.
+    /// Whether pages of loopback addresses, on any port, may connect, too.
     pub loopback_pages: bool,
-    /// Whether connections come from balancers and begin with a header of the PROXY protocol; see
-    /// [`crate::HttpHooks::is_proxy`].
+    /// Whether connections come from balancers and begin with a header of the PROXY protocol (see
+    /// [`crate::HttpHooks::is_proxy`]).
     pub proxy_protocol: bool,
     /// How long a request's head may take.
     pub head_timeout: Duration,
-    /// How long a connection that does not upgrade may last in all.
+    /// How long a connection that does not upgrade may last.
     pub http_timeout: Duration,
-    /// Bytes of a head; a longer one gets 431.
+    /// The most bytes of a head. A longer head gets 431.
     pub max_head: usize,
-    /// Headers of a head; more get 431.
+    /// The most headers of a head. More get 431.
     pub max_headers: usize,
-    /// Connections that have not upgraded yet. When full, a new one evicts the oldest that is older than a second. It
-    /// does not change while the listener runs.
+    /// The most connections that have not upgraded. If there are that many, a new one evicts the oldest that is older
+    /// than a second. This does not change while the listener runs.
     pub max_half_open: usize,
 }
 
 impl ListenerOptions {
-    /// Whether a page that asks may read the answer: one of an origin that may open a WebSocket, or a request of no page.
+    /// Whether the page that sent a request may read the answer: its origin may open a WebSocket, or the request comes
+    /// from no page.
     #[must_use]
     pub fn allows_origin(&self, headers: &HeaderMap) -> bool {
         self.origins.allow(headers) || self.loopback_pages && is_loopback_page(headers)

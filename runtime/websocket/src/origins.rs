@@ -1,15 +1,16 @@
-//! Which pages and apps may open a WebSocket here.
+//! Which pages and apps may open a WebSocket.
 use std::net::IpAddr;
 
 use hyper::header::{HOST, HeaderMap, ORIGIN};
 
-/// Which origins may connect. A request without `Origin` is always allowed: clients that are not browsers send none.
+/// The origins that may connect. A request without `Origin` is always allowed, because clients that are not browsers
+/// send none.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub enum Origins {
-    /// Pages whose host is the request's own `Host`.
+    /// Only pages whose host is the request's own `Host`.
     #[default]
     SameHost,
-    /// The same host's pages, and these origins, such as `https://school.example.org` or `capacitor://localhost`.
+    /// Pages of the same host, and these origins, such as `https://school.example.org` or `capacitor://localhost`.
     Listed(Vec<String>),
     /// All origins.
     Any,
@@ -37,7 +38,7 @@ impl Origins {
     }
 }
 
-/// Whether the request has exactly one origin, and it is an HTTP page of a loopback address, on any port.
+/// Whether the request has exactly one origin, which is an HTTP page of a loopback address, on any port.
 pub(crate) fn is_loopback_page(headers: &HeaderMap) -> bool {
     let mut origins = headers.get_all(ORIGIN).iter();
     let (Some(origin), None) = (origins.next(), origins.next()) else { return false };
@@ -51,7 +52,7 @@ pub(crate) fn is_loopback_page(headers: &HeaderMap) -> bool {
     is_loopback && port.parse::<u16>().is_ok()
 }
 
-/// Host and port of an HTTP page's origin.
+/// The host and port of an HTTP page's origin.
 fn page(origin: &str) -> Option<&str> {
     origin.split_once("://").filter(|(scheme, _)| matches!(*scheme, "http" | "https")).map(|(_, page)| page)
 }

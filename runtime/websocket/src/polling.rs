@@ -1,7 +1,7 @@
-//! Long-polling: GETs that wait for packets, and POSTs that bring some.
+//! Long-polling: GETs wait for packets, and POSTs bring packets.
 //!
-//! Invariant: a session has at most one GET and one POST at a time; a second one ends it. The GET that waits is a slab entry
-//! without a peer, and nothing else; what is sent meanwhile waits in the session's send queue, under its limits.
+//! Invariant: a session has at most one GET and one POST at a time, and a second one ends it. The waiting GET costs
+//! only a slab entry without a peer. Messages wait in the session's send queue, under its limits.
 use bytes::Bytes;
 use rollcall_socketio::engine::{self, RequestError};
 
@@ -16,7 +16,7 @@ use crate::{
 };
 
 impl SocketIo<'_> {
-    /// Something waits for the next GET, or for the connection's carrier.
+    /// Records that something waits for the next GET, or for the connection's carrier.
     pub(crate) fn note_payload(&mut self) {
         if self.is_carried() {
             self.context.carried_sends.push(self.id);
@@ -25,7 +25,7 @@ impl SocketIo<'_> {
         }
     }
 
-    /// Ends a long-polling session: what waits can still be fetched, until the flush timeout.
+    /// Ends a long-polling session. Its client can still fetch what waits, until the flush timeout.
     pub(crate) fn start_polling_close(&mut self, last: Option<&[u8]>) {
         if let Some(text) = last {
             let mut packet = Vec::new();
@@ -39,7 +39,7 @@ impl SocketIo<'_> {
         self.note_payload();
     }
 
-    /// Whether its packets go by long-polling.
+    /// Whether the session's packets are sent by long-polling.
     pub(crate) fn is_polling(&self) -> bool {
         self.framing() == Framing::Polling
     }
@@ -56,14 +56,14 @@ impl SocketIo<'_> {
         }
     }
 
-    /// The client is alive.
+    /// Records that the client is alive.
     fn heard(&mut self) {
         if let ConnectionState::Open { pinged } = &mut self.connection.state {
             *pinged = None;
         }
     }
 
-    /// Sends a whole response, then our FIN.
+    /// Sends a complete response, and then the server's FIN.
     pub(crate) fn respond(&mut self, response: String) {
         let deadline = self.context.now + self.context.options.ticks(self.context.options.flush_timeout);
         self.send_queue().push(Bytes::from(response));
@@ -76,7 +76,7 @@ impl<P> Sockets<P> {
     /// The long-polling session that an id names.
     ///
     /// # Errors
-    /// There is none, or it has moved to a WebSocket.
+    /// Returns an error if there is no such session, or it has moved to a WebSocket.
     pub(crate) fn session(&mut self, named: SocketId) -> Result<SocketIo<'_>, RequestError> {
         let entry = self.slab.get_mut(named.index()).ok_or(RequestError::UnknownSession)?;
         let generation = entry.connection.generation;
@@ -90,7 +90,7 @@ impl<P> Sockets<P> {
         }
     }
 
-    /// A GET of a session has come, as the connection `get`: it is answered, or waits.
+    /// Handles a GET of a session, which is the connection `get`: it is answered, or waits.
     pub(crate) fn on_get(&mut self, named: SocketId, get: ParkedGet) {
         let mut io = match self.session(named) {
             Ok(io) => io,
@@ -130,10 +130,10 @@ impl<P> Sockets<P> {
         }
     }
 
-    /// A POST of a session begins.
+    /// Handles the beginning of a POST.
     ///
     /// # Errors
-    /// [`RequestError`]; the session ends where another POST of it is not done.
+    /// [`RequestError`]. If another POST of the session is not done, the session ends.
     pub(crate) fn on_post_begins(&mut self, named: SocketId) -> Result<(), RequestError> {
         let mut io = self.session(named)?;
         if !io.is_open() {
@@ -150,7 +150,7 @@ impl<P> Sockets<P> {
         Ok(())
     }
 
-    /// The body of a POST has come.
+    /// Handles the body of a POST.
     pub(crate) fn on_post(&mut self, named: SocketId, post: Post) {
         match self.session(named) {
             Ok(mut io) if io.is_open() => {
@@ -162,12 +162,12 @@ impl<P> Sockets<P> {
             }
             Ok(_) | Err(_) => {}
         }
-        // The client may have gone.
+        // The client may be gone.
         let _ = post.answer.send(Err(RequestError::UnknownSession));
     }
 
-    /// A POST has ended its session: with a `close` packet, or with what is no packet. After the former a GET that was sent
-    /// before it, and may come after it, gets its answer.
+    /// Ends a session because of a POST: with a `close` packet, or with an invalid packet. After a `close` packet, a
+    /// GET that was sent before it, and may arrive after it, still gets its answer.
     pub(crate) fn end_by_post(&mut self, id: SocketId, cause: Cause) {
         let Some(mut io) = self.io(id) else { return };
         let get = io.connection.transport.polling().and_then(|session| session.get.take());
@@ -186,7 +186,7 @@ impl<P> Sockets<P> {
         }
     }
 
-    /// A POST ended without its body. Where its connection broke, so did the session's.
+    /// Handles a POST that ended without its body. If its connection broke, the session ends.
     pub(crate) fn on_post_failed(&mut self, named: SocketId, broke: bool) {
         let Ok(mut io) = self.session(named) else { return };
         if broke && io.is_open() {
@@ -197,7 +197,7 @@ impl<P> Sockets<P> {
         }
     }
 
-    /// The client of a GET has gone, and its session with it.
+    /// Ends a session because the client of its GET is gone.
     pub(crate) fn on_get_lost(&mut self, id: SocketId, session: Session) {
         let Ok(mut io) = self.session(session.into()) else { return };
         let waits = io.connection.transport.polling().and_then(|session| session.get.as_ref());
@@ -206,7 +206,7 @@ impl<P> Sockets<P> {
         }
     }
 
-    /// A long-polling session is over: what waits for it is answered.
+    /// Answers the requests that wait for a long-polling session that has ended.
     pub(crate) fn release(&mut self, session: PollingSession) {
         self.context.engine.polling_ends();
         if let Some(get) = session.get {
@@ -215,7 +215,7 @@ impl<P> Sockets<P> {
         self.close_probes_of(session.named);
     }
 
-    /// Answers a GET that waits.
+    /// Answers a waiting GET.
     pub(crate) fn respond(&mut self, get: ParkedGet, (status, kind, body): Answer) {
         let Some(mut io) = self.io(get.id) else { return };
         let reason = if status == 200 { "OK" } else { "Bad Request" };
@@ -228,7 +228,7 @@ impl<P> Sockets<P> {
     }
 }
 
-/// Status, content type and body.
+/// The status, the content type and the body.
 type Answer = (u16, &'static str, String);
 
 const TEXT: &str = "text/plain; charset=UTF-8";

@@ -1,21 +1,21 @@
-//! The state of a long-polling session.
+//! The state of a session while it uses long-polling.
 use rollcall_socketio::engine::RequestError;
 use tokio::sync::oneshot;
 
 use crate::id::SocketId;
 
-/// What a session has while its packets go by long-polling.
+/// The state of a session while its packets are sent by long-polling.
 #[derive(Debug)]
 pub(crate) struct PollingSession {
-    /// The socket that the session's id names; it stays when the socket is renewed.
+    /// The socket that the session's id names. It stays the same when the socket is renewed.
     pub(crate) named: SocketId,
     /// The GET that waits for packets.
     pub(crate) get: Option<ParkedGet>,
-    /// A POST's body is being read, or handled.
+    /// Whether a POST's body is being read or handled.
     pub(crate) posting: bool,
-    /// The body of a POST, while its messages are being handled.
+    /// The body of a POST while its messages are being handled.
     pub(crate) post: Option<Post>,
-    /// A WebSocket has asked whether it may take over: GETs are answered at once, so that the client can stop polling.
+    /// Whether a WebSocket has asked to take over. Then GETs are answered at once, so that the client can stop polling.
     pub(crate) probed: bool,
 }
 
@@ -29,7 +29,7 @@ impl PollingSession {
 #[derive(Debug)]
 pub(crate) struct ParkedGet {
     pub(crate) id: SocketId,
-    /// Lines of its response's head.
+    /// Lines for the head of the response.
     pub(crate) headers: Box<str>,
 }
 
@@ -37,7 +37,7 @@ pub(crate) struct ParkedGet {
 #[derive(Debug)]
 pub(crate) struct Post {
     pub(crate) body: String,
-    /// How much of it has been handled.
+    /// How many bytes of it have been handled.
     pub(crate) handled: usize,
     pub(crate) answer: oneshot::Sender<Result<(), RequestError>>,
 }

@@ -1,7 +1,7 @@
-//! The PROXY protocol, versions 1 and 2: a header that a balancer sends first, with the client's address.
+//! The PROXY protocol, versions 1 and 2: a balancer first sends a header with the client's address.
 //!
-//! Invariant: exactly the header is read, byte by byte while its end is unknown, because TLS or HTTP follows at once.
-//! A header is at most [`MAX_V1`] or [`MAX_V2`] bytes long; the caller sets the timeout.
+//! Invariant: exactly the header is read, byte by byte while its end is unknown, because TLS or HTTP follows
+//! immediately. A header is at most [`MAX_V1`] or [`MAX_V2`] bytes long, and the caller limits the time.
 use std::{
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
@@ -9,9 +9,9 @@ use std::{
 
 use tokio::io::{AsyncRead, AsyncReadExt};
 
-/// Bytes of the longest header of version 1, with its line end.
+/// The bytes of the longest header of version 1, including its line end.
 const MAX_V1: usize = 107;
-/// Bytes of version 2 after the first 16: addresses, and what balancers add (TLVs).
+/// The most bytes of version 2 after the first 16: addresses, and fields that balancers add (TLVs).
 const MAX_V2: usize = 4096;
 /// The first bytes of version 2.
 const SIGNATURE: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";
@@ -22,7 +22,7 @@ const TEXT: &[u8] = b"PROXY ";
 /// client has no IP address.
 pub(crate) async fn read(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Option<SocketAddr>> {
     let mut start = [0; SIGNATURE.len()];
-    // No header of version 1 is shorter than this.
+    // Every header of version 1 is at least this long.
     stream.read_exact(&mut start).await?;
     if start == *SIGNATURE {
         binary(stream).await
@@ -66,12 +66,12 @@ async fn binary(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Option<Sock
     let mut body = vec![0; length];
     stream.read_exact(&mut body).await?;
     match command {
-        // LOCAL: the balancer's own connection.
+        // The command LOCAL: the connection is the balancer's own.
         0x20 => return Ok(None),
         0x21 => {}
         _ => return Err(invalid()),
     }
-    // Source address, destination address, source port, destination port.
+    // The body has the source address, the destination address, the source port and the destination port.
     let client = match family {
         // TCP over IPv4.
         0x11 => body.first_chunk::<12>().map(|part| {
@@ -83,7 +83,7 @@ async fn binary(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Option<Sock
             let address = part.first_chunk::<16>()?;
             Some(SocketAddr::new(Ipv6Addr::from(*address).into(), u16::from_be_bytes([part[32], part[33]])))
         }),
-        // Unspecified, datagrams, Unix sockets: no address to count connections by.
+        // Unspecified, datagrams and Unix sockets: there is no address by which connections could be counted.
         0x00 | 0x12 | 0x22 | 0x31 | 0x32 => return Ok(None),
         _ => None,
     };
@@ -98,7 +98,7 @@ fn invalid() -> io::Error {
 mod tests {
     use super::*;
 
-    /// The result of reading these bytes, and the bytes left over.
+    /// The result of reading these bytes, and the bytes that were left.
     async fn read_from(bytes: &[u8]) -> (Result<Option<String>, io::ErrorKind>, Vec<u8>) {
         let mut stream = bytes;
         let read = read(&mut stream).await.map(|client| client.map(|client| client.to_string()));

@@ -1,4 +1,4 @@
-//! Reads one connection's input, at most one read buffer full, and delivers its messages.
+//! Reads one connection's input, at most one read buffer of it, and delivers its messages.
 use rollcall_socketio::{
     Malformed,
     engine::{self, EnginePacket, RequestError, SEPARATOR},
@@ -16,14 +16,15 @@ use crate::{
     sockets::{Socket, Sockets},
 };
 
-/// Bytes of a worker's one read buffer.
+/// The size of a worker's read buffer in bytes.
 const READ_BUFFER: usize = 64 << 10;
-/// Messages delivered from one connection in one iteration of the worker's loop.
+/// The most messages that are delivered from one connection in one iteration of the worker's loop.
 const MAX_MESSAGES: u32 = 256;
-/// Bytes of pongs sent to one client in one iteration; of more, only the latest pong is sent.
+/// The most bytes of pongs that are sent to one client in one iteration. If there are more, only the latest pong is
+/// sent.
 const MAX_PONGS: usize = 4 << 10;
 
-/// Buffers that a worker's connections share.
+/// The buffers that a worker's connections share.
 #[derive(Debug)]
 pub(crate) struct ReadBuffers {
     input: Box<[u8]>,
@@ -35,7 +36,7 @@ impl ReadBuffers {
         Self { input: vec![0; READ_BUFFER].into(), pongs: Vec::new() }
     }
 
-    /// Reads from a connection and delivers what came; requeues the connection if there is more.
+    /// Reads from a connection and delivers its messages. If there are more, the connection is queued again.
     pub(crate) fn read_ready<A: Application>(
         &mut self,
         application: &mut A,
@@ -79,7 +80,7 @@ impl ReadBuffers {
         }
         let Some(peer) = &mut entry.peer else { return };
         let is_engine = entry.connection.engine_since.is_some();
-        // Taken out of the entry, because the application borrows the entry.
+        // The decoder is taken out of the entry, because the application borrows the entry.
         let mut kept = entry.connection.decoder.take();
         let mut fresh = MessageDecoder::default();
         let decoder = kept.as_deref_mut().unwrap_or(&mut fresh);
@@ -98,7 +99,7 @@ impl ReadBuffers {
             match decoder.next(&mut input, &options) {
                 Ok(Some(Decoded::Message(message))) => {
                     messages += 1;
-                    // Pongs go before the answers to later messages.
+                    // Pongs are sent before the answers to later messages.
                     socket.pong(pongs, latest);
                     pongs.clear();
                     if !is_engine {
@@ -147,7 +148,8 @@ impl ReadBuffers {
         }
     }
 
-    /// Reads what a WebSocket says that is to become the transport of a session; what follows is the session's.
+    /// Reads the messages of a WebSocket that is to become the transport of a session. The messages after that are the
+    /// session's.
     fn deliver_probe<A: Application>(
         &mut self,
         application: &mut A,
@@ -201,7 +203,7 @@ fn deliver_packet<A: Application>(
     Ok(())
 }
 
-/// Delivers the packets of a POST, at most `MAX_MESSAGES`; requeues the session if there are more.
+/// Delivers the packets of a POST, at most `MAX_MESSAGES`. If there are more, the session is queued again.
 fn deliver_post<A: Application>(application: &mut A, sockets: &mut Sockets<A::Peer>, id: SocketId) {
     let Some(mut socket) = sockets.get_mut(id) else { return };
     let Some(mut post) = socket.connection.transport.polling().and_then(|session| session.post.take()) else { return };
@@ -218,7 +220,7 @@ fn deliver_post<A: Application>(application: &mut A, sockets: &mut Sockets<A::Pe
         socket = again;
         if let Err((_, cause)) = delivered {
             let malformed = matches!(cause, Cause::Violation(_));
-            // The client may have gone.
+            // The client may be gone.
             let _ = post.answer.send(if malformed { Err(RequestError::BadRequest) } else { Ok(()) });
             let id = socket.id();
             return sockets.end_by_post(id, cause);
@@ -231,7 +233,7 @@ fn deliver_post<A: Application>(application: &mut A, sockets: &mut Sockets<A::Pe
             return;
         }
     }
-    // If the session is over, the answer is dropped, and the POST with it.
+    // If the session has ended, the answer is dropped together with the POST.
     if socket.is_open() {
         let paused = socket.is_paused();
         if let Some(session) = socket.connection.transport.polling() {
@@ -243,12 +245,12 @@ fn deliver_post<A: Application>(application: &mut A, sockets: &mut Sockets<A::Pe
     }
 }
 
-/// Reads once; returns how many bytes are to be delivered.
+/// Reads once. Returns how many bytes are to be delivered.
 fn receive<P>(sockets: &mut Sockets<P>, id: SocketId, input: &mut [u8]) -> Option<usize> {
     let mut io = sockets.io(id)?;
     let size = match io.connection.transport.read(input) {
         Ok(Some(0)) if io.connection.send_queue.is_some() && !io.is_open() => {
-            // The client may still read: our FIN follows when the queue has left.
+            // The client may still read, so the server's FIN follows when the queue is empty.
             (io.connection.readable, io.connection.finished) = (false, true);
             return None;
         }
@@ -264,7 +266,8 @@ fn receive<P>(sockets: &mut Sockets<P>, id: SocketId, input: &mut [u8]) -> Optio
             return None;
         }
     };
-    // A short read has emptied the socket, so the next byte raises a new event. But a FIN that has come already does not.
+    // A short read has emptied the socket, so the next byte raises a new event. A FIN that has arrived already raises
+    // none.
     if size == input.len() || io.connection.finished || !io.connection.transport.short_read_is_last() {
         io.requeue();
     } else {
@@ -282,7 +285,7 @@ fn receive<P>(sockets: &mut Sockets<P>, id: SocketId, input: &mut [u8]) -> Optio
             }
         }
         ConnectionState::Probing(_) => return Some(size),
-        // A client whose GET waits has nothing to send: input, or its end, ends the session.
+        // A client whose GET waits has nothing to send, so input or its end ends the session.
         ConnectionState::Parked(session) => {
             let session = *session;
             io.abort();
@@ -293,7 +296,7 @@ fn receive<P>(sockets: &mut Sockets<P>, id: SocketId, input: &mut [u8]) -> Optio
     None
 }
 
-/// A connection without a peer has broken.
+/// Handles the end of a connection without a peer.
 fn end_of_silent<P>(sockets: &mut Sockets<P>, id: SocketId, state: ConnectionState) {
     match state {
         ConnectionState::Parked(session) => sockets.on_get_lost(id, session),

@@ -1,10 +1,10 @@
-//! The bytes that wait for slow readers, counted for each worker.
+//! Counts the bytes that wait for slow readers, for each worker.
 //!
-//! Invariant: each queued byte counts from when it is queued until it is sent or its connection is dropped. Each worker
-//! has an equal share of the node's limit, so no connection is closed for what another worker's clients do not read.
+//! Invariant: each queued byte counts until it is sent or its connection is dropped. Each worker has an equal share of
+//! the node's limit, so no connection is closed because clients of another worker do not read.
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-/// One worker's count and limit, in bytes.
+/// The count and the limit of one worker, in bytes.
 #[derive(Debug)]
 pub(crate) struct SendBudget {
     bytes: AtomicUsize,
@@ -24,13 +24,13 @@ impl SendBudget {
         self.bytes.fetch_sub(bytes, Relaxed);
     }
 
-    /// Whether the limit is exceeded, if `more` bytes are added.
+    /// Whether the limit would be exceeded by `more` bytes.
     pub(crate) fn is_exceeded(&self, more: usize) -> bool {
         self.bytes.load(Relaxed).saturating_add(more) > self.max
     }
 }
 
-/// Whether these workers together have used more than 7/8 of their limits.
+/// Whether these workers together use more than 7/8 of their limits.
 pub(crate) fn near_limit<'a>(workers: impl IntoIterator<Item = &'a SendBudget>) -> bool {
     let add = |(bytes, max), worker: &SendBudget| (bytes + worker.bytes.load(Relaxed), max + worker.max);
     let (bytes, max): (usize, usize) = workers.into_iter().fold((0, 0), add);

@@ -1,4 +1,5 @@
-//! The bytes of one connection that the kernel has not taken yet. It exists only while the client is slow to read.
+//! The bytes of one connection that the kernel has not taken yet. The queue exists only while the client is slow to
+//! read.
 use std::{
     collections::VecDeque,
     io::{self, IoSlice},
@@ -9,19 +10,20 @@ use bytes::Bytes;
 
 use crate::{send_budget::SendBudget, transport::Transport};
 
-/// Bytes charged for each queued slice besides its content: the slice itself.
+/// The bytes that each queued slice costs in addition to its content.
 const SLICE: usize = size_of::<Bytes>();
-/// Slices handed to the kernel in one call.
+/// The most slices that are given to the kernel in one call.
 const BATCH: usize = 32;
 
-/// Slices in the order of the wire. Between two iterations of the worker it is empty only if TLS still holds a record.
+/// The slices in the order in which they are sent. Between two iterations of the worker the queue is empty only if TLS
+/// still holds a record.
 #[derive(Debug)]
 pub(crate) struct SendQueue {
     queue: VecDeque<Bytes>,
     charged: usize,
-    /// The worker's budget, which every slice is charged to.
+    /// The worker's budget, to which every slice is charged.
     budget: Arc<SendBudget>,
-    /// A whole pong frame that waits until the queue is empty; a later one replaces it (RFC 6455, 5.5.3).
+    /// A complete pong frame that waits until the queue is empty. A later pong replaces it (RFC 6455, 5.5.3).
     pub(crate) pong: Option<Bytes>,
     /// The tick at which the kernel last took a byte, or at which the queue was created.
     pub(crate) stalled_since: u32,
@@ -32,7 +34,7 @@ impl SendQueue {
         Self { queue: VecDeque::new(), charged: 0, budget, pong: None, stalled_since: now }
     }
 
-    /// Bytes that count against the limit.
+    /// The bytes that count against the limit.
     pub(crate) fn charged(&self) -> usize {
         self.charged
     }
@@ -55,7 +57,7 @@ impl SendQueue {
         self.budget.subtract(bytes);
     }
 
-    /// Drops all but the first slice, a part of which may have been sent.
+    /// Drops all slices except the first, of which a part may have been sent.
     pub(crate) fn cut(&mut self) {
         self.pong = None;
         self.queue.truncate(1);
@@ -64,7 +66,7 @@ impl SendQueue {
         self.queue.shrink_to_fit();
     }
 
-    /// Takes everything out, in one piece.
+    /// Takes all bytes out as one buffer.
     pub(crate) fn take(&mut self) -> Vec<u8> {
         self.discharge(self.charged);
         self.queue.drain(..).fold(Vec::new(), |mut all, slice| {
@@ -73,13 +75,13 @@ impl SendQueue {
         })
     }
 
-    /// The same, slice by slice.
+    /// Takes all bytes out, slice by slice.
     pub(crate) fn take_slices(&mut self) -> impl Iterator<Item = Bytes> + '_ {
         self.discharge(self.charged);
         self.queue.drain(..)
     }
 
-    /// Hands over what the kernel takes; true if nothing is left.
+    /// Gives bytes to the kernel until it takes no more. Returns true if none is left.
     pub(crate) fn flush(&mut self, transport: &mut Transport, now: u32) -> io::Result<bool> {
         loop {
             if self.queue.is_empty() {
@@ -102,7 +104,7 @@ impl SendQueue {
     fn advance(&mut self, mut taken: usize) {
         while let Some(front) = self.queue.front_mut() {
             if taken < front.len() {
-                // The slice stays queued and charged; only the charge for the bytes that left is returned.
+                // The slice stays queued and charged. Only the charge for the sent bytes is returned.
                 *front = front.slice(taken..);
                 self.discharge(taken);
                 return;

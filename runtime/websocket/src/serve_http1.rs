@@ -1,4 +1,4 @@
-//! One connection from its accept until a worker has it: PROXY protocol, TLS handshake, HTTP requests, upgrade.
+//! Serves one connection from its accept until a worker has it: PROXY protocol, TLS handshake, HTTP requests, upgrade.
 use std::{
     future::poll_fn,
     io,
@@ -32,21 +32,23 @@ use crate::{
     upgrade_service::{Handover, UpgradeService},
 };
 
-/// How long a connection that was not upgraded may take to read the response and send its FIN.
+/// How long a connection that was not upgraded may take to read the response and to send its FIN.
 const LINGER: Duration = Duration::from_secs(2);
-/// Bytes of input discarded meanwhile. Unread input would cause a reset, which could overtake the response.
+/// The bytes of input that are discarded meanwhile. Unread input would cause a reset, which could overtake the
+/// response.
 const MAX_DRAIN: usize = 256 << 10;
 
 /// A connection that has upgraded.
 struct Upgraded {
     stream: MaybeTlsStream,
-    /// What came right after the request.
+    /// The bytes that came right after the request.
     unread: Bytes,
     remote: SocketAddr,
     handover: Handover,
 }
 
-/// Serves a connection until it is over, evicted, or handed to a worker. `held` is what [`HttpHooks::admit`] put there.
+/// Serves a connection until it has ended, is evicted, or is given to a worker. `held` has the values of
+/// [`HttpHooks::admit`].
 pub(crate) async fn serve_connection<C: Send + 'static, H: HttpHooks>(
     context: Arc<ListenerContext<C, H>>,
     stream: TcpStream,
@@ -69,7 +71,7 @@ pub(crate) async fn serve_connection<C: Send + 'static, H: HttpHooks>(
             workers.add_to_session(named, EngineRequest::Probe { named, handoff, unread }).await.is_ok()
         }
         Handover::Get(named, headers) => {
-            // If the worker has stopped, the process ends.
+            // If this fails, the worker has stopped, and the process ends.
             let _ = workers.add_to_session(named, EngineRequest::Get { named, handoff, headers }).await;
             return;
         }
@@ -111,7 +113,7 @@ async fn serve_http1<C: Send + 'static, H: HttpHooks>(
         .max_buf_size(options.max_head)
         .max_headers(options.max_headers)
         .serve_connection(TokioIo::new(stream), service);
-    // Engine.IO's clients send many requests on a connection: the last of them is answered.
+    // Clients of Engine.IO send many requests on a connection, and the last of them must be answered.
     let mut finish_last = options.engine_path.is_some();
     let served = loop {
         let serve = poll_fn(|task| match connection.poll_without_shutdown(task) {
@@ -140,12 +142,12 @@ async fn serve_http1<C: Send + 'static, H: HttpHooks>(
             "lost"
         });
     }
-    // Boxed, so that its buffer is not part of the future that every upgrade allocates.
+    // The future is boxed, so that its buffer is not part of the future that every upgrade allocates.
     Box::pin(linger(stream)).await;
     None
 }
 
-/// Sends our FIN, and waits until the client has read the response.
+/// Sends the server's FIN, and waits until the client has read the response.
 async fn linger(mut stream: MaybeTlsStream) {
     let drain = async {
         stream.shutdown().await?;
@@ -159,6 +161,6 @@ async fn linger(mut stream: MaybeTlsStream) {
         }
         Ok::<_, io::Error>(())
     };
-    // The connection is over, whatever the result.
+    // The connection has ended in any case.
     let _ = timeout(LINGER, drain).await;
 }

@@ -9,8 +9,8 @@ use crate::{
 };
 
 impl<P> Sockets<P> {
-    /// Once the budget is exceeded, closes connections until it is no longer near its limit. Those that have taken
-    /// nothing for longest go first, then those with the most bytes queued.
+    /// If the budget is exceeded, closes connections until it is no longer near its limit. Connections that have taken
+    /// nothing for longest are closed first, then those with the most queued bytes.
     pub(crate) fn shed_slow_readers(&mut self) {
         let context = &mut self.context;
         if !context.send_budget.is_exceeded(0) {
@@ -35,7 +35,7 @@ impl<P> Sockets<P> {
 }
 
 impl SocketIo<'_> {
-    /// Closes the connection as too slow, and drops what is queued for it.
+    /// Closes the connection as a slow reader, and drops what is queued for it.
     pub(crate) fn shed(&mut self) {
         metrics::counter!(names::DROPPED, "reason" => "in_flight").increment(1);
         self.mark_closing(Cause::SlowConsumer);

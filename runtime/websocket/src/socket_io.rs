@@ -1,4 +1,4 @@
-//! Sending, pausing and closing: what the application and the worker do with one connection.
+//! Sends on one connection, pauses it and closes it, for the application and the worker.
 use std::{net::SocketAddr, sync::Arc};
 
 use bytes::Bytes;
@@ -13,10 +13,10 @@ use crate::{
     send_queue::SendQueue,
 };
 
-/// Bytes of the send queue kept free for a last message and its close frame.
+/// The bytes of the send queue that are kept free for a last message and its close frame.
 const CLOSE_RESERVE: usize = 1024;
 
-/// Bytes of the largest encoding buffer that is kept for the next frame.
+/// The size of the largest encoding buffer that is kept for the next frame.
 const MAX_KEPT: usize = 64 << 10;
 
 /// One connection without the application's state.
@@ -34,7 +34,7 @@ impl SocketIo<'_> {
         self.id
     }
 
-    /// The address at the other end; `None` once the connection broke.
+    /// The address of the other end; `None` once the connection broke.
     #[must_use]
     pub fn remote(&self) -> Option<SocketAddr> {
         self.connection.transport.remote()
@@ -46,19 +46,19 @@ impl SocketIo<'_> {
         matches!(self.connection.state, ConnectionState::Open { .. })
     }
 
-    /// How messages are written on it, for [`SocketIo::send_frames`].
+    /// How messages are written on this connection, for [`SocketIo::send_frames`].
     #[must_use]
     pub fn framing(&self) -> Framing {
         self.connection.framing()
     }
 
-    /// Bytes that the kernel has not taken yet.
+    /// The queued bytes that the kernel has not taken yet.
     #[must_use]
     pub fn queued(&self) -> usize {
         self.connection.send_queue.as_ref().map_or(0, |queue| queue.charged())
     }
 
-    /// Sends one text message. A closing socket sends nothing; a full queue ends the connection.
+    /// Sends one text message. A closing socket sends nothing, and a full queue ends the connection.
     pub fn send_text(&mut self, text: &[u8]) {
         let framing = self.framing();
         self.send(|frame| framing.encode_text(text, frame));
@@ -70,7 +70,7 @@ impl SocketIo<'_> {
         self.send(|frame| framing.encode_binary(data, frame));
     }
 
-    /// Sends a packet of Engine.IO that is no message.
+    /// Sends a packet of Engine.IO other than a message.
     pub(crate) fn send_packet(&mut self, packet: &str) {
         let framing = self.framing();
         self.send(|frame| framing.encode_packet(packet, frame));
@@ -88,15 +88,16 @@ impl SocketIo<'_> {
         }
     }
 
-    /// Sends one or many messages that were encoded for its framing ([`Framing::encode_text`]). If they
-    /// have to wait, they are shared, not copied.
+    /// Sends one or more messages that were encoded for this framing ([`Framing::encode_text`]). If they must wait,
+    /// they are shared and not copied.
     pub fn send_frames(&mut self, frames: &Bytes) {
         if self.is_open() {
             self.transmit(frames, |taken| frames.slice(taken..));
         }
     }
 
-    /// Closes the connection: sends the last message, the close frame and our FIN, then awaits the client's FIN.
+    /// Closes the connection: sends the last message, the close frame and the server's FIN, and then awaits the
+    /// client's FIN.
     pub fn close(&mut self, close: impl Into<Close>, last: Option<&[u8]>) {
         if self.is_open() {
             self.start_close(Some(close.into()), last);
@@ -104,7 +105,7 @@ impl SocketIo<'_> {
         }
     }
 
-    /// Stops waiting for the client's FIN, if the connection is closing and everything has left. Otherwise it does
+    /// Stops waiting for the client's FIN if the connection is closing and everything has been sent. Otherwise it does
     /// nothing, because dropping the socket with unread input would destroy what is still being sent.
     pub fn finish_close(&mut self) {
         if matches!(self.connection.state, ConnectionState::Closing { .. }) && self.connection.send_queue.is_none() {
@@ -112,7 +113,7 @@ impl SocketIo<'_> {
         }
     }
 
-    /// Delivers no more messages until `resume`. Input that was read is kept, at most one read buffer full; meanwhile
+    /// Delivers no more messages until `resume`. Input that was read is kept, at most one read buffer of it. Meanwhile
     /// the client is neither pinged nor closed for its silence.
     pub fn pause(&mut self) {
         if !std::mem::replace(&mut self.connection.paused, true) {
@@ -120,7 +121,7 @@ impl SocketIo<'_> {
         }
     }
 
-    /// Ends a pause.
+    /// Ends a pause, and delivers messages again.
     pub fn resume(&mut self) {
         if std::mem::take(&mut self.connection.paused) {
             if let ConnectionState::Open { pinged } = &mut self.connection.state {
@@ -134,8 +135,8 @@ impl SocketIo<'_> {
 
 /// What the layer itself does with a connection.
 impl SocketIo<'_> {
-    /// Writes what the kernel takes and queues the rest: `rest(taken)`. If the queue is empty, a send of any size is
-    /// accepted: the limit is for clients that do not read what already waits.
+    /// Writes what the kernel takes, and queues the rest: `rest(taken)`. If the queue is empty, a message of any size
+    /// is accepted, because the limit is for clients that do not read what already waits.
     pub(crate) fn transmit(&mut self, bytes: &[u8], rest: impl FnOnce(usize) -> Bytes) {
         let charge = SendQueue::charge(bytes.len());
         let waiting = self.connection.send_queue.as_ref().map(|queue| (queue.charged(), queue.stalled_since));
@@ -143,8 +144,8 @@ impl SocketIo<'_> {
             Some((charged, _)) if charged + charge + CLOSE_RESERVE > self.context.options.max_outbound => {
                 return self.mark_closing(Cause::SlowConsumer);
             }
-            // A client that took something within this tick or the last may be reading: the worker closes the slowest
-            // at the end of this iteration instead.
+            // A client that took bytes within this tick or the last may be reading. So the worker closes the slowest
+            // clients at the end of this iteration instead.
             Some((_, since)) if since + 1 < self.context.now && self.context.send_budget.is_exceeded(charge) => {
                 return self.shed();
             }
@@ -168,7 +169,7 @@ impl SocketIo<'_> {
         self.connection.send_queue.get_or_insert_with(|| Box::new(SendQueue::new(now, Arc::clone(budget))))
     }
 
-    /// Ends the connection for `cause`; the worker sends the close notice in this iteration of its loop.
+    /// Ends the connection for `cause`. The worker sends the close notice in this iteration of its loop.
     pub(crate) fn mark_closing(&mut self, cause: Cause) {
         if self.is_open() {
             self.connection.state = ConnectionState::MarkedClosing;
@@ -191,7 +192,8 @@ impl SocketIo<'_> {
         self.transmit(&frame::PING, |taken| Bytes::from_static(&frame::PING).slice(taken..));
     }
 
-    /// Sends encoded pongs at once. While the client does not read, only the last is kept, which begins at `latest`.
+    /// Sends encoded pongs at once. While the client does not read, only the last pong is kept, which begins at
+    /// `latest`.
     pub(crate) fn pong(&mut self, pongs: &[u8], latest: usize) {
         if pongs.is_empty() || !self.is_open() {
             return;
@@ -202,7 +204,7 @@ impl SocketIo<'_> {
         }
     }
 
-    /// Queues the last message and the close frame; our FIN follows as soon as both have left.
+    /// Queues the last message and the close frame. The server's FIN follows as soon as both have been sent.
     pub(crate) fn start_close(&mut self, close: Option<Close>, last: Option<&[u8]>) {
         if let Some(carrier) = self.carrier() {
             return self.start_carried_close(carrier, close, last);
@@ -226,7 +228,7 @@ impl SocketIo<'_> {
         self.flush();
     }
 
-    /// Hands queued bytes to the kernel; after the close frame follows our FIN.
+    /// Gives queued bytes to the kernel. After the close frame the server's FIN follows.
     pub(crate) fn flush(&mut self) {
         let now = self.context.now;
         let Some(queue) = &mut self.connection.send_queue else { return };
@@ -243,7 +245,7 @@ impl SocketIo<'_> {
         }
     }
 
-    /// Sends our FIN; input until the client's FIN is discarded.
+    /// Sends the server's FIN. Input is discarded until the client's FIN.
     fn finish(&mut self) {
         if self.connection.transport.finish().is_err() {
             self.abort();
@@ -253,7 +255,8 @@ impl SocketIo<'_> {
         }
     }
 
-    /// Drops the connection because its stream is unusable. The cause is `Lost`, unless it has ended already.
+    /// Drops the connection because its stream cannot be used any more. The cause is `Lost`, unless the connection has
+    /// ended already.
     pub(crate) fn abort(&mut self) {
         self.connection.state = ConnectionState::Broken;
         self.context.ended.push((self.id, Cause::Lost));

@@ -36,8 +36,8 @@ impl<P> DerefMut for Socket<'_, P> {
 }
 
 impl<P> Socket<'_, P> {
-    /// Goes on with another peer under another id, which no other socket ever had; the client notices nothing. Returns the
-    /// old id and the old peer: for the application, that connection is over.
+    /// Replaces the peer and the id of this connection; no other socket ever had the new id, and the client notices
+    /// nothing. Returns the old id and the old peer. For the application the old connection has ended.
     pub fn renew(&mut self, peer: P) -> (SocketId, P) {
         let SocketIo { connection, context, id } = &mut self.io;
         context.generation = context.generation.wrapping_add(1);
@@ -45,7 +45,7 @@ impl<P> Socket<'_, P> {
         let old = std::mem::replace(id, fresh);
         connection.generation = fresh.generation();
         let registered = connection.transport.reregister(&context.registry, fresh.token());
-        // What is queued under the old id is no longer found.
+        // Entries in the queue that have the old id are no longer found.
         connection.queued = false;
         self.io.context.carrier_renewed(fresh);
         self.io.requeue();
@@ -57,7 +57,7 @@ impl<P> Socket<'_, P> {
     }
 }
 
-/// A slab entry. `peer` is gone once the application knows that the connection is over.
+/// A slab entry. It has no `peer` any more once the application knows that the connection has ended.
 #[derive(Debug)]
 pub(crate) struct Entry<P> {
     pub(crate) connection: Connection,
@@ -69,7 +69,7 @@ pub(crate) struct Entry<P> {
 pub struct Sockets<P> {
     pub(crate) slab: Slab<Entry<P>>,
     pub(crate) context: WorkerContext,
-    /// Entries that still have their peer.
+    /// How many entries still have their peer.
     pub(crate) open: usize,
 }
 
@@ -131,13 +131,13 @@ impl<P> Sockets<P> {
         self.open
     }
 
-    /// Whether it has none.
+    /// Whether the application has no connection.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.open == 0
     }
 
-    /// Visits the open sockets among `max` slab entries from `from` on, and returns where to go on.
+    /// Visits the open sockets among `max` slab entries from `from` on. Returns where to continue.
     pub fn each_from(&mut self, from: usize, max: usize, mut visit: impl FnMut(&mut Socket<'_, P>)) -> Option<usize> {
         let (end, last) = (from.saturating_add(max), self.slab.capacity());
         for index in from..end.min(last) {
@@ -169,5 +169,5 @@ fn visit_open<P>(
     }
 }
 
-/// What an idle connection costs besides the application's state (mio adds fields of its own to debug builds).
+/// The cost of an idle connection besides the application's state. (In debug builds mio adds fields of its own.)
 const _: () = assert!(cfg!(debug_assertions) || size_of::<Entry<()>>() <= 64);

@@ -1,13 +1,14 @@
-//! TLS between a connection and its socket: rustls without I/O, driven by the worker like a plain stream.
+//! TLS between a connection and its socket: rustls without I/O, which the worker uses like a plain stream.
 //!
-//! Invariant: at most one record (16 KiB) waits here for the kernel, and no more bytes are accepted until it has left.
-//! TLS costs 8.0 KB a connection (PSS, measured over 2,000), and one more read each time that there is input.
+//! Invariant: at most one record (16 KiB) waits here for the kernel, and no more bytes are accepted until it has been
+//! sent. TLS costs 8.0 KB for each connection (PSS, measured with 2,000), and one more read each time that there is
+//! input.
 use std::io::{self, ErrorKind, IoSlice, Read, Write};
 
 use mio::net::TcpStream;
 use rustls::ServerConnection;
 
-/// Bytes of one record.
+/// The bytes of one record.
 const RECORD: usize = 16 << 10;
 
 /// A TLS session after its handshake, and its socket.
@@ -18,7 +19,8 @@ pub(crate) struct Tls {
 }
 
 impl Tls {
-    /// Reads decrypted bytes; decrypts more if there are none. 0 at the end of the session or of the stream.
+    /// Reads decrypted bytes, and decrypts more if there are none. Returns 0 at the end of the session or of the
+    /// stream.
     pub(crate) fn read(&mut self, into: &mut [u8]) -> io::Result<Option<usize>> {
         loop {
             match self.session.reader().read(into) {
@@ -29,7 +31,8 @@ impl Tls {
                 Ok(0) => return Ok(Some(0)),
                 Ok(_) => {
                     let processed = self.session.process_new_packets();
-                    // Sends an alert or the answer to a key update; if the kernel takes nothing now, the next flush does.
+                    // Sends an alert or the answer to a key update. If the kernel takes nothing now, the next flush
+                    // sends it.
                     self.flush()?;
                     processed.map_err(io::Error::other)?;
                 }
@@ -40,7 +43,7 @@ impl Tls {
         }
     }
 
-    /// Accepts what fits; nothing while an earlier record waits.
+    /// Accepts the bytes that fit, and none while an earlier record waits.
     pub(crate) fn write(&mut self, bytes: &[u8]) -> io::Result<Option<usize>> {
         if !self.flush()? {
             return Ok(None);
@@ -55,7 +58,7 @@ impl Tls {
         Ok(Some(taken))
     }
 
-    /// Like `write`, for several slices.
+    /// Accepts bytes of several slices, as `write` does.
     pub(crate) fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<Option<usize>> {
         let mut taken = 0;
         for slice in slices {
@@ -75,7 +78,7 @@ impl Tls {
         self.session.wants_write()
     }
 
-    /// Hands it to the kernel; true if all of it has left.
+    /// Gives the waiting record to the kernel. Returns true if all of it has been sent.
     pub(crate) fn flush(&mut self) -> io::Result<bool> {
         while self.session.wants_write() {
             match self.session.write_tls(&mut self.stream) {
@@ -92,7 +95,7 @@ impl Tls {
     /// Sends the close_notify alert.
     pub(crate) fn finish(&mut self) -> io::Result<()> {
         self.session.send_close_notify();
-        // The close frame has left already. If the alert does not leave at once, the FIN alone ends the stream.
+        // The close frame has been sent already. If the alert cannot be sent at once, the FIN alone ends the stream.
         self.flush().map(drop)
     }
 }

@@ -1,4 +1,4 @@
-//! The stream under a connection: plain TCP or TLS. No other part of a worker knows which.
+//! The stream below a connection: plain TCP or TLS. No other part of a worker knows which.
 use std::{
     io::{self, IoSlice, Read, Write},
     net::{Shutdown, SocketAddr},
@@ -9,21 +9,22 @@ use mio::{Interest, Registry, Token, net::TcpStream};
 
 use crate::{framing::Framing, handoff::Handoff, polling_session::PollingSession, tls::Tls};
 
-/// A non-blocking stream; calls return `None` if they would block.
+/// A non-blocking stream. Its calls return `None` if they would block.
 #[derive(Debug)]
 pub(crate) enum Transport {
     /// Plain TCP.
     Plain(TcpStream),
     /// TLS over TCP.
     Tls(Box<Tls>),
-    /// None of its own: packets wait in the send queue for the next GET.
+    /// No stream: packets wait in the send queue for the next GET.
     Polling(Box<PollingSession>),
-    /// Another connection's, by its index: what is sent waits in the send queue until it is handed over.
+    /// The stream of another connection, by its index: packets wait in the send queue until they move to that
+    /// connection.
     Carried { carrier: u32, framing: Framing },
 }
 
 impl Transport {
-    /// Takes over an accepted, non-blocking socket, and registers both directions once, edge-triggered.
+    /// Takes over an accepted, non-blocking socket, and registers it once for both directions, edge-triggered.
     pub(crate) fn new(
         Handoff { stream, session }: Handoff,
         send_buffer: Option<usize>,
@@ -42,7 +43,7 @@ impl Transport {
         })
     }
 
-    /// Reads once; 0 at the end of the stream.
+    /// Reads once. Returns 0 at the end of the stream.
     pub(crate) fn read(&mut self, into: &mut [u8]) -> io::Result<Option<usize>> {
         match self {
             Self::Plain(stream) => attempt(|| stream.read(into)),
@@ -51,12 +52,13 @@ impl Transport {
         }
     }
 
-    /// Whether a short read means that the socket is empty. With TLS it does not: more may be decrypted already.
+    /// Whether a short read means that the socket is empty. With TLS it does not, because more bytes may be decrypted
+    /// already.
     pub(crate) fn short_read_is_last(&self) -> bool {
         matches!(self, Self::Plain(_))
     }
 
-    /// Writes once. A plain `send` is a few per cent cheaper than `write_vectored` with one slice.
+    /// Writes once. A plain `send` costs a few per cent less than `write_vectored` with one slice.
     pub(crate) fn write(&mut self, bytes: &[u8]) -> io::Result<Option<usize>> {
         match self {
             Self::Plain(stream) => attempt(|| stream.write(bytes)),
@@ -74,12 +76,12 @@ impl Transport {
         }
     }
 
-    /// Whether bytes that were accepted have not been handed to the kernel.
+    /// Whether accepted bytes have not been given to the kernel yet.
     pub(crate) fn pending(&self) -> bool {
         matches!(self, Self::Tls(tls) if tls.pending())
     }
 
-    /// Hands them to the kernel; true if none is left.
+    /// Gives accepted bytes to the kernel. Returns true if none is left.
     pub(crate) fn flush(&mut self) -> io::Result<bool> {
         match self {
             Self::Plain(_) | Self::Polling(_) | Self::Carried { .. } => Ok(true),
@@ -87,7 +89,7 @@ impl Transport {
         }
     }
 
-    /// Sends our FIN after everything written.
+    /// Sends the server's FIN after everything that was written.
     pub(crate) fn finish(&mut self) -> io::Result<()> {
         if let Self::Tls(tls) = self {
             tls.finish()?;
@@ -95,23 +97,23 @@ impl Transport {
         self.stream().map_or(Ok(()), |stream| stream.shutdown(Shutdown::Write))
     }
 
-    /// Makes dropping this a reset; otherwise the kernel would keep unsent bytes for minutes.
+    /// Makes dropping this value a reset. Otherwise the kernel would keep unsent bytes for minutes.
     pub(crate) fn reset_on_drop(&self) {
-        // If that fails, the kernel closes the stream in the ordinary way.
+        // If this fails, the kernel closes the stream in the ordinary way.
         let _ = self.stream().map(|stream| socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO)));
     }
 
-    /// The address at the other end.
+    /// The address of the other end.
     pub(crate) fn remote(&self) -> Option<SocketAddr> {
         self.stream()?.peer_addr().ok()
     }
 
-    /// The session's state, if packets go by long-polling.
+    /// The session's state, if it uses long-polling.
     pub(crate) fn polling(&mut self) -> Option<&mut PollingSession> {
         if let Self::Polling(polling) = self { Some(polling) } else { None }
     }
 
-    /// From now on its events come under this token.
+    /// From now on its events have this token.
     pub(crate) fn reregister(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
         let stream = match self {
             Self::Plain(stream) => stream,

@@ -1,7 +1,7 @@
-//! The upgrade of a long-polling session: a WebSocket probes, and becomes the session's transport.
+//! The upgrade of a long-polling session: a WebSocket sends a probe, and becomes the session's transport.
 //!
-//! Invariant: no message is lost or reordered. The WebSocket takes over what no GET has fetched, and is read as the
-//! session's from the message after `upgrade` on; a session whose POST is not done is not upgraded.
+//! Invariant: no message is lost or reordered. The WebSocket takes over what no GET has fetched. Its messages after
+//! `upgrade` are the session's. A session whose POST is not done is not upgraded.
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use rollcall_socketio::engine::{self, RequestError};
@@ -18,7 +18,7 @@ use crate::{
 };
 
 impl<P> Sockets<P> {
-    /// A WebSocket has come that asks for a session. It is closed where the session has one already, or is over.
+    /// Handles a WebSocket that asks for a session. It is closed if the session has one already, or has ended.
     pub(crate) fn on_probe(&mut self, named: SocketId, id: SocketId) {
         let deadline = self.context.now + self.context.options.ticks(self.context.options.engine_upgrade_timeout);
         let taken = self.context.probes.iter().any(|probe| self.slab_session(probe.id) == Some(named.into()));
@@ -37,7 +37,7 @@ impl<P> Sockets<P> {
         if let ConnectionState::Probing(session) = entry.connection.state { Some(session) } else { None }
     }
 
-    /// A WebSocket has sent its probe: the client may stop polling.
+    /// Handles the probe of a WebSocket, after which the client may stop polling.
     pub(crate) fn on_probed(&mut self, id: SocketId, session: Session) {
         let Ok(io) = self.session(session.into()) else { return self.close_probe(id) };
         let Some(state) = io.connection.transport.polling() else { return };
@@ -53,7 +53,7 @@ impl<P> Sockets<P> {
         }
     }
 
-    /// A WebSocket takes over. Returns the session's socket, whose input follows; none where it is refused.
+    /// Lets a WebSocket take over. Returns the session's socket, whose input follows; `None` if it is refused.
     pub(crate) fn on_upgrade(&mut self, id: SocketId, session: Session) -> Option<SocketId> {
         let io = self.session(session.into()).ok().filter(|io| io.is_open());
         let fits =
@@ -98,14 +98,14 @@ impl<P> Sockets<P> {
         late.collect::<Vec<_>>().into_iter().for_each(|id| self.close_probe(id));
     }
 
-    /// Closes the WebSocket that probes for a session that is over.
+    /// Closes the WebSocket that probes for a session that has ended.
     pub(crate) fn close_probes_of(&mut self, named: SocketId) {
         let of_session = |probe: &&Probe| self.slab_session(probe.id) == Some(named.into());
         let ids: Vec<_> = self.context.probes.iter().filter(of_session).map(|probe| probe.id).collect();
         ids.into_iter().for_each(|id| self.close_probe(id));
     }
 
-    /// A WebSocket does not take over: its session goes on polling.
+    /// Closes a WebSocket that does not take over. Its session goes on polling.
     pub(crate) fn close_probe(&mut self, id: SocketId) {
         if let Some(session) = self.slab_session(id) {
             self.on_probe_lost(id, session);
@@ -115,7 +115,7 @@ impl<P> Sockets<P> {
         }
     }
 
-    /// A WebSocket broke before it took over.
+    /// Handles the break of a WebSocket that has not taken over.
     pub(crate) fn on_probe_lost(&mut self, id: SocketId, session: Session) {
         self.context.probes.retain(|probe| probe.id != id);
         if let Some(state) = self.session(session.into()).ok().and_then(|io| io.connection.transport.polling()) {

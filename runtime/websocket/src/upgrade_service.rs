@@ -29,19 +29,19 @@ use crate::{
     options::ListenerOptions,
 };
 
-/// What becomes of a connection that ceases to be HTTP.
+/// What a connection becomes when it stops to be HTTP.
 pub(crate) enum Handover {
     /// A WebSocket.
     WebSocket(Parts),
     /// A WebSocket that begins an Engine.IO session.
     Engine(Parts),
-    /// A WebSocket that is to be the transport of a session.
+    /// A WebSocket that is to become the transport of this session.
     Probe(SocketId),
-    /// A GET of a session, which its worker answers; with lines of the response's head.
+    /// A GET of this session, which its worker answers, and lines for the head of its response.
     Get(SocketId, Box<str>),
 }
 
-/// The service of one connection; it keeps what becomes of it.
+/// The service of one connection. It keeps what the connection becomes.
 pub(crate) struct UpgradeService<'a, C, H> {
     pub(crate) context: Arc<ListenerContext<C, H>>,
     pub(crate) options: Arc<ListenerOptions>,
@@ -49,19 +49,19 @@ pub(crate) struct UpgradeService<'a, C, H> {
     pub(crate) held: RefCell<Extensions>,
     handover: RefCell<Option<Handover>>,
     had_request: Cell<bool>,
-    /// Set where no response is to be written, because a worker writes it.
+    /// Whether a worker writes the response, so that this service must write none.
     taken_over: &'a AtomicBool,
 }
 
-/// The future of a response. An upgrade's needs no allocation.
+/// The future of a response. For an upgrade it needs no allocation.
 pub(crate) type Responding = Either<
     Ready<Result<Response<Full<Bytes>>, Infallible>>,
     BoxFuture<'static, Result<Response<Full<Bytes>>, Infallible>>,
 >;
 
 impl<'a, C, H: HttpHooks> UpgradeService<'a, C, H> {
-    /// The service of a connection from `remote`, with what [`HttpHooks::admit`] put into `held`. `taken_over` is set
-    /// where a worker writes the response to the request that has come.
+    /// The service of a connection from `remote`, with the values that [`HttpHooks::admit`] put into `held`.
+    /// `taken_over` is set if a worker writes the response to the present request.
     pub(crate) fn new(
         context: Arc<ListenerContext<C, H>>,
         options: Arc<ListenerOptions>,
@@ -73,24 +73,24 @@ impl<'a, C, H: HttpHooks> UpgradeService<'a, C, H> {
         Self { context, options, remote, held, handover, had_request: Cell::new(false), taken_over }
     }
 
-    /// Takes what becomes of the connection, now that its last response is written.
+    /// Takes what the connection becomes, now that its last response is written.
     pub(crate) fn take_handover(&self) -> Option<Handover> {
         self.handover.take()
     }
 
-    /// The connection ceases to be HTTP once the response to this request is written.
+    /// Makes the connection stop to be HTTP once the response to this request is written.
     pub(crate) fn hand_over(&self, handover: Handover) {
         self.handover.replace(Some(handover));
     }
 
-    /// The worker of the session writes the response.
+    /// Lets the session's worker write the response.
     pub(crate) fn hand_over_now(&self, named: SocketId, headers: Box<str>) -> Responding {
         self.hand_over(Handover::Get(named, headers));
         self.taken_over.store(true, Ordering::Relaxed);
         Either::Right(Box::pin(std::future::pending()))
     }
 
-    /// Whether a whole head came. If so, the end of the connection is not counted as a failed upgrade.
+    /// Whether a complete head came. If it did, the end of the connection does not count as a failed upgrade.
     pub(crate) fn had_request(&self) -> bool {
         self.had_request.get()
     }
@@ -111,12 +111,12 @@ impl<'a, C, H: HttpHooks> UpgradeService<'a, C, H> {
         }
     }
 
-    /// Whether nobody is let in any more.
+    /// Whether the listener accepts no new clients any more.
     pub(crate) fn is_draining(&self) -> bool {
         self.context.draining.load(Ordering::Relaxed)
     }
 
-    /// Whether a request may be upgraded; what it lacks is counted.
+    /// Whether a request may be upgraded. A refusal is counted.
     pub(crate) fn check<B>(&self, request: &Request<B>) -> Result<(), UpgradeError> {
         let options = &self.options;
         let checked = match handshake::check(request, &options.origins) {
@@ -133,7 +133,8 @@ impl<'a, C, H: HttpHooks> UpgradeService<'a, C, H> {
         checked
     }
 
-    /// Asks the application whether there is room for a request that passed [`Self::check`]. Returns the 101 and the head.
+    /// Asks the application whether it has room for a request that passed [`Self::check`]. Returns the 101 and the
+    /// head.
     #[expect(clippy::type_complexity, reason = "a response, or another")]
     pub(crate) fn admit<B>(
         &self,
@@ -171,7 +172,7 @@ impl<C: Send + 'static, H: HttpHooks> Service<Request<Incoming>> for UpgradeServ
     }
 }
 
-/// The response of a listener that lets nobody in any more.
+/// The response of a listener that accepts no new clients any more.
 pub(crate) fn draining() -> Response<Full<Bytes>> {
     count_upgrade("draining");
     let mut response = Response::new(Full::from("this node ends\n"));

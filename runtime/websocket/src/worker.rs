@@ -1,8 +1,8 @@
 //! The worker's loop: one task that owns its connections, waits for its epoll, its inbox and its clock, and calls the
 //! application.
 //!
-//! Invariant: one iteration gives each connection at most one read buffer of input and `MAX_MESSAGES` messages, so one
-//! client's flood does not delay the others by more. Connections with more to do wait in `ready`.
+//! Invariant: one iteration handles at most one read buffer of input and `MAX_MESSAGES` messages of each connection, so
+//! one client's flood does not delay the others by more than that. Connections with more input wait in `ready`.
 use std::{
     collections::{HashMap, VecDeque},
     io,
@@ -38,10 +38,10 @@ use crate::{
 };
 use rollcall_base::names;
 
-/// Commands, and epoll events, of one iteration.
+/// The most commands, and the most epoll events, of one iteration.
 const BATCH: usize = 1024;
 
-/// What arrives in a worker's inbox.
+/// An item of a worker's inbox.
 #[derive(Debug)]
 pub(crate) enum Input<C> {
     /// A client has upgraded.
@@ -52,7 +52,7 @@ pub(crate) enum Input<C> {
     Command(C),
     /// New limits of connections.
     Limits(Box<SocketOptions>),
-    /// Close every connection, then end.
+    /// Closes every connection, and then ends the worker.
     Shutdown,
 }
 
@@ -60,10 +60,10 @@ pub(crate) enum Input<C> {
 #[derive(Debug)]
 pub(crate) struct Adoption {
     pub(crate) handoff: Handoff,
-    /// What the client sent right after its request.
+    /// The bytes that the client sent right after its request.
     pub(crate) unread: Bytes,
     pub(crate) upgrade: Upgrade,
-    /// Whether it speaks Engine.IO.
+    /// Whether the client speaks Engine.IO.
     pub(crate) is_engine: bool,
 }
 
@@ -120,7 +120,7 @@ impl<A: Application> Worker<A> {
         })
     }
 
-    /// Runs until it was told to shut down, or every sender is gone, and the last connection is closed.
+    /// Runs until it is told to shut down or every sender is gone, and the last connection has closed.
     pub(crate) async fn run(mut self, mut inbox: mpsc::Receiver<Input<A::Command>>) {
         let tick = self.sockets.context.options.tick;
         let mut clock = interval(tick);
@@ -138,7 +138,7 @@ impl<A: Application> Worker<A> {
                     }
                     for input in batch.drain(..) {
                         self.input(input);
-                        // A connection that the input ended is reported before the next input is handled.
+                        // A connection that this input ended is reported before the next input is handled.
                         self.report_ended();
                     }
                 }
@@ -147,7 +147,7 @@ impl<A: Application> Worker<A> {
                     Err(error) => tracing::error!(%error, "epoll"),
                 },
                 _ = clock.tick() => {
-                    // A tick that came late is not followed by the next one at once: times would be cut short by it.
+                    // A tick that came late is not followed by the next one at once, because that would shorten times.
                     if ticked.elapsed() < tick * 3 / 4 {
                         continue;
                     }
@@ -155,7 +155,7 @@ impl<A: Application> Worker<A> {
                     self.sockets.check_heartbeats(|peer| self.application.ping(peer));
                     self.application.tick(&mut self.sockets, Instant::now());
                 }
-                // Yields first, so that other tasks and the branches above run between two iterations.
+                // Yielding first lets other tasks and the branches above run between two iterations.
                 () = tokio::task::yield_now(), if unfinished => {}
             }
             for _ in 0..self.sockets.context.ready.len() {
@@ -197,7 +197,7 @@ impl<A: Application> Worker<A> {
         })?;
         let packet = is_engine.then(|| self.sockets.context.engine.open(id, &[]));
         self.open(id, upgrade, packet.as_deref());
-        // What TLS has decrypted already raises no event.
+        // Bytes that TLS has decrypted already raise no event.
         if let Some(mut io) = self.sockets.io(id).filter(|io| !io.connection.transport.short_read_is_last()) {
             io.connection.readable = true;
             io.requeue();
@@ -208,7 +208,7 @@ impl<A: Application> Worker<A> {
         Ok(())
     }
 
-    /// The application gets a connection. One that speaks Engine.IO is told `packet` first.
+    /// Gives the application a connection. A client that speaks Engine.IO gets `packet` first.
     pub(crate) fn open(&mut self, id: SocketId, upgrade: Upgrade, packet: Option<&str>) {
         let Sockets { slab, context, open } = &mut self.sockets;
         let Some(entry) = slab.get_mut(id.index()) else { return };
@@ -221,7 +221,7 @@ impl<A: Application> Worker<A> {
         *open += 1;
     }
 
-    /// Closes every connection; the loop ends when the last is gone.
+    /// Closes every connection. The loop ends when the last one is gone.
     fn shut_down(&mut self) {
         self.shutting_down = true;
         let Self { application, sockets, .. } = self;
@@ -247,7 +247,7 @@ impl<A: Application> Worker<A> {
         }
     }
 
-    /// Reports the connections that ended to the application, and removes those whose stream is unusable.
+    /// Reports ended connections to the application, and removes those whose stream cannot be used any more.
     fn report_ended(&mut self) {
         loop {
             while let Some((id, cause)) = self.sockets.context.ended.pop() {

@@ -1,4 +1,4 @@
-//! The handle to all workers: it gives them connections and commands.
+//! The handle to all workers, through which they get connections and commands.
 use std::{io, sync::Arc};
 
 use bytes::Bytes;
@@ -20,7 +20,7 @@ use crate::{
 };
 use rollcall_base::tasks::Tasks;
 
-/// The worker's task has ended.
+/// The error for a worker whose task has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the worker has stopped")]
 pub struct Stopped;
@@ -40,13 +40,13 @@ impl<C> Clone for Inbox<C> {
 }
 
 impl<C: Send + 'static> Inbox<C> {
-    /// The worker's number, from 0: [`SocketId::worker`] of its sockets.
+    /// The number of the worker, from 0. [`SocketId::worker`] of its sockets returns the same.
     #[must_use]
     pub fn worker(&self) -> usize {
         usize::from(self.worker)
     }
 
-    /// Sends a command; waits while the inbox is full.
+    /// Sends a command. It waits while the inbox is full.
     pub async fn send(&self, command: C) -> Result<(), Stopped> {
         self.sender.send(Input::Command(command)).await.map_err(|_| Stopped)
     }
@@ -59,14 +59,14 @@ impl<C: Send + 'static> Inbox<C> {
         })
     }
 
-    /// Connections that the worker has or is about to get.
+    /// The connections that the worker has or is about to get.
     #[must_use]
     pub fn connections(&self) -> usize {
         self.connections.get()
     }
 }
 
-/// The handle to all workers; a clone is cheap.
+/// The handle to all workers. It is cheap to clone.
 #[derive(Debug)]
 pub struct Workers<C> {
     inboxes: Arc<[Inbox<C>]>,
@@ -89,9 +89,8 @@ impl<C> Clone for Workers<C> {
 }
 
 impl<C: Send + 'static> Workers<C> {
-    /// Starts `count` workers (at least one), each with an application of its own. The ids of Engine.IO's sessions begin
-    /// with `label`. The application gets its worker's
-    /// inbox, so that tasks it spawns can reply.
+    /// Starts `count` workers (at least one), each with an application of its own. The ids of Engine.IO's sessions
+    /// begin with `label`. The application gets its worker's inbox, so that tasks that it spawns can reply.
     pub fn start<A: Application<Command = C>>(
         supervisor: &Tasks,
         count: usize,
@@ -132,7 +131,7 @@ impl<C: Send + 'static> Workers<C> {
         &self.inboxes
     }
 
-    /// Gives all connections the limits of these options that may change while they are open; the other options stay.
+    /// Gives all connections those limits of these options that may change while they are open. The other options stay.
     pub async fn set_limits(&self, options: &SocketOptions) {
         self.engine.set_max_payload(options.max_message);
         for inbox in self.inboxes.iter() {
@@ -141,19 +140,19 @@ impl<C: Send + 'static> Workers<C> {
         }
     }
 
-    /// Connections of all workers.
+    /// The number of connections of all workers.
     #[must_use]
     pub fn connections(&self) -> usize {
         self.inboxes.iter().map(Inbox::connections).sum()
     }
 
-    /// Connections of all workers, and those that were reserved.
+    /// The number of connections of all workers, and of those that were reserved.
     #[must_use]
     pub fn admitted(&self) -> usize {
         self.count.get()
     }
 
-    /// Counts a connection that is about to upgrade. It belongs into the extensions of its head.
+    /// Counts a connection that is about to upgrade. The value belongs in the extensions of its head.
     #[must_use]
     pub fn reserve(&self) -> ReservedConnection {
         self.count.reserve()
@@ -165,7 +164,7 @@ impl<C: Send + 'static> Workers<C> {
         send_budget::near_limit(self.send_budgets.iter().map(|worker| &**worker))
     }
 
-    /// Sends a command to one worker; waits while its inbox is full.
+    /// Sends a command to one worker. It waits while the inbox is full.
     pub async fn send(&self, worker: usize, command: C) -> Result<(), Stopped> {
         self.inboxes.get(worker).ok_or(Stopped)?.send(command).await
     }
@@ -178,14 +177,15 @@ impl<C: Send + 'static> Workers<C> {
         }
     }
 
-    /// Gives an upgraded connection (non-blocking), and what it has sent already, to the worker with the fewest.
+    /// Gives an upgraded, non-blocking connection, and the bytes that it has sent already, to the worker with the
+    /// fewest connections.
     pub async fn adopt(&self, handoff: impl Into<Handoff>, unread: Bytes, mut upgrade: Upgrade) -> Result<(), Stopped> {
         let reserved = upgrade.head.extensions.remove();
         let adoption = Adoption { handoff: handoff.into(), unread, upgrade, is_engine: false };
         self.add(self.with_fewest()?, Input::Adopt(Box::new(adoption)), reserved).await
     }
 
-    /// The same for a WebSocket that begins an Engine.IO session.
+    /// Gives a WebSocket that begins an Engine.IO session to the worker with the fewest connections.
     pub(crate) async fn adopt_engine(
         &self,
         handoff: Handoff,
@@ -197,7 +197,7 @@ impl<C: Send + 'static> Workers<C> {
         self.add(self.with_fewest()?, Input::Adopt(Box::new(adoption)), reserved).await
     }
 
-    /// Begins an Engine.IO session by long-polling. Returns its first packet; none where there is no room.
+    /// Begins an Engine.IO session by long-polling. Returns its first packet; `None` if there is no room.
     pub(crate) async fn open_polling(&self, mut upgrade: Upgrade) -> Option<String> {
         let (answer, answered) = oneshot::channel();
         let reserved = upgrade.head.extensions.remove();
@@ -206,7 +206,7 @@ impl<C: Send + 'static> Workers<C> {
         answered.await.ok()?
     }
 
-    /// Gives a connection to an Engine.IO session: a GET that waits, or a WebSocket that is to be its transport.
+    /// Gives a connection to an Engine.IO session: a waiting GET, or a WebSocket that is to become its transport.
     pub(crate) async fn add_to_session(&self, named: SocketId, request: EngineRequest) -> Result<(), Stopped> {
         self.add(self.inboxes.get(named.worker()).ok_or(Stopped)?, Input::Engine(Box::new(request)), None).await
     }
@@ -217,7 +217,7 @@ impl<C: Send + 'static> Workers<C> {
         inbox.sender.send(Input::Engine(Box::new(request))).await.map_err(|_| Stopped)
     }
 
-    /// The same without waiting; a request that finds the inbox full is dropped.
+    /// Sends a request to the worker of a session without waiting. If the inbox is full, the request is dropped.
     pub(crate) fn tell_session(&self, named: SocketId, request: EngineRequest) {
         if let Some(inbox) = self.inboxes.get(named.worker()) {
             let _ = inbox.sender.try_send(Input::Engine(Box::new(request)));
@@ -233,7 +233,7 @@ impl<C: Send + 'static> Workers<C> {
         self.inboxes.iter().min_by_key(|inbox| inbox.connections()).ok_or(Stopped)
     }
 
-    /// Sends a connection, which counts from now on.
+    /// Sends a connection to a worker. It counts from now on.
     async fn add(
         &self,
         inbox: &Inbox<C>,
@@ -248,7 +248,7 @@ impl<C: Send + 'static> Workers<C> {
     }
 
     /// Closes every connection with the application's notice for [`crate::Cause::ClosedByServer`], and waits until all
-    /// are gone, at most the flush and close timeouts.
+    /// are gone, for at most the flush and close timeouts.
     pub async fn shutdown(&self) {
         for inbox in self.inboxes.iter() {
             // A worker that has ended already has nothing to close.

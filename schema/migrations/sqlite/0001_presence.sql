@@ -33,7 +33,7 @@ create table node (
     standalone integer not null
 );
 
--- autoincrement: the id of an ended session is never given again.
+-- autoincrement: the id of an ended session is never given out again.
 create table agent_session (
     id integer primary key autoincrement,
     agent_id text not null,
@@ -57,7 +57,7 @@ create table agent_session (
     traceparent text,
     unique (classroom_id, agent_id)
 );
--- Counts a user's sessions, and finds a leaving user's other session in the same lesson.
+-- For counting a user's sessions, and for finding a leaving user's other session in the same lesson.
 create index agent_session_user on agent_session (user_id);
 
 create table agent_session_history (
@@ -74,9 +74,9 @@ create table agent_session_history (
     cause text,
     resume_id integer
 );
--- Finds what is to be erased of a user, and a user's latest sessions.
+-- For finding a user's latest sessions, and what is to be erased of a user.
 create index agent_session_history_user on agent_session_history (user_id, id);
--- A classroom's attendance, page by page.
+-- For reading a classroom's attendance, page by page.
 create index agent_session_history_classroom on agent_session_history (classroom_id, ended_at, id);
 
 create table outbox (
@@ -134,7 +134,7 @@ create table removal (
 );
 create index removal_minute on removal (minute);
 
--- As in Postgres; the process that serves delivers.
+-- As in Postgres, but the one process that serves also delivers.
 create table webhook (
     stream text not null default '',
     after_offset integer not null default 0,
@@ -149,8 +149,8 @@ create table webhook_parked (
     refused_since text not null
 ) without rowid;
 
--- Published events that the webhook has not delivered yet, where no stream keeps them. Ids ascend in the order of
--- publishing: they are the webhook's offsets.
+-- Published events that the webhook has not delivered yet, kept here because no stream keeps them. Their ids ascend in
+-- the order of publishing, and are the webhook's offsets.
 create table webhook_event (
     id integer primary key autoincrement,
     classroom_id text not null,

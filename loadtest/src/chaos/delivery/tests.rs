@@ -17,7 +17,7 @@ fn record(messages: impl Iterator<Item = Stored>) -> Record {
     Record { messages: messages.collect(), epochs: vec!["e".to_owned(), "f".to_owned()] }
 }
 
-/// One that resumed after offset 1.
+/// A connection that resumed after offset 1.
 fn connection(offsets: &[u64]) -> Connection {
     let success = Success {
         session: 1,
@@ -59,7 +59,7 @@ fn gaps_doubles_and_steps_back_are_found() {
     let wrong = |offsets: &[u64]| faults(&[connection(offsets)], &stream).len();
     assert_eq!(wrong(&[2, 3, 4]), 0);
     assert_eq!(wrong(&[]), 0);
-    // A gap in the middle, and one at the start.
+    // A gap in the middle, and a gap at the start.
     assert_eq!(wrong(&[2, 4]), 1);
     assert_eq!(wrong(&[3, 4]), 1);
     assert!(wrong(&[2, 3, 3]) > 0);
@@ -115,7 +115,7 @@ fn who_stays_when_the_stream_is_made_anew_is_found() {
     let anew = |offset| Stored { epoch: 1, key: format!("note {}", 4 + offset), ..note(offset) };
     let stream = record((1..=4).map(note).chain((1..=4).map(anew)));
     let wrong = |offsets: &[u64], stayed| faults(&[Connection { stayed, ..connection(offsets) }], &stream).len();
-    // Offsets of the second stream, as they were sent to a connection that stayed.
+    // Offsets of the second stream, sent to a connection that was not closed.
     assert_eq!((wrong(&[2, 3, 7], false), wrong(&[2, 3, 7], true)), (0, 1));
     assert_eq!((wrong(&[2, 4, 7], false), wrong(&[2, 3, 4], true)), (1, 0));
 }
@@ -132,7 +132,7 @@ fn without_an_epoch_an_event_of_two_streams_does_not_tell_in_which_one_a_connect
         faults(&[connection], &stream).len()
     };
     assert_eq!((wrong(&[4, 5, 6, 7], true), wrong(&[3, 4, 5], true), wrong(&[4, 6], true)), (0, 1, 1));
-    // The second time it is the later stream's, to which a connection goes on until it is closed.
+    // The second time the event is the later stream's, and the connection goes on until it is closed.
     assert_eq!((wrong(&[3, 4, 4, 5], false), wrong(&[3, 4, 4, 5], true), wrong(&[3, 3, 4], false)), (0, 1, 1));
 }
 

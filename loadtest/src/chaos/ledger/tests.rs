@@ -1,4 +1,4 @@
-//! Which entries balance, and which do not.
+//! Which evidence balances, and which does not.
 
 use std::time::{Duration, Instant};
 
@@ -73,7 +73,7 @@ fn an_update_is_between_entered_and_left() {
     assert_eq!(wrong(&[entered.clone(), update(2, 7), update(3, 7), left.clone()]), 0);
     assert_eq!(wrong(&[entered.clone(), left.clone(), update(6, 7)]), 1);
     assert_eq!(wrong(&[update(1, 7), entered.clone(), left.clone()]), 1);
-    // The stream was made anew in between.
+    // The stream was made anew between the left and the update.
     assert_eq!(wrong(&[entered, left, Stored { epoch: 1, ..update(1, 7) }]), 0);
     assert_eq!(
         updates(&[update(1, 7)], &BTreeSet::from([7]), 0).len() + updates(&[update(1, 7)], &BTreeSet::new(), 7).len(),
@@ -111,7 +111,7 @@ fn each_broken_promise_is_found() {
         let mut evidence = sound();
         let mut stream = evidence.stream.take().unwrap_or_default().messages;
         change(&mut evidence, &mut stream);
-        // Offsets are places in the stream.
+        // The offset of a message is its place in the stream.
         for (place, message) in stream.iter_mut().enumerate() {
             message.offset = place as u64 + 1;
         }

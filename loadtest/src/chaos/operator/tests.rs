@@ -1,4 +1,4 @@
-//! What an operator's calls must have led to.
+//! What must follow from an operator's calls.
 
 use std::time::Instant;
 
@@ -9,7 +9,7 @@ use super::*;
 
 const AGENT: &str = "web.alice.example.org";
 
-/// Session 7 was ended by an operator, and its client was told.
+/// An operator ended session 7, and its client was told.
 fn sound() -> (Kicks, Evidence) {
     let reason = KICKED.to_owned();
     let left = Stored { offset: 2, session: Some((7, false)), reason: Some(reason.clone()), ..Stored::default() };

@@ -1,5 +1,5 @@
-//! A classroom with a million sessions in its history: how fast its attendance is read, what that costs the gateway in memory,
-//! and what agents who join notice while a history that is too old is deleted.
+//! A classroom with a million sessions in its history: how fast its attendance is read, how much memory that costs the
+//! gateway, and how much slower joins are while old history is deleted.
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -13,12 +13,12 @@ use crate::load::stage::{Stage, fastest};
 use crate::load::system::{Kind, System};
 
 const ROWS: usize = 1_000_000;
-/// Rows that one statement makes.
+/// The number of rows that one statement inserts.
 const PIECE: usize = 100_000;
 const CLASSROOM: &str = "00000000-0000-4000-8000-a77e0da9ce00";
-/// A letter that each row of a list has once, in its agent's id, and that is nowhere else in an answer.
+/// A letter that occurs once in each row of a list, in the agent's id, and nowhere else in an answer.
 const MARK: u8 = b'Q';
-/// After how many bytes of a list the gateway's memory is read again.
+/// The number of bytes of a list after which the gateway's memory is read again.
 const LOOK_EVERY: usize = 4 << 20;
 const MIB: f64 = 1_048_576.0;
 const SILENT: Duration = Duration::from_secs(30);
@@ -35,7 +35,7 @@ fn measure(stage: &mut Stage, kind: Kind) -> io::Result<()> {
     let mut system = stage.start(kind, 1, std::slice::from_ref(&crowd))?;
     fill(&system, kind)?;
     let admin = system.gateway()?.admin();
-    // What is allocated once is no growth.
+    // The first request makes the gateway allocate what it keeps, so that this is not counted as growth.
     list(&system, admin, "?from=2099-01-01T00:00:00Z")?;
     for format in ["csv", "json"] {
         let List { rows, seconds, grown } = list(&system, admin, &format!("?format={format}"))?;
@@ -58,7 +58,7 @@ fn measure(stage: &mut Stage, kind: Kind) -> io::Result<()> {
     Ok(())
 }
 
-/// Agents who connect and join, as fast as it goes and at half of that rate. Returns the rate.
+/// Agents connect and join, as fast as possible and at half of that rate. Returns the rate.
 fn joins(
     stage: &mut Stage,
     kind: Kind,
@@ -85,7 +85,7 @@ fn joins(
     Ok(rate)
 }
 
-/// Makes the history, and lets the ids of sessions go on after it, as they would have.
+/// Writes the history. Later sessions get ids above those in it, as they would have.
 fn fill(system: &System, kind: Kind) -> io::Result<()> {
     let columns = "agent_session_history (id, agent_id, classroom_id, user_id, reason,";
     let values = format!("n, '{}.u' || n || '.example.org', '{CLASSROOM}', 'u' || n, 'closed',", char::from(MARK));
@@ -112,11 +112,11 @@ fn fill(system: &System, kind: Kind) -> io::Result<()> {
     system.sql(&ids).map(drop)
 }
 
-/// What it took to read a list.
+/// The cost of reading a list.
 struct List {
     rows: usize,
     seconds: f64,
-    /// By how many bytes the gateway's memory was larger than before, at most.
+    /// The most by which the gateway's memory exceeded its size before, in bytes.
     grown: u64,
 }
 

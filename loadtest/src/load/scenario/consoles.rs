@@ -1,4 +1,4 @@
-//! What open consoles cost a full node.
+//! What open consoles cost a node that is full of connections.
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -13,10 +13,11 @@ use crate::load::stage::Stage;
 use crate::load::system::{Kind, System};
 
 const CONSOLES: usize = 20;
-/// Rounds of which the mean counts: with consoles and without, by turns, because a machine is not always equally fast.
+/// The number of rounds, of which the mean counts. Rounds with and without consoles alternate, because a machine is not
+/// always equally fast.
 const ROUNDS: usize = 3;
 const ROUND: Duration = Duration::from_secs(30);
-/// A console gets an event every second.
+/// How long a console may get nothing. It gets an event every second.
 const SILENT: Duration = Duration::from_secs(10);
 
 pub(crate) fn run(stage: &mut Stage) -> io::Result<()> {
@@ -55,14 +56,14 @@ fn measure(stage: &mut Stage, kind: Kind) -> io::Result<()> {
     Ok(())
 }
 
-/// The processor time of the gateway over a round, in percent of a core.
+/// The gateway's processor time during a round, in percent of a core.
 fn busy(system: &System) -> io::Result<f64> {
     let before = proc::cpu_seconds(system.pid())?;
     thread::sleep(ROUND);
     Ok((proc::cpu_seconds(system.pid())? - before) / ROUND.as_secs_f64() * 100.0)
 }
 
-/// A console: it reads its stream, and counts its bytes.
+/// A console, which reads its stream and counts the bytes.
 struct Console {
     stream: TcpStream,
     reader: thread::JoinHandle<io::Result<u64>>,

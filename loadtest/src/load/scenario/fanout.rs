@@ -1,5 +1,5 @@
-//! Fan-out: one event at a time and back to back into a room of 10,000, the wait of the last of 50,
-//! and readers who stop.
+//! Fan-out: events one at a time and back to back into a room of 10,000, how long the last of 50 members waits, and
+//! readers that stop reading.
 
 use std::io;
 use std::thread;
@@ -21,11 +21,11 @@ const SMALL_ROOM: usize = 50;
 const SMALL_ROOMS: usize = 20;
 const PACED_SECONDS: f64 = 5.0;
 const MIXED_ROOM: usize = 1000;
-/// One in so many stops reading.
+/// One agent of this many stops reading.
 const STALLED_OF: usize = 20;
 const BIG_EVENT: usize = 4000;
 const BIG_EVENTS_A_SECOND: f64 = 50.0;
-/// What nothing may exceed that is bounded a connection: the queue and the kernel's buffers.
+/// The most bytes that may wait for a connection: those in its queue and in the kernel's buffers.
 const MOST_QUEUED: f64 = 256.0 * 1024.0;
 
 pub(crate) fn run(stage: &mut Stage) -> io::Result<()> {
@@ -34,7 +34,7 @@ pub(crate) fn run(stage: &mut Stage) -> io::Result<()> {
     write_down(stage, Kind::Floor, bare, bare);
     for kind in stage.kinds.clone() {
         big_room(stage, kind, &floor)?;
-        // The floor has neither lessons nor queues to bound.
+        // The floor has no lessons, and its queues have no limit.
         if kind != Kind::Floor {
             let waits = last_of_50(stage, kind, floor.overall())?;
             write_down(stage, kind, waits, bare);
@@ -80,7 +80,7 @@ fn big_room(stage: &mut Stage, kind: Kind, floor: &Rounds) -> io::Result<()> {
     Ok(())
 }
 
-/// How long the last of 50 waits, in milliseconds.
+/// How long the last of 50 agents waits for an event, in milliseconds.
 #[derive(Clone, Copy)]
 struct LastOf50 {
     p50: f64,
@@ -88,7 +88,7 @@ struct LastOf50 {
     lost: f64,
 }
 
-/// The latency at half of the floor's load.
+/// The latency at half of the load that the floor bears.
 fn last_of_50(stage: &Stage, kind: Kind, floor: f64) -> io::Result<LastOf50> {
     // The floor has one room.
     let rooms = if kind == Kind::Floor { 1 } else { SMALL_ROOMS };
@@ -155,7 +155,7 @@ fn slow_readers(stage: &mut Stage, kind: Kind) -> io::Result<()> {
     Ok(())
 }
 
-/// Publishes for some seconds at a rate, to the rooms in turn; returns how many.
+/// Publishes for some seconds at a rate, to the rooms by turns. Returns the number of events.
 pub(super) fn paced(publisher: &mut Publisher, lessons: &[String], size: usize, rate: f64) -> io::Result<usize> {
     let count = (rate * PACED_SECONDS) as usize / lessons.len() * lessons.len();
     let began = now();

@@ -39,12 +39,11 @@ pub(crate) fn run(stage: &mut Stage) -> io::Result<FloorRates> {
     Ok(FloorRates { connects, sends })
 }
 
-/// Deliveries when each event is out before the next one comes, so that nothing can be joined into
-/// one send.
+/// Deliveries if each event is delivered before the next one is published, so that nothing can be joined into one send.
 #[derive(Debug, Clone)]
 pub(crate) struct Rounds {
     members: usize,
-    /// What each round took, in seconds.
+    /// How long each round took, in seconds.
     took: Vec<f64>,
 }
 

@@ -28,7 +28,7 @@ const ROOMS: usize = 20;
 const CALLERS_A_ROOM: usize = 3;
 const SECONDS: f64 = 5.0;
 const LIMIT: Duration = Duration::from_secs(60);
-/// So high that no client is limited.
+/// A rate so high that no client is limited.
 const RATE: &str = "1000000";
 
 pub(crate) fn run(stage: &mut Stage) -> io::Result<()> {
@@ -131,7 +131,7 @@ impl Callers {
         Ok(Self { runtime, clients })
     }
 
-    /// Each calls again once it is answered, for some seconds; returns how many calls succeeded.
+    /// Each agent calls again as soon as it has its answer, for some seconds. Returns how many calls succeeded.
     fn as_fast_as_they_go(&mut self, event: &str) -> io::Result<usize> {
         let until = Instant::now() + Duration::from_secs_f64(SECONDS);
         let calling = self.clients.iter_mut().map(async |client| {
@@ -145,7 +145,7 @@ impl Callers {
         Ok(self.runtime.block_on(try_join_all(calling)).map_err(failed)?.into_iter().sum())
     }
 
-    /// All of them together call at this rate, each as often as the others.
+    /// All agents together call at this rate, each as often as the others.
     fn paced(&mut self, event: &str, rate: f64) -> io::Result<usize> {
         let (began, count) = (Instant::now(), self.clients.len());
         let each = (rate * SECONDS / count as f64) as usize;
@@ -172,7 +172,7 @@ fn failed(error: Box<dyn std::error::Error>) -> io::Error {
     io::Error::other(error.to_string())
 }
 
-/// The service, in a thread of its own: `echo` answers nothing, `tell` has the payload published to the lesson.
+/// The service, in a thread of its own. `echo` answers without data, and `tell` publishes the payload to the lesson.
 struct Service {
     url: String,
 }
@@ -182,7 +182,7 @@ impl Service {
         let runtime = Builder::new_current_thread().enable_all().build()?;
         let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0"))?;
         let url = format!("http://{}", listener.local_addr()?);
-        // It ends with the process: it costs nothing once the gateway is gone.
+        // The thread ends with the process. Without calls it costs nothing.
         thread::spawn(move || {
             runtime.block_on(async {
                 while let Ok((stream, _)) = listener.accept().await {

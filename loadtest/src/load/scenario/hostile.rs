@@ -1,7 +1,8 @@
-//! What a flood does to others: the wait of classmates for their events while strangers send pings as fast as they can.
+//! What a flood costs other clients: how long classmates wait for their events while strangers send pings as fast as
+//! they can.
 //!
-//! Whoever sends a flood from the same machine takes processor time from everybody on it. So the flood is sent to a second
-//! gateway first, which has nobody else, and then to theirs: what differs is the gateway's own doing.
+//! A flood from the same machine takes processor time from all processes. So the flood is sent first to a second
+//! gateway, which has no other clients, and then to the classmates' gateway. The difference is the gateway's part.
 
 use std::io::{self, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -27,11 +28,11 @@ const AGENTS: usize = 1000;
 const ROOM: usize = 50;
 const EVENTS_A_SECOND: f64 = 200.0;
 const FLOODERS: usize = 4;
-/// Pings that are sent at once.
+/// The number of pings in one send.
 const PIECE: usize = 500;
-/// What a ping may carry.
+/// The largest payload of a ping.
 const PAYLOAD: [u8; 125] = [b'p'; 125];
-/// How much longer the slowest of 100 events may take beside the flood than beside one that goes elsewhere.
+/// How many times as long the slowest of 100 events may take beside the flood as beside a flood that goes elsewhere.
 const MOST: f64 = 2.0;
 
 pub(crate) fn run(stage: &mut Stage) -> io::Result<()> {
@@ -77,16 +78,16 @@ struct Class {
     lessons: Vec<String>,
 }
 
-/// What the honest clients saw meanwhile.
+/// What the honest clients saw during a flood.
 struct Fared {
     p99: f64,
     lost: f64,
-    /// How many were sent a second.
+    /// The flood's pings in a second.
     pings: f64,
 }
 
 impl Class {
-    /// While there is a flood there.
+    /// The latency that 99 of 100 events keep, while a flood goes to this address.
     fn p99(&mut self, flooded: Option<SocketAddr>) -> io::Result<Fared> {
         self.crew.listen(Listen::Each)?;
         let flood = flooded.map(Flood::of);
@@ -102,7 +103,7 @@ impl Class {
     }
 }
 
-/// Strangers who send pings and read nothing; whoever is closed comes again.
+/// Strangers that send pings and read nothing. A stranger whose connection is closed connects again.
 struct Flood {
     over: Arc<AtomicBool>,
     flooders: Vec<JoinHandle<u64>>,
@@ -116,7 +117,7 @@ impl Flood {
             thread::spawn(move || {
                 let mut sent = 0;
                 while !over.load(Ordering::Relaxed) {
-                    // However it ends, the next one comes.
+                    // Whether this connection ended with an error or without, the next one follows.
                     flood(target, &over, &mut sent).ok();
                 }
                 sent
@@ -126,14 +127,14 @@ impl Flood {
         Self { over, flooders }
     }
 
-    /// How many pings there were.
+    /// Ends the flood. Returns how many pings were sent.
     fn end(self) -> u64 {
         self.over.store(true, Ordering::Relaxed);
         self.flooders.into_iter().map(|flooder| flooder.join().unwrap_or_default()).sum()
     }
 }
 
-/// The flood of one connection, counted in `sent`.
+/// Sends a flood on one connection, and counts its pings in `sent`.
 fn flood(target: SocketAddr, over: &AtomicBool, sent: &mut u64) -> io::Result<()> {
     let mut stream = TcpStream::connect(target)?;
     stream.set_write_timeout(Some(Duration::from_millis(100)))?;

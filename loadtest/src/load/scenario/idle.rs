@@ -1,4 +1,4 @@
-//! What a joined connection costs while nothing happens, and whether it is given back.
+//! The memory of a joined connection while nothing happens, and whether it is freed afterwards.
 
 use std::io;
 use std::thread;
@@ -13,11 +13,11 @@ use crate::load::stage::Stage;
 use crate::load::system::{Kind, System};
 
 const FEW: usize = 5000;
-/// One whole round of pings.
+/// The time in which each connection gets one ping.
 const PING_ROUND: Duration = Duration::from_secs(30);
 const GIVE_BACK_LIMIT: Duration = Duration::from_secs(30);
 const SAMPLE_EVERY: Duration = Duration::from_millis(500);
-/// How far memory may move between two samples to count as at rest.
+/// Memory is at rest if it changes by less than this many bytes between two samples.
 const AT_REST: u64 = 64 * 1024;
 
 pub(crate) fn run(stage: &mut Stage) -> io::Result<()> {
@@ -86,7 +86,7 @@ fn leave_all(crew: &mut Crew, system: &System, bands: &[&Band]) -> io::Result<u6
     at_rest(system)
 }
 
-/// Memory once it has stopped moving, or after half a ping round.
+/// The memory once it is at rest, or after half a ping round.
 pub(super) fn at_rest(system: &System) -> io::Result<u64> {
     let deadline = Instant::now() + PING_ROUND / 2;
     let mut last = system.pss()?;

@@ -1,5 +1,5 @@
-//! Durable joins: how fast agents get in, alone and with a lesson, what each waits at half of that rate; then all of it
-//! beside 10,000 who sit idle.
+//! Durable joins: how fast agents connect, and connect and join, and how long each waits at half of that rate; then the
+//! same beside 10,000 idle agents.
 
 use std::io;
 use std::time::Duration;
@@ -13,10 +13,10 @@ use crate::load::system::Kind;
 
 const ROOM: usize = 30;
 const IDLE: usize = 10_000;
-/// How much of the rate stays, in percent, where backends are reached by TLS.
+/// The share of the rate, in percent, that must remain if backends are reached by TLS.
 const WITH_TLS: f64 = 90.0;
 const PUSH_LIMIT: Duration = Duration::from_secs(30);
-/// One tick of the plot over time.
+/// The step of the plot over time, in microseconds.
 const TICK: u32 = 100_000;
 
 pub(crate) fn run(stage: &mut Stage) -> io::Result<()> {
@@ -44,7 +44,7 @@ fn shares(kind: Kind) -> (f64, f64) {
     }
 }
 
-/// Returns the connects with a join a second.
+/// Returns the number of connects with a join in a second.
 fn alone(stage: &mut Stage, kind: Kind) -> io::Result<f64> {
     let floor = stage.floor()?.connects;
     let crowd = Crowd::new(10, stage.agents, ROOM);
@@ -67,7 +67,7 @@ fn alone(stage: &mut Stage, kind: Kind) -> io::Result<f64> {
     crew.leave(&band)?;
     system.wait_until_empty()?;
 
-    // Half of the rate, and who came later is seen by all who came before.
+    // At half of the rate. Each agent that came before sees those that come later.
     crew.listen(Listen::Count)?;
     let wave = crew.arrive(&band, Pace::Rate(joins / 2.0), Goal::Joined)?;
     let each = (ROOM - 1) as f64 / 2.0;

@@ -1,4 +1,4 @@
-//! The scenarios, a file each. Each starts what it measures, and leaves nothing running.
+//! The scenarios, one file for each. A scenario starts the servers that it measures, and leaves none running.
 
 pub(crate) mod attendance;
 pub(crate) mod consoles;

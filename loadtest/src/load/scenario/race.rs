@@ -10,7 +10,7 @@ use crate::load::system::{Kind, System};
 
 const MOST_SHOWN: usize = 20;
 
-/// Whether every view was whole.
+/// Returns whether every view was complete.
 pub(crate) fn run(gateway: &Path, nodes: usize, race: Race) -> io::Result<bool> {
     let system = System::gateways(&gateway.canonicalize()?, Kind::Real, nodes, &[], &[])?;
     let System::Gateways { gateways, backends: Some(backends), .. } = &system else {

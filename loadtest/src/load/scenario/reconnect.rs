@@ -1,4 +1,4 @@
-//! A storm: the server is killed and comes back, and so does everybody.
+//! A storm of reconnects: the server is killed and starts again, and all agents come back.
 
 use std::io;
 use std::time::Duration;
@@ -26,7 +26,7 @@ fn storm(stage: &mut Stage, kind: Kind, resume: bool) -> io::Result<()> {
     comes_back(stage, kind, &if resume { crowd.resuming() } else { crowd }, "reconnect")
 }
 
-/// A crowd's gateway is killed, and all of it come back.
+/// Kills a crowd's gateway, and lets all its agents come back.
 pub(super) fn comes_back(stage: &mut Stage, kind: Kind, crowd: &Crowd, scenario: &str) -> io::Result<()> {
     let mut system = stage.start(kind, 1, std::slice::from_ref(crowd))?;
     let mut crew = Crew::for_agents(crowd.agents)?;
@@ -52,7 +52,7 @@ pub(super) fn comes_back(stage: &mut Stage, kind: Kind, crowd: &Crowd, scenario:
     let missing = crowd.agents - after.present;
     note.figure("not back after a minute", missing as f64, "", Some(Limit::AtMost(0.0)));
     if crowd.resume {
-        // In process, the log is gone with the process.
+        // An embedded gateway's log is lost with its process.
         let all = (kind == Kind::Real).then_some(Limit::AtLeast(crowd.agents as f64));
         note.figure("told that they miss nothing", (after.recovered - before.recovered) as f64, "", all);
     }

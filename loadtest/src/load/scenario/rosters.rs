@@ -1,4 +1,4 @@
-//! A thousand agents enter one room at once, without and with a roster of all for each.
+//! A thousand agents enter one room at once, first without a roster, then with the whole roster for each.
 
 use std::io;
 use std::time::Duration;

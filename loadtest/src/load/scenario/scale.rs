@@ -1,12 +1,12 @@
-//! What Postgres pays, and how fast agents get in, with one node and with many on one machine: at rest, as fast as it goes,
-//! and at a pace at which each node's batches are small.
+//! What one node and many nodes on one machine cost Postgres, and how fast agents connect: at rest, as fast as
+//! possible, and at a pace at which each node's batches are small.
 //!
-//! The same number of agents comes in each case. At rest a node may cost a few statements a second, for its lease and its
-//! claims; beyond that the cost is to be that of the joins, whatever the number of nodes.
+//! The same number of agents comes in each case. At rest a node may cost a few statements a second, for its lease and
+//! its claims. The other cost should be that of the joins, and not depend on the number of nodes.
 //!
-//! What a join costs Postgres is processor time where there is no more of it, and there it has a limit. At the slow pace a
-//! statement wakes a process whose memory is in no cache any more, and waits for its turn beside the generator: its time says
-//! more about the machine.
+//! The processor time of a join in Postgres has a limit at the fastest pace only, at which processor time is short. At
+//! the slow pace a statement wakes a process whose memory has left the caches, and competes with the generator, so its
+//! time says more about the machine.
 
 use std::io;
 use std::thread;
@@ -22,30 +22,30 @@ use crate::load::stage::{Stage, WINDOW};
 use crate::load::system::{Kind, System};
 
 const ROOM: usize = 30;
-/// How long it takes until every node has its claims, and after a wave until its events are published.
+/// How long it takes until every node has its claims, and, after a wave, until its events are published.
 const SETTLED: Duration = Duration::from_secs(8);
-/// How long nodes are watched at rest.
+/// How long nodes are measured at rest.
 const REST: Duration = Duration::from_secs(15);
-/// Connections of a node: 55 nodes have hundreds at any rate.
+/// The connections of a node. They are few, because 55 nodes have hundreds in all.
 const POOL: u32 = 4;
-/// Joins a second that a node gets at the slow pace, where the machine has room for them.
+/// The joins in a second of each node at the slow pace, if the machine can do them.
 const SLOW: f64 = 20.0;
-/// The share of the fastest rate that is room enough.
+/// The share of the fastest rate that the slow pace may use.
 const ROOM_TO_SPARE: f64 = 0.5;
 
 const COUNTED: &str = "select coalesce(sum(calls), 0), coalesce(sum(total_exec_time + total_plan_time), 0) * 1000, \
     (select sum(sessions) from pg_stat_database) from pg_stat_statements";
 
-/// What Postgres has done since it began.
+/// What Postgres has done since it was started.
 #[derive(Debug, Clone, Copy)]
 struct Cost {
     at: Instant,
     statements: f64,
-    /// Microseconds in statements, with their waits for locks.
+    /// Microseconds in statements, including waits for locks.
     executed: f64,
-    /// Connections that were made.
+    /// Connections that were made to Postgres.
     connections: f64,
-    /// Microseconds of processor time, commits included.
+    /// Microseconds of processor time, including commits.
     processor: f64,
 }
 
@@ -58,7 +58,7 @@ impl Cost {
         Ok(Self { at: Instant::now(), statements, executed, connections, processor })
     }
 
-    /// What was spent between these two, and the seconds that it took.
+    /// The cost between two readings, and the seconds between them.
     fn since(self, before: Self) -> (f64, Self) {
         let spent = Self {
             at: self.at,
@@ -84,7 +84,7 @@ pub(crate) fn run(stage: &mut Stage, numbers: &[usize]) -> io::Result<()> {
     Ok(())
 }
 
-/// The rate at which agents get in.
+/// Returns the rate at which agents connect and join.
 fn measure(stage: &mut Stage, nodes: usize) -> io::Result<f64> {
     let agents = (stage.agents / nodes).max(ROOM);
     let crowds = |first: usize| (0..nodes).map(move |node| Crowd::new((first + node) as u16, agents, ROOM));
@@ -111,7 +111,7 @@ fn measure(stage: &mut Stage, nodes: usize) -> io::Result<f64> {
     let before = cost()?;
     thread::sleep(REST);
     let (rest, at_rest) = cost()?.since(before);
-    // One is the counting itself.
+    // The reading itself is one of the statements.
     let each = |value: f64| value / rest / nodes as f64;
     let mut note = stage.note("scale", Kind::Real);
     let name = format!("{nodes} nodes at rest");
@@ -148,7 +148,7 @@ fn measure(stage: &mut Stage, nodes: usize) -> io::Result<f64> {
     let wave = crew.arrive(&slow, Pace::Rate(pace), Goal::Joined)?;
     let (seconds, spent) = cost()?.since(before);
     let joins = slow.agents() as f64;
-    // Each cost beyond those at rest.
+    // The cost beyond that at rest, for each join.
     let beyond = |of: fn(&Cost) -> f64| (of(&spent) - of(&at_rest) / rest * seconds) / joins;
     let name = format!("{nodes} nodes, {pace:.0} joins a second");
     note.failures(&name, &wave);

@@ -1,5 +1,4 @@
-//! Many nodes on one machine, full of joined agents, held for a time: nobody is lost, and where the
-//! memory goes.
+//! Many nodes on one machine hold joined agents for a time: no agent may be lost, and the memory is measured by part.
 
 use std::io;
 use std::thread;
@@ -15,12 +14,12 @@ use crate::load::system::{Kind, System};
 
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 
-/// How many nodes, and how long they are held.
+/// The number of nodes, and how long they hold their agents.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Soak {
     pub(crate) nodes: usize,
     pub(crate) hold: Duration,
-    /// Joins a second while they fill.
+    /// Joins in a second while the nodes fill.
     pub(crate) rate: f64,
 }
 

@@ -17,18 +17,18 @@ use crate::load::results::Limit;
 use crate::load::stage::{Stage, fastest};
 use crate::load::system::{Kind, System};
 
-/// Agents of one classroom.
+/// The number of agents in one classroom.
 const ROOM: usize = 30;
-/// How many members an event is pushed to, where one event follows another.
+/// The number of members that get each event when events follow each other.
 const AUDIENCE: usize = 5_000;
 const BURST: usize = 200;
 const BURST_LIMIT: Duration = Duration::from_secs(60);
 const STORM: usize = 5_000;
 const PING_ROUND: Duration = Duration::from_secs(30);
-/// What Socket.IO may cost: this share of `/ws`.
+/// The share of the rates of `/ws` that Socket.IO must reach.
 const SHARE: f64 = 0.9;
 
-/// What one dialect does.
+/// The figures of one dialect.
 struct Found {
     joins: f64,
     one_by_one: f64,
@@ -97,7 +97,7 @@ fn measure(stage: &mut Stage, kind: Kind, socketio: bool, recovery: bool) -> io:
     Ok(Found { joins, one_by_one, back_to_back, bytes: (sizes[1] - sizes[0]) / rest.agents as f64, busy })
 }
 
-/// The agents that hear the events. Guests fill a room of thousands without millions of events, but cannot recover.
+/// The agents that get the events. Guests fill a room of thousands without millions of events, but cannot recover.
 fn audience(stage: &Stage, recovery: bool) -> Crowd {
     let members = AUDIENCE.min(stage.agents);
     if recovery { Crowd::new(62, members, ROOM) } else { Crowd::guests(62, members, members) }

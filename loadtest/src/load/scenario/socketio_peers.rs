@@ -1,6 +1,7 @@
-//! Socket.IO's own servers on the same machine in the same run, with what they do of a join: rates, and memory a connection.
+//! Socket.IO's own servers on the same machine in the same run, doing the part of a join that they can do: rates, and
+//! memory of a connection.
 //!
-//! `loadtest/setup/socketio-peers` installs them; those that are not there are left out, and it is said.
+//! `loadtest/setup/socketio-peers` installs them. A server that is not installed is left out, with a message.
 
 use std::io::{self, BufRead, BufReader};
 use std::net::SocketAddr;
@@ -15,20 +16,20 @@ use crate::load::proc;
 use crate::load::results::Limit;
 use crate::load::stage::{Stage, WINDOW};
 
-/// More would take minutes with them.
+/// The most agents: with more of them these servers would take minutes.
 const MAX_AGENTS: usize = 4_000;
 const WAVES: usize = 3;
-/// How much faster, and how much smaller, the gateway is to be.
+/// How many times as fast the gateway must be. Its connections must also be smaller by a factor.
 const FASTER: f64 = 3.0;
 const SMALLER: f64 = 20.0;
 
-/// What a server does.
+/// The figures of a server.
 struct Found {
     joins: f64,
     bytes: f64,
 }
 
-/// A server of this scenario's own.
+/// A server that this scenario starts.
 struct Peer {
     child: Child,
     address: SocketAddr,
@@ -70,14 +71,15 @@ fn beside(stage: &mut Stage, name: &str, command: Command) -> io::Result<()> {
         note.figure(&format!("as many joins as {name}"), times, "times", Some(Limit::AtLeast(FASTER)));
         note.figure(&format!("memory a joined connection, {name}"), theirs.bytes, "bytes", None);
         note.figure("memory a joined connection, Socket.IO here", ours.bytes, "bytes", None);
-        // Noise may bring the measured difference below zero.
+        // Noise may make the measured difference negative.
         let part = theirs.bytes / ours.bytes.max(1.0);
         note.figure(&format!("of the memory that {name} needs: one part in"), part, "", Some(Limit::AtLeast(SMALLER)));
     }
     Ok(())
 }
 
-/// Some who are there from the beginning, so that what a server needs anyhow is not counted, and those who count.
+/// A few agents that are connected from the beginning, so that the server's fixed cost is not counted, and the agents
+/// that count.
 fn crowds(agents: usize) -> [Crowd; 2] {
     [Crowd::new(64, agents.div_ceil(4), 30).over_socketio(), Crowd::new(65, agents, 30).over_socketio()]
 }
@@ -120,7 +122,7 @@ impl Peer {
 
 impl Drop for Peer {
     fn drop(&mut self) {
-        // It may have ended already.
+        // An error means that the process has ended already.
         self.child.kill().ok();
         self.child.wait().ok();
     }

@@ -1,7 +1,7 @@
-//! The webhook while its receiver is down: agents come and go at a steady rate, nodes are killed and stopped for longer than
-//! their lease, and when the receiver is back it must get everything, in order, while the nodes still break.
+//! The webhook while its receiver is down: agents enter and leave at a steady rate, and nodes are killed, and stopped
+//! for longer than their lease. When the receiver is back it must get every event, in order, while nodes still break.
 //!
-//! What it must get is in the history: each session entered once, and then left once.
+//! The history says what it must get: one entered and then one left of each session.
 
 use std::collections::HashSet;
 use std::io;
@@ -25,23 +25,24 @@ use crate::load::system::{Kind, System};
 const CLASSROOMS: usize = 200;
 /// How long an agent stays.
 const VISIT: Duration = Duration::from_secs(1);
-/// An agent that no node has let in by then tries the next one.
+/// How long an agent waits at a node before it tries the next one.
 const ENTER_LIMIT: Duration = Duration::from_secs(2);
 const TRIES: usize = 4;
 const TRY_AGAIN: Duration = Duration::from_millis(500);
-/// Agents that are there or on their way, and wait for stopped nodes too.
+/// The most agents that are connected or connecting at once, including those that wait for stopped nodes.
 const MOST_AT_ONCE: usize = 8000;
-/// Short, so that every node that stops is taken over.
+/// The lease is short, so that the sessions of every stopped node are taken over.
 const LEASE: Duration = Duration::from_secs(2);
-/// Between two faults of nodes.
+/// The time between two faults of nodes.
 const PEACE: Duration = Duration::from_secs(4);
-/// How long the nodes still break once the receiver is back.
+/// How long nodes still break after the receiver is back.
 const BROKEN_CATCHING_UP: Duration = Duration::from_secs(15);
 const RESTART_AGAIN: Duration = Duration::from_millis(100);
-/// With no new event for so long, what is missing is lost. Longer than the longest pause between two attempts.
+/// If no new event comes for this long, missing events are lost. This is longer than the longest pause between two
+/// attempts.
 const SILENCE: Duration = Duration::from_secs(45);
 
-/// How long the receiver is down, how many events there are a second, and on how many nodes (one where it is embedded).
+/// How long the receiver is down, how many events come in a second, and the number of nodes (one if it is embedded).
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Outage {
     pub(crate) lasts: Duration,
@@ -50,7 +51,7 @@ pub(crate) struct Outage {
 }
 
 impl Outage {
-    /// For a run of all scenarios.
+    /// The outage in a run of all scenarios.
     pub(crate) const SHORT: Self = Self { lasts: Duration::from_secs(60), rate: 1000.0, nodes: 3 };
 }
 
@@ -123,7 +124,7 @@ fn joined<T>(thread: thread::ScopedJoinHandle<'_, io::Result<T>>) -> io::Result<
     thread.join().unwrap_or_else(|_| Err(io::Error::other("a thread panicked")))
 }
 
-/// Agents enter and leave, each two events, for as long as the outage lasts.
+/// Agents enter and leave, with two events each, for as long as the outage lasts.
 fn come_and_go(addresses: &[SocketAddr], outage: Outage) -> io::Result<()> {
     let agents = outage.rate / 2.0;
     let all = (agents * outage.lasts.as_secs_f64()) as usize;
@@ -133,7 +134,7 @@ fn come_and_go(addresses: &[SocketAddr], outage: Outage) -> io::Result<()> {
             sleep_until(began + Duration::from_secs_f64(number as f64 / agents)).await;
             for attempt in 0..TRIES {
                 let address = addresses[(number + attempt) % addresses.len()];
-                // A visit that breaks in the middle has its events too, and the history knows.
+                // A visit that breaks in the middle has its events too, and is in the history.
                 if let Ok(Ok(client)) = timeout(ENTER_LIMIT, enter(address, number)).await {
                     sleep(VISIT).await;
                     client.close().await.ok();
@@ -154,8 +155,8 @@ async fn enter(address: SocketAddr, number: usize) -> Result<Client, ClientError
     Ok(client)
 }
 
-/// Kills one node, stops the next for longer than its lease, and so on until the other end of `over` is dropped. Returns how
-/// many.
+/// Kills one node, stops the next for longer than its lease, and so on until the sender of `over` is dropped. Returns
+/// the number of faults.
 fn break_nodes(gateways: &mut [Gateway], over: &mpsc::Receiver<()>) -> io::Result<usize> {
     let (mut faults, count) = (0, gateways.len());
     while over.recv_timeout(PEACE) == Err(RecvTimeoutError::Timeout) {
@@ -175,7 +176,7 @@ fn break_nodes(gateways: &mut [Gateway], over: &mpsc::Receiver<()>) -> io::Resul
     Ok(faults)
 }
 
-/// Where its lease still runs it may have to wait.
+/// Starts a node again. It may have to wait for the end of its own lease.
 fn start_again(node: &mut Gateway) -> io::Result<()> {
     let deadline = Instant::now() + ENTER_LIMIT + 2 * LEASE;
     loop {

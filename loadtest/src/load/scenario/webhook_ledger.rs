@@ -1,7 +1,7 @@
-//! What a receiver of the webhook has in the end, beside the history of sessions.
+//! Compares the events that a receiver of the webhook got with the history of sessions.
 //!
-//! A receiver ignores offsets not above the last one of their classroom (PROTOCOL 10), so an event that comes too late is
-//! missing here.
+//! A receiver ignores an offset that is not above the last one of its classroom (PROTOCOL 10). So an event that comes
+//! too late counts as missing.
 
 use std::collections::{HashMap, HashSet};
 use std::thread;
@@ -11,7 +11,7 @@ use rollcall_loadtest::webhook::{Receiver, Taken};
 
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
-/// What the receiver took.
+/// The events that the receiver took.
 pub(super) struct Ledger {
     /// The last offset of each epoch and classroom.
     last: HashMap<(String, String), u64>,
@@ -19,7 +19,7 @@ pub(super) struct Ledger {
     sessions: HashMap<i64, String>,
     /// Events whose offset was not above the last one of their classroom.
     pub(super) ignored: usize,
-    /// When the first event came, and the latest new one.
+    /// When the first event came; `latest` is when the last new one came.
     pub(super) first: Option<Instant>,
     pub(super) latest: Instant,
 }
@@ -30,7 +30,7 @@ impl Default for Ledger {
     }
 }
 
-/// How a ledger differs from the history, in events.
+/// The differences between a ledger and the history, in events.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Balance {
     pub(super) missing: usize,
@@ -38,7 +38,7 @@ pub(super) struct Balance {
 }
 
 impl Ledger {
-    /// Takes what comes, until it is enough.
+    /// Takes events until `enough` says that it is enough.
     pub(super) fn follow(&mut self, receiver: &Receiver, enough: impl Fn(&Self) -> bool) {
         loop {
             receiver.drain().into_iter().for_each(|taken| self.add(taken));

@@ -1,7 +1,7 @@
-//! The log of the in-process bus, as the stream is that of NATS.
+//! The log of the bus in the process. It has the part that the stream has on NATS.
 //!
-//! Invariant: offsets ascend without gaps from 1; the log holds the latest events, within all of its limits, and knows
-//! for each room where its own are.
+//! Invariant: offsets ascend without gaps from 1; the log holds the latest events within all of its limits, and knows
+//! the offsets of each room's events.
 use std::{
     collections::{HashMap, VecDeque, hash_map::RandomState},
     hash::BuildHasher,
@@ -13,23 +13,23 @@ use tokio::time::Instant;
 
 use crate::{Incoming, Publication, headers};
 
-/// How long a message id is remembered (PROTOCOL 3).
+/// How long the log remembers a message id (PROTOCOL 3).
 const DUPLICATE_WINDOW: Duration = Duration::from_secs(2 * 60);
-/// What an event costs beside its body, in bytes, about.
+/// The approximate cost of an event beside its body, in bytes.
 const OVERHEAD: usize = 550;
 
-/// How much the log holds; the first limit reached counts.
+/// How much the log holds. The first limit that is reached counts.
 #[derive(Clone, Copy, Debug)]
 pub struct LogLimits {
-    /// In events.
+    /// The most events.
     pub events: usize,
-    /// Bytes of all events, overhead included.
+    /// The most bytes of all events, including the overhead.
     pub bytes: usize,
-    /// The age of the oldest event.
+    /// The highest age of the oldest event.
     pub age: Duration,
 }
 
-/// An hour, like the stream, but at most 4 MiB: about six thousand events of presence.
+/// An hour, as for the stream, but at most 4 MiB, which is about six thousand events of presence.
 impl Default for LogLimits {
     fn default() -> Self {
         Self { events: 100_000, bytes: 4 * 1024 * 1024, age: Duration::from_secs(60 * 60) }
@@ -39,7 +39,7 @@ impl Default for LogLimits {
 #[derive(Debug)]
 struct LogEntry {
     at: Instant,
-    /// None if it cannot be forwarded: it keeps its offset all the same, as in the stream.
+    /// The event; `None` if it cannot be forwarded. It keeps its offset, as in the stream.
     event: Option<Incoming>,
 }
 
@@ -66,12 +66,12 @@ impl Log {
         Self { limits, events, bytes: 0, rooms, last: 0, recent }
     }
 
-    /// The last event's offset.
+    /// The offset of the last event.
     pub(super) fn last(&self) -> u64 {
         self.last
     }
 
-    /// The first event that is still there; one after the last where there is none.
+    /// The offset of the oldest event that is still there, or the next offset if there is none.
     pub(super) fn first(&self) -> u64 {
         self.last + 1 - self.events.len() as u64
     }
@@ -98,7 +98,7 @@ impl Log {
         offset
     }
 
-    /// The event with this offset, if it is still there, and when it was stored.
+    /// The event with this offset and the time when it was stored, if it is still there.
     pub(super) fn get(&self, offset: u64) -> Option<(&Incoming, Instant)> {
         let place = offset.checked_sub(self.first())?;
         let entry = self.events.get(usize::try_from(place).ok()?)?;
@@ -113,7 +113,7 @@ impl Log {
         offsets.copied().take_while(move |offset| *offset <= through).take(max)
     }
 
-    /// Forgets all events; offsets go on.
+    /// Forgets all events. Offsets go on.
     pub(super) fn clear(&mut self) {
         self.events.clear();
         self.rooms.clear();
@@ -140,12 +140,12 @@ impl Log {
     }
 }
 
-/// The message ids of the duplicate window, each as 64 bits of a keyed hash: among a million ids, a new one is taken
-/// for a known one with a chance of one in 10^13. The ids of a whole window are forgotten together, one window later.
+/// The message ids of the duplicate window, each as 64 bits of a keyed hash. Among a million ids, a new id is taken for
+/// a known one with a chance of one in 10^13. The ids of a whole window are forgotten together, one window later.
 #[derive(Debug)]
 struct RecentIds {
     hasher: RandomState,
-    /// How many ids a window may have.
+    /// The most ids of a window.
     max: usize,
     newer: HashMap<u64, u64>,
     older: HashMap<u64, u64>,
@@ -160,7 +160,7 @@ impl RecentIds {
         Self { hasher: RandomState::new(), max, newer, older, rotated_at: now }
     }
 
-    /// The offset under which the id is known; notes it under `offset` where it is not.
+    /// The offset of the event with this id. An unknown id is remembered with `offset`, and `None` is returned.
     fn remember(&mut self, id: &str, offset: u64) -> Option<u64> {
         let hash = self.hasher.hash_one(id);
         if let Some(known) = self.newer.get(&hash).or_else(|| self.older.get(&hash)) {

@@ -1,8 +1,8 @@
-//! Events in process, for a single node.
+//! The bus in the process, for a single node.
 //!
-//! Invariant: that of [`crate`]. The log is the only queue: the feed and every replay read it with their own cursor, at
-//! their own pace, and are told if it has forgotten what they had not read yet. The log ends with the process, so each
-//! start is a new epoch.
+//! Invariant: the one of [`crate`]. The log is the only queue. The feed and every replay read it with their own cursor,
+//! at their own pace, and learn if it has forgotten events that they had not read. The log ends with the process, so
+//! each start is a new epoch.
 mod log;
 
 use std::{
@@ -23,17 +23,17 @@ pub use self::log::LogLimits;
 use super::{Bus, BusError, BusEvent, Incoming, Position, Publication, PublishError, Replay, before_oldest};
 use rollcall_base::tasks::{TaskEnded, Tasks};
 
-/// How many events of the feed may be unread.
+/// The most unread events of the feed.
 const FEED: usize = 256;
-/// How many events of a replay may be unread.
+/// The most unread events of a replay.
 const REPLAY: usize = 64;
 /// How many offsets of the log are read under one lock.
 const MAX_CHUNK: usize = 256;
 
-/// The bus in process.
+/// The bus in the process.
 pub struct MemoryBus {
     shared: Arc<Shared>,
-    /// Dropped with the bus, and ended by that.
+    /// The tasks, which end when the bus is dropped.
     _tasks: JoinSet<()>,
     supervisor: Tasks,
 }
@@ -46,7 +46,7 @@ struct Shared {
 
 struct State {
     log: Log,
-    /// The rooms subscribed to, each with the offset after which its events are for it.
+    /// The subscribed rooms, each with the offset after which its events are delivered.
     rooms: HashMap<RoomId, u64>,
 }
 
@@ -57,7 +57,7 @@ impl Shared {
 }
 
 impl MemoryBus {
-    /// Starts it, inside a Tokio runtime; returns it with its feed.
+    /// Starts the bus, and returns it with its feed. The caller must be inside a Tokio runtime.
     #[must_use]
     pub fn start(limits: LogLimits) -> (Self, mpsc::Receiver<BusEvent>) {
         let state = State { log: Log::new(limits), rooms: HashMap::new() };
@@ -75,7 +75,7 @@ impl MemoryBus {
     }
 }
 
-/// Reads the log from end to end, and writes the events of subscribed rooms to the feed.
+/// Reads the whole log, and writes the events of subscribed rooms to the feed.
 async fn deliver(shared: Arc<Shared>, feed: mpsc::Sender<BusEvent>) {
     let mut cursor = 0;
     loop {
@@ -93,7 +93,7 @@ async fn deliver(shared: Arc<Shared>, feed: mpsc::Sender<BusEvent>) {
 }
 
 impl State {
-    /// The feed's items after this offset, and the offset up to which that is all.
+    /// The items of the feed after this offset, and the offset through which they are complete.
     fn after(&self, mut cursor: u64) -> (Vec<BusEvent>, u64) {
         let mut found = Vec::new();
         if self.log.first() > cursor + 1 {
@@ -173,7 +173,7 @@ impl Bus for MemoryBus {
     }
 }
 
-/// Reads at the receiver's pace, until the end or until it is dropped.
+/// Sends events as fast as the receiver reads, until the end or until it is dropped.
 async fn replay(
     shared: Arc<Shared>,
     rooms: Vec<RoomId>,
@@ -187,7 +187,7 @@ async fn replay(
             (state.of_rooms(&rooms, after, through), after < through && state.log.first() > after + 1)
         };
         if forgotten {
-            // The forgotten events may have been among those asked for.
+            // The forgotten events may have been among the requested ones.
             let error = BusError("the log does not reach back that far any more".to_owned());
             let _ = events.send(Err(error)).await;
             return;

@@ -1,10 +1,10 @@
 //! Reads events of several rooms from the stream, in order.
 //!
-//! A server of version 2.9 filters by one subject at a time. So a few rooms are read one by one, event after event, and
-//! merged in windows of offsets. The rooms are read side by side; a room without events in a window costs nothing. Many
-//! rooms are read in one pass over all events ([`StreamScan`]).
+//! A server of version 2.9 filters by one subject at a time. So each of a few rooms is read by itself, event after
+//! event, and the rooms are merged in windows of offsets. They are read concurrently, and a room without events in a
+//! window costs nothing. Many rooms are read in one pass over all events ([`StreamScan`]).
 //!
-//! Invariant: memory holds one window and at most one more event for each of a few rooms, whatever the stream holds.
+//! Invariant: memory holds one window and at most one more event for each of a few rooms, however long the stream is.
 use std::collections::HashMap;
 
 use futures_util::{StreamExt, TryStreamExt, stream};
@@ -18,25 +18,25 @@ use super::{
 };
 use crate::{BusError, Incoming};
 
-/// How many requests of one backfill run at once.
+/// How many requests of one backfill run concurrently.
 const MAX_CONCURRENT: usize = 32;
-/// Up to this many rooms are read one by one. Going over an event costs the server much less than sending it, so a pass
-/// pays for many rooms only, however long the gap is.
+/// Up to this many rooms are read each by itself. Skipping an event costs the server much less than sending it, so a
+/// pass over all events is cheaper only for many rooms, however long the gap is.
 const MAX_MERGED_ROOMS: usize = 25;
-/// If no pass can be made, more rooms are read one by one, where a server of version 2.9 looks at this many events at
-/// most.
+/// If no pass can be made, more rooms than that are read each by itself, provided a server of version 2.9 looks at no
+/// more than this many events.
 const MAX_VISITS: u64 = 20_000_000;
 
-/// A reading of rooms, each from its own offset, up to a common one.
+/// Reads rooms, each after an offset of its own and through a common one.
 pub(super) enum Backfill {
-    /// Each room by itself.
+    /// Reads each room by itself.
     Few(Box<RoomMerge>),
-    /// All rooms in one pass.
+    /// Reads all rooms in one pass.
     Many(Box<StreamScan>),
 }
 
 impl Backfill {
-    /// Opens it for rooms, each with the offset after which it is read.
+    /// Opens a backfill of rooms, each with the offset after which it is read.
     pub(super) async fn open(
         jetstream: &JetStream,
         rooms: impl IntoIterator<Item = (RoomId, u64)>,
@@ -47,7 +47,7 @@ impl Backfill {
             ..=MAX_MERGED_ROOMS => Self::Few(Box::new(RoomMerge::new(jetstream.clone(), rooms, through))),
             _ => match StreamScan::open(jetstream, rooms.clone(), through).await {
                 Ok(scan) => Self::Many(Box::new(scan)),
-                // While a cluster elects who makes consumers, its streams answer.
+                // While a cluster elects the leader that makes consumers, its streams already answer.
                 Err(_) if visits(&rooms, through) <= MAX_VISITS => {
                     Self::Few(Box::new(RoomMerge::new(jetstream.clone(), rooms, through)))
                 }
@@ -56,7 +56,7 @@ impl Backfill {
         })
     }
 
-    /// The next events, in order; none after the last. After an error no more can be read.
+    /// The next events in order; `None` after the last ones. After an error no more can be read.
     pub(super) async fn window(&mut self) -> Result<Option<Window>, BusError> {
         match self {
             Self::Few(merge) => merge.window().await,
@@ -65,12 +65,12 @@ impl Backfill {
     }
 }
 
-/// How many events a server looks at that goes over all of them for each room.
+/// How many events a server looks at if it skips over all of them for each room.
 fn visits(rooms: &HashMap<RoomId, u64>, through: u64) -> u64 {
     rooms.values().map(|after| through - after).sum()
 }
 
-/// The reading of one room, in one spelling of its subjects.
+/// Reads one room, in one spelling of its subjects.
 struct Lane {
     filter: String,
     from: u64,
@@ -78,7 +78,8 @@ struct Lane {
 }
 
 impl Lane {
-    /// Reads on up to `end`; the first event after that stays as the head. None if there is no event up to `through`.
+    /// Reads through `end`. The first event after that stays as the head. Returns `None` if there is no event up to
+    /// `through`.
     async fn advance(
         mut self,
         jetstream: &JetStream,
@@ -103,7 +104,7 @@ impl Lane {
     }
 }
 
-/// Rooms that are read one by one.
+/// Rooms of which each is read by itself.
 pub(super) struct RoomMerge {
     jetstream: JetStream,
     lanes: Vec<Lane>,
@@ -128,7 +129,7 @@ impl RoomMerge {
 
     async fn window(&mut self) -> Result<Option<Window>, BusError> {
         if !self.begun {
-            // Reads every room's head first, which tells where the first window is.
+            // The head of every room is read first, because the heads determine the first window.
             self.begun = true;
             self.advance(0).await?;
         }

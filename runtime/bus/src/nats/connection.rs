@@ -1,10 +1,9 @@
-//! One connection to one server: its bytes, from the first INFO on.
+//! One connection to one server, from the first INFO on.
 //!
-//! The client library costs 5.9 KB for each subscription, and keeps what is published while there is no connection.
-//! This one does neither.
+//! It replaces the client library, which costs 5.9 KB for each subscription, and keeps messages that are published
+//! while there is no connection.
 //!
-//! Invariant: everything that waits for the server has a timeout, except [`NatsConnection::read`], which is safe to
-//! cancel.
+//! Invariant: every wait for the server has a timeout, except [`NatsConnection::read`], which is safe to cancel.
 use std::{collections::BTreeSet, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::{Buf, BytesMut};
@@ -26,22 +25,22 @@ use super::{
 };
 use rollcall_base::{tls::ClientTls, tls_failure};
 
-/// From the first packet to the answer to our CONNECT.
+/// The time from the first packet to the answer to CONNECT.
 pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
-/// How long a server may say nothing.
+/// How long a server may take to send its INFO.
 const GREETING_TIMEOUT: Duration = Duration::from_millis(800);
 /// A server that takes no bytes for this long is given up.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(3);
-/// How much is read at once.
+/// The most bytes of one read.
 const READ: usize = 64 * 1024;
 
-/// Where a server is.
+/// The address of a server, and how it is reached.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Endpoint {
     pub(super) socket: SocketAddr,
-    /// Whom its certificate must name.
+    /// The name that the server's certificate must have.
     pub(super) name: String,
-    /// Whether it must speak TLS. Otherwise it says whether it does.
+    /// Whether the connection must use TLS. Otherwise the server's INFO decides.
     pub(super) tls: bool,
 }
 
@@ -62,32 +61,32 @@ pub(super) enum ConnectionError {
     Refused,
     #[error("the credentials cannot be used")]
     Credentials,
-    /// TLS failed; the text says what to change.
+    /// The TLS handshake failed. The text says what to change.
     #[error("TLS: {0}")]
     Tls(String),
     #[error("the server said {0}")]
     Said(String),
 }
 
-/// What a server says of itself.
+/// The fields of a server's INFO.
 #[derive(Clone, Default, Deserialize)]
 pub(super) struct Info {
     #[serde(default)]
     tls_required: bool,
-    /// The largest message with its headers that it takes.
+    /// The largest message, including its headers, that the server takes.
     #[serde(default)]
     pub(super) max_payload: usize,
     #[serde(default)]
     nonce: String,
     #[serde(default)]
     pub(super) server_name: String,
-    /// `HOST:PORT` of all members of its cluster.
+    /// The addresses `HOST:PORT` of all members of its cluster.
     #[serde(default)]
     pub(super) connect_urls: Vec<String>,
 }
 
 impl Info {
-    /// The members of its cluster that it reaches, itself included.
+    /// The members of the cluster that the server reaches, including itself.
     pub(super) fn members(&self) -> BTreeSet<&str> {
         self.connect_urls.iter().map(String::as_str).collect()
     }
@@ -111,7 +110,7 @@ struct Connect<'a> {
 trait Stream: AsyncRead + AsyncWrite + Send + Sync + Unpin {}
 impl<S: AsyncRead + AsyncWrite + Send + Sync + Unpin> Stream for S {}
 
-/// See the module.
+/// A connection to a NATS server.
 pub(super) struct NatsConnection {
     stream: Box<dyn Stream>,
     input: BytesMut,
@@ -120,9 +119,9 @@ pub(super) struct NatsConnection {
     parser: Parser,
     /// The server.
     pub(super) endpoint: Endpoint,
-    /// What it said first.
+    /// The server's first INFO.
     pub(super) info: Info,
-    /// Whether it speaks TLS.
+    /// Whether the connection uses TLS.
     pub(super) secured: bool,
 }
 
@@ -149,7 +148,7 @@ impl NatsConnection {
     ) -> Result<Self, ConnectionError> {
         let stream = TcpStream::connect(endpoint.socket).await?;
         stream.set_nodelay(true)?;
-        // When a connection is given up, bytes that the kernel has not sent yet must not be sent afterwards.
+        // When a connection is given up, the kernel must not send bytes afterwards that it has not sent yet.
         SockRef::from(&stream).set_linger(Some(Duration::ZERO))?;
         let mut connection = Self::new(stream, endpoint.clone(), options.max_body);
         if options.tls_first {
@@ -157,10 +156,11 @@ impl NatsConnection {
         }
         let greeting = timeout(GREETING_TIMEOUT, connection.greeting()).await;
         let info = greeting.unwrap_or(Err(ConnectionError::NoGreeting))?;
-        // Certificates that are given are not left out because of an INFO that anybody on the way could have changed.
+        // If there are certificates in the settings, TLS is used whatever INFO says, because an attacker on the way
+        // could have changed INFO.
         let tls = options.tls_first || endpoint.tls || info.tls_required || options.tls != ClientTls::default();
         if tls && !options.tls_first {
-            // The server sends nothing but INFO before TLS.
+            // Before TLS the server sends nothing but INFO.
             connection = connection.secure(options).await?;
         }
         let login = credentials.login(info.nonce.as_bytes()).map_err(|_| ConnectionError::Credentials)?;
@@ -178,7 +178,8 @@ impl NatsConnection {
             protocol: 1,
         };
         let connect = serde_json::to_string(&connect).map_err(io::Error::from)?;
-        // A server that refuses the client's certificate says why and closes. That is read even if this fails.
+        // A server that refuses the client's certificate says why and closes. That answer is read even if this write
+        // fails.
         let _ = connection.write(format!("CONNECT {connect}\r\nPING\r\n").as_bytes()).await;
         loop {
             match connection.next()? {
@@ -190,7 +191,7 @@ impl NatsConnection {
         }
     }
 
-    /// The server's first INFO.
+    /// Reads the server's first INFO.
     async fn greeting(&mut self) -> Result<Info, ConnectionError> {
         loop {
             match self.next()? {
@@ -202,10 +203,10 @@ impl NatsConnection {
         }
     }
 
-    /// The same connection under TLS.
+    /// Starts TLS on this connection.
     async fn secure(self, options: &NatsOptions) -> Result<Self, ConnectionError> {
         let tls = options.tls.clone();
-        // Read again for each connection: certificates are renewed while the process runs.
+        // The files are read again for each connection, because certificates are renewed while the process runs.
         let config = spawn_blocking(move || tls.config()).await.map_err(io::Error::other)?;
         let config = config.map_err(|error| ConnectionError::Tls(error.to_string()))?;
         let name = ServerName::try_from(self.endpoint.name.clone()).map_err(io::Error::other)?;
@@ -222,7 +223,7 @@ impl NatsConnection {
     pub(super) async fn read(&mut self) -> Result<(), ConnectionError> {
         self.input.advance(std::mem::take(&mut self.used));
         if self.input.is_empty() && self.input.capacity() > 2 * READ {
-            // A large message has been consumed.
+            // A large message has been consumed, so its buffer is freed.
             self.input = BytesMut::new();
         }
         self.input.reserve(READ);
@@ -232,7 +233,7 @@ impl NatsConnection {
         }
     }
 
-    /// The next operation of what was read.
+    /// The next operation in the bytes that were read.
     pub(super) fn next(&mut self) -> Result<Option<Op<'_>>, Malformed> {
         loop {
             let (used, op) = self.parser.next(&self.input[self.used..])?;
@@ -243,7 +244,7 @@ impl NatsConnection {
         }
     }
 
-    /// Writes all of it.
+    /// Writes all bytes.
     pub(super) async fn write(&mut self, bytes: &[u8]) -> Result<(), ConnectionError> {
         let written = async {
             self.stream.write_all(bytes).await?;
@@ -262,7 +263,7 @@ fn refusal(error: &[u8]) -> ConnectionError {
     }
 }
 
-/// What an error of the connection means for its TLS, if it is about that.
+/// Explains an error of the connection that is about TLS.
 fn explained(error: io::Error, options: &NatsOptions) -> ConnectionError {
     let Some(why) = tls_failure::explain(&error) else { return ConnectionError::Io(error) };
     let shown = options.tls.certificate.is_some();

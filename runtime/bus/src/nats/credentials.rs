@@ -1,6 +1,6 @@
-//! How this process shows NATS who it is: a user and password or a token of NATS_URL, a `.creds` file, or an nkey seed.
+//! The credentials for NATS: a user and password or a token in NATS_URL, a `.creds` file, or an nkey seed.
 //!
-//! Invariant: a seed never leaves this process; the server gets a signature of the text that it chose for the
+//! Invariant: a seed never leaves this process. The server gets a signature of the nonce that it chose for the
 //! connection.
 use async_nats::Auth;
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
@@ -26,21 +26,21 @@ pub(super) struct Login {
     sig: Option<String>,
 }
 
-/// A key, and the token that says what it may.
+/// A key, and the token (JWT) that says what its user may do.
 pub(super) struct Key {
     pair: KeyPair,
     jwt: Option<String>,
 }
 
-/// What a process can show.
+/// All credentials of this process.
 pub(super) struct Credentials {
-    /// The user, password or token of the URL.
+    /// The user and password, or the token, in the URL.
     pub(super) auth: Auth,
     pub(super) key: Option<Key>,
 }
 
 impl Credentials {
-    /// What a server gets that has chosen this nonce.
+    /// The credentials for the client library, for a server that chose this nonce.
     pub(super) fn auth(&self, nonce: &[u8]) -> Result<Auth, NatsError> {
         let mut auth = self.auth.clone();
         if let Some(Key { pair, jwt }) = &self.key {
@@ -52,7 +52,7 @@ impl Credentials {
         Ok(auth)
     }
 
-    /// The same as CONNECT has it.
+    /// The credentials for CONNECT, for a server that chose this nonce.
     pub(super) fn login(&self, nonce: &[u8]) -> Result<Login, NatsError> {
         let Auth { username: user, password: pass, token: auth_token, jwt, nkey, signature, .. } = self.auth(nonce)?;
         Ok(Login {
@@ -65,7 +65,7 @@ impl Credentials {
         })
     }
 
-    /// What a server refuses, if it does.
+    /// The name of the credentials that a server refuses, for the error.
     pub(super) fn name(&self) -> &'static str {
         match (&self.key, &self.auth) {
             (Some(Key { jwt: Some(_), .. }), _) => "the user of ROLLCALL_NATS_CREDS",
@@ -78,7 +78,7 @@ impl Credentials {
 }
 
 impl Key {
-    /// Reads the text of a `.creds` file, or an nkey seed. The error contains nothing of it.
+    /// Reads the text of a `.creds` file, or an nkey seed. The error repeats no part of it.
     pub(super) fn read(text: &str) -> Result<Self, &'static str> {
         let jwt = part(text, "BEGIN NATS USER JWT-----");
         let seed = match (jwt, part(text, "BEGIN USER NKEY SEED-----")) {
@@ -95,7 +95,7 @@ impl Key {
     }
 }
 
-/// The word after the line that begins a part.
+/// The word after the line that begins a part of the file.
 fn part<'a>(text: &'a str, begin: &str) -> Option<&'a str> {
     text.split_once(begin)?.1.split_whitespace().next()
 }
@@ -103,7 +103,7 @@ fn part<'a>(text: &'a str, begin: &str) -> Option<&'a str> {
 /// Checks the text of ROLLCALL_NATS_CREDS.
 ///
 /// # Errors
-/// What to write instead.
+/// Returns what to write instead.
 pub fn check_credentials(text: &str) -> Result<(), String> {
     Key::read(text).map(drop).map_err(str::to_owned)
 }

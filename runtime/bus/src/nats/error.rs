@@ -5,22 +5,22 @@
 /// Why the bus did not start.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum NatsError {
-    /// NATS_URL was not understood.
+    /// NATS_URL cannot be parsed.
     #[error("NATS_URL is not a nats:// or tls:// URL, or several separated by commas")]
     Url,
     /// No server answers.
     #[error("NATS does not answer: {0}")]
     Away(String),
-    /// The credentials are wrong: whose.
+    /// The server refuses these credentials.
     #[error("NATS refuses {0}: correct it, or add it on the server")]
     Refused(&'static str),
     /// The credentials cannot be used.
     #[error("ROLLCALL_NATS_CREDS: {0}")]
     Credentials(&'static str),
-    /// No TLS session begins.
+    /// The TLS handshake failed.
     #[error("TLS with NATS: {0}")]
     Tls(String),
-    /// JetStream is off.
+    /// JetStream is not enabled.
     #[error(
         "this NATS server has no JetStream for this account: start it with --jetstream, or enable it in the account"
     )]
@@ -28,12 +28,12 @@ pub enum NatsError {
     /// The stream exists with settings that break a guarantee.
     #[error("the stream {stream} has other settings: {}; change them, or name another stream in ROLLCALL_STREAM", differences.join("; "))]
     Settings {
-        /// Its name.
+        /// The stream's name.
         stream: String,
-        /// Each setting that differs.
+        /// The settings that differ.
         differences: Vec<String>,
     },
-    /// JetStream refuses the stream, or to read it.
+    /// JetStream refuses to make the stream, or to read it.
     #[error("{0}")]
     Stream(String),
     /// The user lacks a right.
@@ -42,7 +42,7 @@ pub enum NatsError {
 }
 
 impl NatsError {
-    /// What to change, where the error itself does not say it.
+    /// What to change, if the error's text does not say it.
     #[must_use]
     pub fn hint(&self) -> &'static str {
         match self {

@@ -1,10 +1,11 @@
-//! The only writer of the feed: live events as they come, and after a break the stream's events of the time between.
+//! The only writer of the feed: it writes live events as they come, and after a break the events that the stream stored
+//! meanwhile.
 //!
-//! Invariant: between two breaks the feed is what the live buffer passes, in that order. After a break the stream is
-//! read from the offset up to which everything was delivered ([`SequenceTracker::floor`]) to its end, which is asked
-//! for after the buffer has resumed. Events of that range that were delivered already are left out; of those that pass
-//! meanwhile, the later ones are delivered. So nothing is missing, even if it was late at the break, and nothing comes
-//! twice.
+//! Invariant: between two breaks the feed has the events of the live buffer, in that order. After a break the stream is
+//! read from the offset through which everything was delivered ([`SequenceTracker::floor`]) to its end, which is asked
+//! for after the buffer has resumed. Events in that range that were delivered already are left out. Of the events that
+//! the buffer passes meanwhile, those after the range are delivered. So no event is missing, even if it was late at the
+//! break, and none comes twice.
 use std::{
     hash::{BuildHasher, RandomState},
     sync::Arc,
@@ -32,41 +33,42 @@ use super::{
 use crate::{BusError, BusEvent, Incoming};
 use rollcall_base::names;
 
-/// Between two attempts to backfill.
+/// The time between two attempts to backfill.
 const RETRY_DELAY: Duration = Duration::from_millis(100);
 /// How often an idle node asks for the stream's end. An event that was stored this long ago has arrived.
 const IDLE_INTERVAL: Duration = Duration::from_secs(10);
 
 /// How far an event may be ahead of the confirmed end. While events arrive, the end is asked for several times a
-/// second; an event further ahead waits for the answer.
+/// second. An event that is further ahead waits for the answer.
 const MAX_AHEAD: u64 = 32 * 1024;
-/// If an event is ahead by more than this, the reason is not that the stream's leader has just changed.
+/// An event that is ahead by more than this was not caused by a change of the stream's leader.
 const MAX_LAG: u64 = 1_000_000;
-/// Between two backfills because of events that the stream does not confirm.
+/// The shortest time between two backfills because of events that the stream does not confirm.
 const MIN_REREAD_INTERVAL: Duration = Duration::from_secs(5);
-/// A stream that is behind for this long was put back. A leader that has just been elected may be behind for a moment.
+/// A stream that is behind for this long was put back to an earlier time. A leader that has just been elected may be
+/// behind for a moment.
 const MAX_BEHIND: Duration = Duration::from_secs(1);
 const MAX_BEHIND_IN_CLUSTER: Duration = Duration::from_secs(5);
 
-/// See the module.
+/// The task that writes the feed.
 pub(super) struct FeedWriter {
     buffer: Arc<LiveBuffer>,
     rooms: Arc<Subscriptions>,
     stream_end: Arc<StreamEnd>,
-    /// Reads the stream.
+    /// The connection for reading the stream.
     work: WorkClient,
     feed: mpsc::Sender<BusEvent>,
     tracker: SequenceTracker,
-    /// Hashes events.
+    /// The key of the hashes of events.
     key: RandomState,
-    /// When the stream was last read because of an event that it did not confirm.
+    /// When the stream was last read because it did not confirm an event.
     reread: Option<Instant>,
-    /// Since when the stream is behind what it has confirmed before.
+    /// Since when the stream is behind an end that it confirmed before.
     behind: Option<Instant>,
     missing: MissingStream,
 }
 
-/// The feed's receiver was dropped.
+/// The receiver of the feed was dropped.
 struct Closed;
 
 impl FeedWriter {
@@ -82,14 +84,14 @@ impl FeedWriter {
         Self { buffer, rooms, stream_end, work, feed, tracker, key, reread: None, behind: None, missing }
     }
 
-    /// Runs until the feed's receiver is dropped.
+    /// Runs until the receiver of the feed is dropped.
     pub(super) async fn run(mut self) {
         let mut idle = interval(IDLE_INTERVAL);
         idle.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        // The stream's end, as asked for at the last idle tick.
+        // The stream's end at the last idle tick.
         let mut end = None;
         loop {
-            // Taken before the buffer is read: what arrives later is not in it.
+            // The time is taken before the buffer is read, so events that arrive later are not counted.
             let now = Instant::now();
             self.confirm_end();
             let outcome = match self.buffer.next() {
@@ -106,8 +108,8 @@ impl FeedWriter {
         }
     }
 
-    /// Waits for events. An idle node asks how far the stream is too: after an outage it could not tell otherwise
-    /// whether events that the stream has forgotten were for it.
+    /// Waits for events. An idle node also asks for the stream's end. Otherwise it could not tell after an outage
+    /// whether events that the stream has forgotten were for this node.
     async fn wait(&mut self, now: Instant, idle: &mut Interval, end: &mut Option<u64>) -> Result<(), Closed> {
         self.tracker.expire(self.buffer.republished());
         self.settle(now).await?;
@@ -124,7 +126,7 @@ impl FeedWriter {
         Ok(())
     }
 
-    /// The stream's last offset, if it answers soon: events wait meanwhile.
+    /// The stream's last offset, if the stream answers soon. Events wait meanwhile.
     async fn stream_last(&self) -> Option<u64> {
         let asked = async { Some(stream::state(&self.work.jetstream().await.ok()?).await.ok()?.last) };
         timeout(END_TIMEOUT, asked).await.ok()?
@@ -138,11 +140,12 @@ impl FeedWriter {
             }
         }
         self.tracker.expire(self.buffer.republished());
-        // By the arrival time of the last event: nothing settles while an event that belongs before it waits here.
+        // The arrival of the last event counts as the time: while an event waits in this batch, no later event may
+        // settle before it.
         self.settle(last).await
     }
 
-    /// Passes the confirmed end to the tracker. Events above it that the stream should know were forged.
+    /// Passes the confirmed end to the tracker. An event above it that the stream should know of was forged.
     fn confirm_end(&mut self) {
         let [before, _] = self.stream_end.asked();
         let forged = self.tracker.confirm(self.stream_end.confirmed(), before);
@@ -153,13 +156,13 @@ impl FeedWriter {
     }
 
     /// Whether the stream may hold this event, which came on the live connection. If the stream must be asked, one
-    /// answer does for every event that arrived before the question.
+    /// answer serves every event that arrived before the question.
     async fn is_plausible(&mut self, offset: u64, at: Instant) -> bool {
         if offset <= self.stream_end.confirmed().saturating_add(MAX_AHEAD) {
             return true;
         }
         if self.stream_end.asked()[1] <= at {
-            // Without an answer it stays unconfirmed.
+            // Without an answer the event stays unconfirmed.
             let _ = self.rooms.round_trip().await;
         }
         let confirmed = self.stream_end.confirmed();
@@ -167,7 +170,7 @@ impl FeedWriter {
             return true;
         }
         metrics::counter!(names::DROPPED, "reason" => "sequence").increment(1);
-        // If it is the stream's after all, the backfill reads it.
+        // If the event is the stream's after all, the backfill reads it.
         if offset <= confirmed.saturating_add(MAX_LAG)
             && self.reread.is_none_or(|at| at.elapsed() >= MIN_REREAD_INTERVAL)
         {
@@ -177,7 +180,7 @@ impl FeedWriter {
         false
     }
 
-    /// Delivers an event unless it was delivered before. `live` means that it was not read from the stream.
+    /// Delivers an event unless it was delivered before. `live` says that it came on the live connection.
     async fn deliver(&mut self, event: Incoming, at: Instant, live: bool) -> Result<(), Closed> {
         let offset = event.offset.0;
         let arrival = self.tracker.record(offset, self.key.hash_one((&event.room, &event.body)), at);
@@ -221,7 +224,8 @@ impl FeedWriter {
         Err(Closed)
     }
 
-    /// The buffer has resumed already; if the connection breaks from now on, it is broken again.
+    /// Backfills once. The buffer has resumed already; if the connection breaks from here on, the buffer is marked as
+    /// broken again.
     async fn backfill_once(&mut self) -> Result<Result<(), BusError>, Closed> {
         let state = match self.rooms.round_trip().await {
             Ok(state) => state,
@@ -253,18 +257,18 @@ impl FeedWriter {
         Ok(Ok(()))
     }
 
-    /// Delivers the next window of the stream: nothing up to its end is missing then.
+    /// Delivers the next window of the stream. After it, no event through the window's end is missing.
     async fn deliver_window(&mut self, window: Window) -> Result<(), Closed> {
         let now = Instant::now();
         for event in window.events {
-            // How long ago it was stored says how long NATS was away, not how fast this node is.
+            // The age says how long NATS was away, and not how fast this node is, so it is left out.
             self.deliver(Incoming { age: None, ..event }, now, false).await?;
         }
         self.tracker.filled_through(window.through);
         self.settle(now).await
     }
 
-    /// Tells the feed what the stream has lost. An error if the stream is behind and may catch up.
+    /// Tells the feed which events the stream has lost. Returns an error if the stream is behind and may catch up.
     async fn check_stream(&mut self, state: &State) -> Result<Result<(), BusError>, Closed> {
         let before = self.stream_end.position();
         let after = self.tracker.floor();
@@ -275,19 +279,19 @@ impl FeedWriter {
         }
         self.behind = None;
         let gap = if anew || behind {
-            // Its offsets belong to other events now. A stream that was put back, or whose server was killed before it
-            // wrote its latest events, holds nothing that was not delivered.
+            // The offsets belong to other events now. A stream that was put back, or whose server was killed before it
+            // wrote its latest events, holds only events that were delivered.
             let end = if anew { 0 } else { state.last };
             self.stream_end.reset(state.epoch.clone(), end);
             self.stream_end.confirm(state, Instant::now());
             self.rooms.cap_starts(end);
-            // The buffer may hold events of the old stream that arrived before this answer: they must not follow the
+            // The buffer may hold events of the old stream that arrived before this answer. They must not follow the
             // reset.
             self.buffer.discard();
             self.tracker = SequenceTracker::new(end);
             Some(BusEvent::StreamReset)
         } else if state.last > after && state.first > after + 1 {
-            // Told once, even if the rest cannot be read yet.
+            // The gap is reported once, even if the rest cannot be read yet.
             self.tracker.skip_to(state.first - 1);
             Some(BusEvent::Gap(Offset(state.first - 1)))
         } else {

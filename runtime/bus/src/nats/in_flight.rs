@@ -1,14 +1,14 @@
-//! Messages that were sent and have no answer yet, and those that wait to be sent.
+//! Messages that were sent and have no answer yet, and messages that wait to be sent.
 //!
-//! Sent bytes cannot be recalled: a network path or a server that stands still may deliver them minutes later, when the
+//! Sent bytes cannot be taken back: a network or a server that was stopped may deliver them minutes later, when the
 //! stream has forgotten the message id and another node has published the same event. So an event of presence carries
 //! the sequence of its subject's last event (`Nats-Expected-Last-Subject-Sequence`), and the server refuses it once the
 //! subject has moved on.
 //!
-//! Events of different subjects are sent side by side; of one subject, as [`SubjectQueue`] allows.
+//! Events of different subjects are sent concurrently, and those of one subject as [`SubjectQueue`] allows.
 //!
-//! Invariant: the events of an agent in a subject are stored in the order in which they were handed in; nothing is sent
-//! later than [`SEND_TIMEOUT`] after that.
+//! Invariant: the events of an agent in a subject are stored in the order in which they were handed in, and no event is
+//! sent later than [`SEND_TIMEOUT`] after that.
 use std::{
     collections::{HashMap, VecDeque},
     hash::{BuildHasher, RandomState},
@@ -26,25 +26,26 @@ use super::{
 };
 use crate::{Fence, Publication, PublishError};
 
-/// How many messages may be without an answer.
+/// The most messages without an answer.
 const MAX_UNANSWERED: usize = 256;
-/// How many requests are handled at once; others wait in the channel.
+/// How many requests are handled at once. Further requests wait in the channel.
 const MAX_REQUESTS: usize = 256;
-/// How long after its request a message may be sent. The rest of [`CALL_TIMEOUT`] is for the answers.
+/// How long after its request a message may be sent. The rest of [`CALL_TIMEOUT`] is for the answer.
 const SEND_TIMEOUT: Duration = Duration::from_millis(700);
-/// How many subjects have a known last sequence. Beyond that all are forgotten, which costs each one refused message.
+/// The most subjects whose last sequence is remembered. If there are more, all are forgotten, which costs one refused
+/// message for each subject.
 const MAX_SUBJECTS: usize = 100_000;
 
 pub(super) type Outcome = Result<Offset, PublishError>;
 
-/// A batch, and where its results go.
+/// A batch, and the sender for its results.
 pub(super) struct Request {
     pub(super) batch: Vec<Publication>,
     pub(super) since: Since,
     pub(super) answer: oneshot::Sender<Vec<Outcome>>,
 }
 
-/// A request without all of its results.
+/// A request whose results are not complete.
 struct Active {
     since: Since,
     results: Vec<Option<Outcome>>,
@@ -59,34 +60,34 @@ struct Pending {
     publication: Publication,
 }
 
-/// A message without an answer.
+/// A message that was sent and has no answer.
 struct SentMessage {
     pending: Pending,
     sent: Instant,
     fence: Option<FencedMessage>,
 }
 
-/// How a message stands in its subject's queue.
+/// A fenced message, as its subject's queue knows it.
 struct FencedMessage {
     order: u64,
     agent: u64,
     expected: Expected,
 }
 
-/// See the module.
+/// All messages of one connection.
 pub(super) struct InFlight {
     active: HashMap<u64, Active>,
     last_request: u64,
-    /// Sent messages by the last token of the subject to which the answer comes.
+    /// Sent messages by the number at the end of the subject for their answer.
     sent_messages: HashMap<u64, SentMessage>,
     sent: u64,
-    /// Messages without a fence that wait.
+    /// Waiting messages without a fence.
     unfenced: VecDeque<Pending>,
-    /// The fenced messages of each subject that has any.
+    /// The fenced messages of each subject that has some.
     queues: HashMap<String, SubjectQueue<Pending>>,
-    /// Subjects of `queues` that may have something to send.
+    /// Subjects in `queues` that may have a message to send.
     ready: VecDeque<String>,
-    /// The last sequence of each subject, if known.
+    /// The last sequence of each subject, if it is known.
     last_sequences: HashMap<String, u64>,
     guess: Guess,
     fenced: u64,
@@ -115,12 +116,12 @@ impl InFlight {
         self.active.len() < MAX_REQUESTS
     }
 
-    /// When the oldest sent message must be answered.
+    /// The time by which the oldest sent message must be answered.
     pub(super) fn deadline(&self) -> Option<Instant> {
         self.sent_messages.values().map(|message| message.sent + CALL_TIMEOUT).min()
     }
 
-    /// Everything that was sent has an unknown outcome.
+    /// Gives every sent message an unknown outcome.
     pub(super) fn fail_all(&mut self, why: &str) {
         (self.sent_messages, self.unfenced, self.queues) = (HashMap::new(), VecDeque::new(), HashMap::new());
         self.ready.clear();
@@ -165,7 +166,7 @@ impl InFlight {
         self.ready.push_back(subject);
     }
 
-    /// What may be sent now, encoded.
+    /// The messages that may be sent now, encoded.
     pub(super) fn outgoing(&mut self, inbox: &str) -> Vec<u8> {
         let mut out = Vec::new();
         while self.sent_messages.len() < MAX_UNANSWERED {
@@ -181,7 +182,7 @@ impl InFlight {
         out
     }
 
-    /// Sends what its queue allows of a subject.
+    /// Sends the messages of a subject that its queue allows.
     fn send_events(&mut self, out: &mut Vec<u8>, inbox: &str, subject: &str) {
         while let Some((waiting, expected)) = self.queues.get_mut(subject).and_then(|q| q.next(self.guess.window())) {
             let Waiting { order, agent, event, .. } = waiting;
@@ -202,7 +203,8 @@ impl InFlight {
         }
     }
 
-    /// A message that is too late gets its result without being sent: its row may belong to another node by now.
+    /// Whether a message may still be sent. One that is too late gets its result without being sent, because its row
+    /// may belong to another node by now.
     fn is_fresh(&mut self, pending: &Pending) -> bool {
         let Some(active) = self.active.get(&pending.request) else { return false };
         if active.since.is_within(SEND_TIMEOUT) && !active.answer.is_closed() {
@@ -212,7 +214,7 @@ impl InFlight {
         false
     }
 
-    /// Returns the guess at the message's sequence.
+    /// Sends a message. Returns the guess at its sequence.
     fn send(
         &mut self,
         out: &mut Vec<u8>,
@@ -231,14 +233,15 @@ impl InFlight {
         self.guess.take()
     }
 
-    /// Handles the answer with this number.
+    /// Handles the answer to the message with this number.
     pub(super) fn handle_answer(&mut self, number: u64, head: &[u8], body: &[u8]) {
         if let Some(message) = self.sent_messages.remove(&number) {
             self.handle_outcome(number, message, message::parse_answer(head, body));
         }
     }
 
-    /// A message gets no answer if the user may not publish it. The server's error names the subject.
+    /// Handles the error for a message that the user may not publish. Such a message gets no answer, and the server's
+    /// error names its subject.
     pub(super) fn forbidden(&mut self, error: &str) {
         let Some((_, subject)) = error.split_once("Publish to \"") else { return };
         let subject = subject.trim_end_matches(['\'', '"']);
@@ -273,7 +276,7 @@ impl InFlight {
         let guessed = matches!(fence.expected, Expected::Guessed(_));
         match offset {
             Ok((offset, duplicate)) => {
-                // A duplicate is not always the subject's last event.
+                // A duplicate may not be the subject's last event.
                 *last = if duplicate { offset.0.max(*last) } else { offset.0 };
                 if guessed && !duplicate {
                     self.guess.was_right();
@@ -309,7 +312,7 @@ impl InFlight {
         self.respond_if_complete(request);
     }
 
-    /// Answers a request that has all of its results.
+    /// Answers a request whose results are complete.
     fn respond_if_complete(&mut self, request: u64) {
         if self.active.get(&request).is_some_and(|active| active.unresolved == 0)
             && let Some(active) = self.active.remove(&request)

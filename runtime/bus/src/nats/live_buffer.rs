@@ -1,8 +1,9 @@
-//! Events on their way from the live connection to the feed writer, or the note that some are missing.
+//! Events between the live connection and the feed writer, or the mark that some are missing.
 //!
-//! Invariant: the events taken are those of one connection, complete, since the last [`LiveBuffer::resume`]. After a
-//! break nothing passes until the next resume. A room may be added before the server knows its subscription: what is
-//! stored from then on does not count as republished until the server has answered, or a backfill has read it.
+//! Invariant: the events that are taken are of one connection, and complete since the last [`LiveBuffer::resume`].
+//! After a break no event passes until the next resume. A room may be added before the server knows its subscription.
+//! Events that are stored after that do not count as republished until the server has answered, or a backfill has read
+//! them.
 use std::{
     collections::{BTreeSet, VecDeque},
     sync::{Mutex, MutexGuard, PoisonError},
@@ -13,17 +14,17 @@ use tokio::{sync::Notify, time::Instant};
 
 use crate::Incoming;
 
-/// The buffer's limit in bytes. What is dropped beyond it is read from the stream.
+/// The buffer's limit in bytes. Events beyond it are dropped here, and read from the stream later.
 const MAX_BYTES: usize = 8 * 1024 * 1024;
-/// What an event costs beside its body, in bytes.
+/// The cost of an event beside its body, in bytes.
 const OVERHEAD: usize = 256;
-/// How much is taken at a time.
+/// The most events that are taken at a time.
 const BATCH_EVENTS: usize = 256;
 const BATCH_BYTES: usize = 1024 * 1024;
 
-/// A server that runs for this long republishes what it has stored. Elapsed time does not show that it ran: it may have
-/// been stopped with an event stored and not yet republished. Among three answers of the stream this far apart, its
-/// server was stopped between two at most.
+/// A server that runs for this long republishes what it has stored. Elapsed time alone does not prove that it ran: it
+/// may have been stopped after storing an event and before republishing it. If there are three answers of the stream
+/// this far apart, its server was stopped between two of them at most.
 const MIN_ANSWER_INTERVAL: Duration = Duration::from_millis(500);
 
 pub(super) struct LiveBuffer {
@@ -33,28 +34,28 @@ pub(super) struct LiveBuffer {
 
 struct Inner {
     intact: bool,
-    /// Each with its arrival time.
+    /// The events, each with its arrival time.
     events: VecDeque<(Instant, Incoming)>,
     bytes: usize,
-    /// When the stream answered, at least [`MIN_ANSWER_INTERVAL`] apart; the oldest first.
+    /// When the stream answered last, oldest first. The times are at least [`MIN_ANSWER_INTERVAL`] apart.
     answers: [Instant; 3],
-    /// When rooms were added whose subscription the server has not answered yet, each with a number of its own.
+    /// When rooms were added whose subscription the server has not answered yet. Each has a number of its own.
     pending: BTreeSet<(Instant, u64)>,
     last_pending: u64,
-    /// When the first room was added whose answer nobody waits for any more: a backfill brings its events.
+    /// When the first room was added whose answer no caller awaits any more. A backfill brings its events.
     unanswered: Option<Instant>,
 }
 
-/// A subscription that the server has not answered yet. If it is dropped without an answer, the buffer is broken:
-/// otherwise other rooms' events would pass until the server answers, and a backfill starts after the last event that
-/// passed.
+/// A subscription that the server has not answered yet. If it is dropped without an answer, the buffer is marked as
+/// broken. Otherwise other rooms' events would pass until the server answers, and a backfill starts after the last
+/// event that passed.
 pub(super) struct PendingSubscription<'a> {
     buffer: &'a LiveBuffer,
     key: (Instant, u64),
 }
 
 impl PendingSubscription<'_> {
-    /// The subscription is live.
+    /// Records that the subscription is live.
     pub(super) fn answered(self) {
         self.buffer.lock().pending.remove(&self.key);
     }
@@ -81,7 +82,7 @@ pub(super) enum Next {
 }
 
 impl LiveBuffer {
-    /// It starts intact.
+    /// An intact, empty buffer.
     pub(super) fn new() -> Self {
         let inner = Inner {
             intact: true,
@@ -95,7 +96,7 @@ impl LiveBuffer {
         Self { inner: Mutex::new(inner), changed: Notify::new() }
     }
 
-    /// A room is being added.
+    /// Records that a room is being added.
     pub(super) fn pend(&self) -> PendingSubscription<'_> {
         let mut inner = self.lock();
         inner.last_pending += 1;
@@ -104,7 +105,7 @@ impl LiveBuffer {
         PendingSubscription { buffer: self, key }
     }
 
-    /// A backfill that began after the last [`LiveBuffer::resume`] is done.
+    /// Records that a backfill is done that began after the last [`LiveBuffer::resume`].
     pub(super) fn backfilled(&self) {
         let mut inner = self.lock();
         if inner.intact {
@@ -112,19 +113,18 @@ impl LiveBuffer {
         }
     }
 
-    /// Lets events pass again from now on.
+    /// Lets events pass again.
     pub(super) fn resume(&self) {
         self.lock().intact = true;
     }
 
-    /// Events were lost, or may have been.
+    /// Records that events were or may have been lost.
     pub(super) fn mark_broken(&self) {
         self.lock().intact = false;
         self.changed.notify_one();
     }
 
-    /// The stream was replaced or put back: what the buffer holds is of before. A backfill brings the new stream's
-    /// events.
+    /// Drops all events, because the stream was replaced or put back. A backfill brings the new stream's events.
     pub(super) fn discard(&self) {
         let mut inner = self.lock();
         inner.events.clear();
@@ -138,7 +138,7 @@ impl LiveBuffer {
         self.changed.notify_one();
     }
 
-    /// The server that has the stream has answered.
+    /// Records that the server that has the stream answered at this time.
     pub(super) fn answered(&self, at: Instant) {
         let mut inner = self.lock();
         let [_, before, last] = inner.answers;
@@ -147,7 +147,8 @@ impl LiveBuffer {
         }
     }
 
-    /// What was stored before an event that arrived until then was republished, and needs no backfill.
+    /// The time for which this holds: whatever was stored before an event that arrived until then was republished, and
+    /// needs no backfill.
     pub(super) fn republished(&self) -> Instant {
         let inner = self.lock();
         let first = inner.pending.first().map(|(at, _)| *at);
@@ -160,7 +161,7 @@ impl LiveBuffer {
         inner.intact && inner.pending.is_empty() && inner.unanswered.is_none()
     }
 
-    /// Passes on events that arrived at this time. A broken buffer drops them.
+    /// Adds events that arrived at this time. A broken buffer drops them.
     pub(super) fn push(&self, at: Instant, events: Vec<Incoming>) {
         if events.is_empty() {
             return;
@@ -195,7 +196,7 @@ impl LiveBuffer {
         }
     }
 
-    /// Returns when [`LiveBuffer::next`] may have something.
+    /// Returns when [`LiveBuffer::next`] may have something new.
     pub(super) async fn changed(&self) {
         self.changed.notified().await;
     }
@@ -220,7 +221,7 @@ mod tests {
         let at = |ms: u64| start + Duration::from_millis(ms);
         [1_000, 2_000, 3_000].into_iter().for_each(|ms| buffer.answered(at(ms)));
         assert_eq!(buffer.republished(), at(1_000));
-        // It is stopped at 3,500, and later answers three questions at once.
+        // The server is stopped at 3,500, and later answers three questions at once.
         [9_000, 9_001, 9_002].into_iter().for_each(|ms| buffer.answered(at(ms)));
         assert_eq!(buffer.republished(), at(2_000));
         [10_000, 11_000].into_iter().for_each(|ms| buffer.answered(at(ms)));
@@ -242,7 +243,7 @@ mod tests {
         assert!(matches!(buffer.next(), Next::Broken));
         buffer.resume();
         assert!(since <= buffer.republished() && buffer.republished() <= Instant::now(), "not yet");
-        // It breaks during the backfill.
+        // The buffer breaks during the backfill.
         drop(buffer.pend());
         buffer.backfilled();
         assert!(!buffer.is_certain() && buffer.republished() <= Instant::now());

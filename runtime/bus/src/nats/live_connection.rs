@@ -1,11 +1,11 @@
-//! The live connection: subscribes to the rooms, passes on their events, and carries the round trips that prove
-//! subscriptions and tell where the stream is ([`super::questions`]).
+//! The live connection: it subscribes to the rooms, passes on their events, and makes the round trips that prove
+//! subscriptions and ask for the stream's end ([`super::questions`]).
 //!
 //! The republished copy of an event may come before or after the answer that counts it:
-//! [`super::sequence_tracker::SequenceTracker`] knows whether it was delivered.
+//! [`super::sequence_tracker::SequenceTracker`] knows whether the event was delivered.
 //!
-//! Invariant: events are passed on in the order of the wire, from one connection until it breaks. The buffer is marked
-//! as broken before anything of the next connection passes.
+//! Invariant: events are passed on in the order in which a connection brings them. When it breaks, the buffer is marked
+//! as broken before any event of the next connection passes.
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use bytes::Bytes;
@@ -28,12 +28,12 @@ use rollcall_base::names;
 
 /// A server that leaves this many pings unanswered is given up.
 const MAX_UNANSWERED: u32 = 2;
-/// An event that seems to be older than this is not: clocks differ.
+/// An event that seems to be older than this is not, because the clocks differ.
 const MAX_AGE: Duration = Duration::from_secs(60 * 60);
-/// The subscription for answers; rooms have higher numbers.
+/// The number of the subscription for answers. Rooms have higher numbers.
 const INBOX: u64 = 0;
 
-/// See the module.
+/// The task of the live connection.
 pub(super) struct LiveConnection {
     connection: NatsConnection,
     servers: Servers,
@@ -52,13 +52,13 @@ impl LiveConnection {
         buffer: Arc<LiveBuffer>,
         stream_end: Arc<StreamEnd>,
     ) -> Self {
-        // Before the task runs: a round trip that starts now waits for it.
+        // This is set before the task runs, so that a round trip that starts now waits for it.
         rooms.connected();
         let questions = questions(&connection, &servers);
         Self { connection, servers, rooms, buffer, stream_end, questions, unanswered: 0 }
     }
 
-    /// Runs until it is dropped, on one connection after another.
+    /// Runs until this future is dropped, on one connection after another.
     pub(super) async fn run(mut self) {
         loop {
             let Err(error) = self.serve().await;
@@ -114,8 +114,8 @@ impl LiveConnection {
         match self.questions.again() {
             Again::Next(message) => message,
             Again::GivenUp { in_cluster } => {
-                // A server may live while the part of it that answers does not. In a cluster another one answers: the one
-                // that led the stream may have stored events that nobody has republished.
+                // A server may live while JetStream in it does not answer. In a cluster another server takes over, and
+                // the one that led the stream may have stored events that no server has republished.
                 if in_cluster {
                     self.buffer.mark_broken();
                 }
@@ -136,7 +136,7 @@ impl LiveConnection {
         }
     }
 
-    /// Handles what was read, and returns what is to be written.
+    /// Handles the bytes that were read, and returns the bytes to write.
     fn process_input(&mut self) -> Result<Vec<u8>, ConnectionError> {
         let now = Instant::now();
         let (mut out, mut events, mut news) = (Vec::new(), Vec::new(), Vec::new());
@@ -166,8 +166,8 @@ impl LiveConnection {
         Ok(out)
     }
 
-    /// The server has news of itself. Where other members of the cluster can be reached now, one of them may have died and
-    /// come back between two questions, or been cut off, and what it republished just before is lost.
+    /// Handles a new INFO of the server. If other members of the cluster can be reached now, one of them may have been
+    /// restarted or cut off between two questions, and the events that it republished just before are lost.
     fn learn(&mut self, info: Info) {
         if info.members() != self.connection.info.members() {
             self.buffer.mark_broken();
@@ -181,8 +181,8 @@ fn questions(connection: &NatsConnection, servers: &Servers) -> Questions {
     Questions::new(connection.info.server_name.clone(), servers.options().api(INFO))
 }
 
-/// Answers all callers. If the stream did not tell where it is, is another one, another server leads it, or nobody did for a
-/// moment, the buffer is marked as broken, and the backfill reads what was not republished, or resets the feed.
+/// Answers all callers. The buffer is marked as broken if the stream did not tell its end, is another stream, has
+/// another leader, or had none for a moment. Then the backfill reads what was not republished, or resets the feed.
 fn resolve_question(answer: Answer, stream_end: &StreamEnd, buffer: &LiveBuffer) {
     let Answer { state, asked, arrived, interrupted, waiters } = answer;
     let is_whole = state.as_ref().is_ok_and(|state| stream_end.confirm(state, asked)) && !interrupted;
@@ -197,8 +197,8 @@ fn resolve_question(answer: Answer, stream_end: &StreamEnd, buffer: &LiveBuffer)
     }
 }
 
-/// Reads an event; what is none is counted. The stream's headers come after the publisher's, so forged ones are
-/// overwritten.
+/// Reads an event. A message that is not an event is counted. The stream's headers come after the publisher's, so they
+/// overwrite forged ones.
 fn parse_event(message: &Message<'_>, stream: &str) -> Option<Incoming> {
     let head = String::from_utf8_lossy(message.head);
     let (mut origin, mut sequence, mut stored) = (None, None, None);
@@ -215,12 +215,12 @@ fn parse_event(message: &Message<'_>, stream: &str) -> Option<Incoming> {
         metrics::counter!(names::DROPPED, "reason" => "header").increment(1);
         return None;
     };
-    // Servers before 2.10 do not tell when it was stored. Clocks differ: a negative age is ignored.
+    // Servers before 2.10 do not tell when an event was stored. The clocks may differ, so a negative age is ignored.
     let stored = stored.and_then(|text| OffsetDateTime::parse(text, &Rfc3339).ok());
     let age = stored.and_then(|at| (OffsetDateTime::now_utc() - at).try_into().ok());
     let age = age.filter(|age: &Duration| *age <= MAX_AGE);
     let subject = message.subject.strip_prefix(LIVE_PREFIX)?;
-    // Copied, because a slice would keep the whole buffer alive.
+    // The body is copied, because a slice would keep the whole buffer in memory.
     let body = Bytes::copy_from_slice(message.body);
     headers::incoming(subject, wire::headers(&head), Offset(sequence), age, body)
 }

@@ -1,17 +1,17 @@
-//! One message and its answer, as bytes.
+//! Encodes one message, and reads its answer.
 //!
-//! Invariant: the encoded bytes are one message, whatever its headers hold, and not larger than the server accepts: it
-//! would end the connection.
+//! Invariant: the encoded bytes are one message, whatever its headers contain, and no larger than the server accepts,
+//! because it would close the connection over a larger one.
 use serde::Deserialize;
 
 use super::refusals;
 use crate::{BusError, Publication, PublishError};
 
-/// "wrong last sequence", with the true one in its text and without it.
+/// The codes of "wrong last sequence", with and without the true sequence in the text.
 const WRONG_SEQUENCE: [u64; 2] = [10_071, 10_164];
-/// "JetStream system temporarily unavailable": a cluster without a leader.
+/// The code of "JetStream system temporarily unavailable": a cluster without a leader.
 const UNAVAILABLE: u64 = 10_008;
-/// The message, or its headers, are larger than the stream takes.
+/// The codes for a message, or headers, larger than the stream takes.
 const TOO_LARGE: [u64; 2] = [10_054, 10_097];
 
 #[derive(Deserialize)]
@@ -30,20 +30,20 @@ struct Refusal {
     description: String,
 }
 
-/// What the stream has of a message.
+/// The answer for a message that the stream has.
 #[derive(Clone, Copy)]
 pub(super) struct Stored {
     pub(super) sequence: u64,
-    /// It had the message already, by its id.
+    /// Whether the stream had a message with this id already.
     pub(super) duplicate: bool,
 }
 
 /// Why a message was not stored.
 pub(super) enum PublishFailure {
     Away(String),
-    /// The stream answers but does not store: it is full, or has lost its disk.
+    /// The stream answers but does not store the message, because it is full or has lost its disk.
     Unable(String),
-    /// The subject's last message is not the expected one: its sequence, if the server tells it.
+    /// The subject's last message is not the expected one. Its sequence is included if the server tells it.
     Sequence(Option<u64>),
     Refused(String),
 }
@@ -62,7 +62,7 @@ pub(super) fn away(why: &str) -> PublishError {
     PublishError::Away(BusError(why.to_owned()))
 }
 
-/// The server's answer to one message.
+/// Reads the server's answer to one message.
 pub(super) fn parse_answer(head: &[u8], body: &[u8]) -> Result<Stored, PublishFailure> {
     if head.starts_with(b"NATS/1.0 503") {
         return Err(PublishFailure::Away("JetStream is not there".to_owned()));
@@ -82,7 +82,7 @@ pub(super) fn parse_answer(head: &[u8], body: &[u8]) -> Result<Stored, PublishFa
     }
 }
 
-/// Why the server would end the connection over this message, or read another one from it.
+/// Why the server would close the connection over this message, or read a different message from its bytes.
 pub(super) fn why_unsendable(publication: &Publication, limit: usize) -> Option<String> {
     let lines = |text: &str| text.contains(['\r', '\n']);
     let headers = publication.headers.iter().map(|(_, value)| value).chain(&publication.message_id);

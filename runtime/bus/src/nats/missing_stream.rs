@@ -1,4 +1,4 @@
-//! A stream that the server has lost is made again.
+//! Makes a stream again that the server has lost.
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -9,21 +9,21 @@ use super::{
 };
 use crate::BusError;
 
-/// It is made again when it has been missing for this long. A server that deletes a stream says that it is missing before
-/// its files are gone, and deletes the files of one that is made meanwhile, too.
+/// How long a stream must be missing before it is made again. A server that deletes a stream reports it as missing
+/// before its files are gone, and would then delete the files of a new stream, too.
 const MAX_MISSING: Duration = Duration::from_secs(1);
 
-/// Since when the stream is missing.
+/// The time since which the stream is missing.
 #[derive(Default)]
 pub(super) struct MissingStream(Option<Instant>);
 
 impl MissingStream {
-    /// The stream has answered.
+    /// Records that the stream has answered.
     pub(super) fn found(&mut self) {
         self.0 = None;
     }
 
-    /// Makes the stream if it is missing. All other errors are only retried.
+    /// Makes the stream if this error says that it is missing. Other errors are returned unchanged.
     pub(super) async fn recreate(&mut self, client: &WorkClient, error: &StateError) -> BusError {
         if let StateError::Missing = error
             && self.0.get_or_insert_with(Instant::now).elapsed() >= MAX_MISSING

@@ -1,14 +1,13 @@
 //! Events through NATS JetStream (PROTOCOL 3), for many nodes and other services.
 //!
-//! Four connections, so that none delays another: `live` has a subscription for each room, on the republished
-//! subjects, and the round trips that prove them; `publish` publishes presence; `events` publishes what handlers and
-//! other services do; `work` reads the stream. The tasks:
-//! [`live_connection`] subscribes and passes on what arrives, [`publish_connection`] publishes, [`feed_writer`] writes
-//! the feed and fills its gaps, [`end_poller`] asks the stream where it is, and [`replays`] reads for clients that come
-//! back.
+//! There are four connections, so that none delays another. `live` has a subscription for each room, on the republished
+//! subjects, and makes the round trips that prove them. `publish` publishes presence. `events` publishes the events of
+//! handlers and other services. `work` reads the stream. The tasks are: [`live_connection`] subscribes and passes on
+//! events, [`publish_connection`] publishes, [`feed_writer`] writes the feed and fills its gaps, [`end_poller`] asks
+//! for the stream's end, and [`replays`] reads for clients that come back.
 //!
-//! Invariant: that of [`crate`]. Everything that waits for the server has a timeout. The connections come back by
-//! themselves, and until then events wait in the stream.
+//! Invariant: the one of [`crate`]. Every wait for the server has a timeout. Broken connections are made again, and
+//! until then events wait in the stream.
 mod backfill;
 mod connection;
 mod credentials;
@@ -86,18 +85,18 @@ pub use options::{DUPLICATE_WINDOW, NatsOptions, StreamOptions};
 
 /// How long a call may take.
 const CALL_TIMEOUT: Duration = Duration::from_millis(1400);
-/// How long it may take to find a server that accepts a connection.
+/// How long the bus may take at the start to find a server that accepts a connection.
 const START_TIMEOUT: Duration = Duration::from_secs(4);
-/// How long a caller waits for the stream's end before it gets the last event delivered.
+/// How long a caller waits for the stream's end. After that it gets the offset of the last event delivered.
 const END_TIMEOUT: Duration = Duration::from_millis(500);
-/// For this long after a stored write, a probe need not write.
+/// For this long after an event was stored, a probe need not write one.
 const PROVED: Duration = Duration::from_secs(5);
-/// How many events of the feed may be unread.
+/// The most unread events of the feed.
 const FEED: usize = 256;
 /// The bus through NATS.
 pub struct NatsBus {
     publisher: Publisher,
-    /// For events that are not those of presence.
+    /// The publisher of events other than those of presence.
     event_publisher: Publisher,
     servers: Servers,
     work: WorkClient,
@@ -108,33 +107,33 @@ pub struct NatsBus {
     rooms: Arc<Subscriptions>,
     stream_end: Arc<StreamEnd>,
     buffer: Arc<LiveBuffer>,
-    /// Dropped with the bus, and ended by that.
+    /// The tasks, which end when the bus is dropped.
     _tasks: JoinSet<()>,
     supervisor: Tasks,
 }
 
 impl NatsBus {
-    /// Connects, makes the stream where it is missing, and returns the bus with its feed.
+    /// Connects, makes the stream if it is missing, and returns the bus with its feed.
     ///
     /// # Errors
-    /// [`NatsError`], by what the operator has to change.
+    /// [`NatsError`], which says what the operator must change.
     pub async fn connect(url: &str) -> Result<(Self, mpsc::Receiver<BusEvent>), NatsError> {
         Self::connect_with(NatsOptions::new(url)).await
     }
 
-    /// The same with these options.
+    /// Connects as [`Self::connect`] does, with these options.
     ///
     /// # Errors
-    /// [`NatsError`], by what the operator has to change.
+    /// [`NatsError`], which says what the operator must change.
     pub async fn connect_with(options: NatsOptions) -> Result<(Self, mpsc::Receiver<BusEvent>), NatsError> {
         let servers = Servers::new(options)?;
-        // The first connection is our own: its errors tell best what to change.
+        // The first connection is a [`NatsConnection`], because its errors say best what to change.
         let connection = timeout(START_TIMEOUT, servers.open_live()).await;
         let connection = connection.map_err(|_| NatsError::Away("no answer in time".to_owned()))??;
         let work = WorkClient::connect(&servers).await?;
         let away = |error: BusError| NatsError::Away(error.to_string());
         let jetstream = work.jetstream().await.map_err(away)?;
-        // Only a node that makes the stream needs the right to.
+        // Only a node that makes the stream needs the right to do so.
         let create = stream::state(&jetstream).await.is_err();
         probe::probe(&servers, Depth::Rights { create }).await.map_err(|error| match error {
             ProbeError::Unable(why) => NatsError::Rights(why),
@@ -186,7 +185,7 @@ impl NatsBus {
         Ok((bus, events))
     }
 
-    /// A round trip on the live connection, shared with concurrent callers.
+    /// Makes a round trip on the live connection, which concurrent callers share.
     async fn round_trip(&self, operation: &'static str) -> Result<stream::State, BusError> {
         self.rooms.round_trip().await.map_err(|error| BusError(error.to_string())).inspect_err(|_| {
             metrics::counter!(names::BACKEND_ERRORS, "backend" => "nats", "operation" => operation).increment(1);
@@ -208,7 +207,8 @@ impl Bus for NatsBus {
         self.supervisor.failed().await
     }
 
-    /// A recently stored event proves the right to write, and that there is room; otherwise a probe is written.
+    /// An event that was stored recently proves the right to write, and that there is room. Otherwise a probe writes
+    /// one.
     async fn probe(&self) -> Result<(), ProbeError> {
         let mut probed = self.probed.lock().await;
         if let Some((at, outcome)) = &*probed
@@ -253,7 +253,7 @@ impl Bus for NatsBus {
         let new = self.rooms.add(room, &self.stream_end);
         self.round_trip("subscribe").await?;
         pending.answered();
-        // Otherwise a backfill would bring older events, which no client here knows of.
+        // For a new room, a backfill would otherwise bring older events, of which no client here knows.
         Ok(Offset(if new { self.rooms.begin(room, &self.stream_end) } else { self.stream_end.confirmed() }))
     }
 

@@ -27,7 +27,7 @@ struct Refusal {
     description: String,
 }
 
-/// A message as the stream returns it; headers and data in base64.
+/// A message as the stream returns it, with headers and data in base64.
 #[derive(Deserialize)]
 pub(super) struct Stored {
     subject: String,
@@ -36,7 +36,7 @@ pub(super) struct Stored {
     hdrs: String,
     #[serde(default)]
     data: String,
-    /// When it was stored.
+    /// When the message was stored.
     #[serde(default)]
     time: String,
 }
@@ -50,18 +50,19 @@ impl Stored {
     }
 
     pub(super) fn event(self) -> Option<Incoming> {
-        // The base64 is the server's, the headers are the publisher's: those that are not UTF-8 are none of ours.
+        // The server encodes the base64, and the publisher chose the headers. Headers that are not UTF-8 are none that
+        // the gateway reads.
         let headers = STANDARD.decode(self.hdrs).unwrap_or_default();
         let headers = String::from_utf8_lossy(&headers);
         let body = STANDARD.decode(self.data).unwrap_or_default();
-        // Clocks differ: an age is never negative.
+        // The clocks may differ, so an age is never negative.
         let stored = OffsetDateTime::parse(&self.time, &Rfc3339).ok();
         let age = stored.and_then(|at| (OffsetDateTime::now_utc() - at).try_into().ok());
         headers::incoming(&self.subject, wire::headers(&headers), Offset(self.seq), age, body.into())
     }
 }
 
-/// The first event at or after an offset.
+/// The first event of this filter at or after an offset.
 pub(super) async fn next_event(jetstream: &JetStream, filter: &str, from: u64) -> Result<Option<Stored>, BusError> {
     let request = format!(r#"{{"seq":{from},"next_by_subj":"{filter}"}}"#);
     let answer = jetstream.ask("STREAM.MSG.GET", request).await.map_err(read_error)?;
@@ -75,7 +76,7 @@ pub(super) async fn next_event(jetstream: &JetStream, filter: &str, from: u64) -
     }
 }
 
-/// An error of a read.
+/// The error for a read that failed.
 pub(super) fn read_error(error: impl std::fmt::Display) -> BusError {
     BusError(format!("reading the stream: {error}"))
 }

@@ -1,46 +1,46 @@
-//! What an operator chooses: the servers, how this process shows who it is, and the stream.
+//! What an operator chooses for NATS: the servers, the credentials and the stream.
 use std::time::Duration;
 
 use rollcall_base::{BackendUrl, RotatingSecret, tls::ClientTls};
 
-/// The stream's name where no other is given.
+/// The stream's name if the settings give no other.
 pub const DEFAULT_STREAM: &str = "CLASSROOM";
-/// How long the server remembers message ids. The stream's age cannot be shorter.
+/// How long the server remembers message ids. The stream's maximum age cannot be shorter.
 pub const DUPLICATE_WINDOW: Duration = Duration::from_secs(2 * 60);
-/// The default of the largest body, in bytes.
+/// The default for the largest body, in bytes.
 const MAX_BODY: usize = 128 * 1024;
 
-/// How NATS is reached, and what is used there.
+/// How NATS is reached, and which stream is used.
 #[derive(Clone, Debug)]
 pub struct NatsOptions {
-    /// The servers, perhaps with a user and password, or a token.
+    /// The servers, with or without a user and password, or a token.
     pub url: BackendUrl,
     /// The text of a `.creds` file, or an nkey seed.
     pub credentials: Option<RotatingSecret>,
-    /// Whom this process trusts, and its certificate; both where the server speaks TLS.
+    /// The trusted authorities and this process's certificate, for servers that use TLS.
     pub tls: ClientTls,
-    /// Whether TLS begins before the server has said anything (`handshake_first`).
+    /// Whether TLS begins before the server sends its INFO (`handshake_first`).
     pub tls_first: bool,
-    /// The domain of the JetStream that has the stream; none: that of the server itself.
+    /// The domain of the JetStream that has the stream. Without it, the server's own JetStream is used.
     pub domain: Option<String>,
     /// The stream.
     pub stream: StreamOptions,
-    /// Events with a larger body may be dropped, in bytes.
+    /// The largest body in bytes. Events with a larger body may be dropped.
     pub max_body: usize,
 }
 
-/// The stream's settings. All but the name count only where there is no stream yet.
+/// The stream's settings. Only the name counts if the stream exists already.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StreamOptions {
-    /// Its name.
+    /// The stream's name.
     pub name: String,
-    /// How many servers hold it.
+    /// How many servers hold the stream.
     pub replicas: usize,
-    /// Events that are older are forgotten.
+    /// The highest age of an event. Older events are forgotten.
     pub max_age: Duration,
-    /// With more bytes the oldest events are forgotten; none: no limit.
+    /// The most bytes of the stream. Beyond it the oldest events are forgotten; `None` means no limit.
     pub max_bytes: Option<u64>,
-    /// Whether it is kept in the servers' memory, not in files.
+    /// Whether the stream is kept in the servers' memory instead of files.
     pub in_memory: bool,
 }
 
@@ -52,7 +52,7 @@ impl Default for StreamOptions {
 }
 
 impl NatsOptions {
-    /// These servers, with the defaults.
+    /// The default options for these servers.
     #[must_use]
     pub fn new(url: impl Into<BackendUrl>) -> Self {
         Self {
@@ -66,7 +66,7 @@ impl NatsOptions {
         }
     }
 
-    /// The subject of a request about the stream, as `STREAM.INFO`.
+    /// The subject of a request about the stream, such as `STREAM.INFO`.
     pub(super) fn api(&self, request: &str) -> String {
         let stream = &self.stream.name;
         match &self.domain {

@@ -1,7 +1,7 @@
-//! Reads the events of presence of all classrooms, page by page, on one consumer while that goes on.
+//! Reads the events of presence of all classrooms, page by page, with one consumer for as long as pages are asked for.
 //!
-//! Invariant: a page has all events from where it begins to where it says that it ends. The consumer's own numbers prove
-//! it: a message that the client dropped leaves a hole in them, and then the page is an error.
+//! Invariant: a page has all events from its beginning to the end that it names. The consumer's own numbers prove that:
+//! a message that the client library dropped leaves a gap in them, and then the page is an error.
 use std::time::{Duration, SystemTime};
 
 use async_nats::jetstream::{
@@ -24,22 +24,22 @@ use crate::{
     presence::{PresenceEvent, presence_event},
 };
 
-/// After this long without a request a consumer is taken for forgotten: well before the server forgets it.
+/// A consumer without a request for this long is not used again. The server forgets it only later.
 const REUSED_WITHIN: Duration = Duration::from_secs(5);
 
-/// See the module.
+/// The reader, with the consumer of the last page.
 pub(super) struct PresenceReader {
     client: WorkClient,
     scan: tokio::sync::Mutex<Option<Scan>>,
 }
 
-/// A consumer, and how far it was read.
+/// A consumer, and how far its stream was read.
 struct Scan {
     consumer: Consumer<pull::Config>,
     epoch: String,
-    /// There are no unread events through here.
+    /// There are no unread events through this offset.
     read: u64,
-    /// The consumer's number of its last message.
+    /// The consumer's own number of its last message.
     delivered: u64,
     used: Instant,
 }
@@ -73,13 +73,13 @@ impl PresenceReader {
         let (events, end) = fetched.unwrap_or_else(|_| Err(read_error("no answer in time")))?;
         let end = match end {
             Some(end) => end,
-            // Nothing came: the server may have forgotten the consumer.
+            // No message came, so the server may have forgotten the consumer.
             None => match is_between(&jetstream, read, state.last).await? {
                 true => return Err(read_error("it ended early")),
                 false => End { read: state.last, more: false },
             },
         };
-        // The consumer may be at a server that is behind the one that leads the stream.
+        // The consumer may be on a server that is behind the leader of the stream.
         let more = end.more || state.replicated && is_between(&jetstream, end.read, state.last).await?;
         page.events = events;
         page.more = more;
@@ -115,14 +115,14 @@ async fn is_between(jetstream: &JetStream, after: u64, through: u64) -> Result<b
     Ok(after < through && next_event(jetstream, PRESENCE, after + 1).await?.is_some_and(|next| next.seq <= through))
 }
 
-/// Where a page ends.
+/// The end of a page.
 struct End {
     read: u64,
     more: bool,
 }
 
 impl Scan {
-    /// A consumer of what comes after an offset.
+    /// Makes a consumer for the events after an offset.
     async fn open(jetstream: &JetStream, epoch: &str, read: u64) -> Result<Self, BusError> {
         let wanted = pull::Config {
             deliver_policy: DeliverPolicy::ByStartSequence { start_sequence: read + 1 },
@@ -133,7 +133,7 @@ impl Scan {
         Ok(Self { consumer, epoch: epoch.to_owned(), read, delivered: 0, used: Instant::now() })
     }
 
-    /// What is there now, and where that ends; no end where nothing came.
+    /// The events that are there now, and the end of the page; no end if no event came.
     async fn fetch(&mut self, max: usize) -> Result<(Vec<PresenceEvent>, Option<End>), BusError> {
         let mut messages = self.consumer.fetch().max_messages(max).messages().await.map_err(read_error)?;
         let (mut events, mut end) = (Vec::new(), None);

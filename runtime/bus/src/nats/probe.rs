@@ -1,10 +1,11 @@
-//! Checks that NATS lets a node do what serving needs: publish, receive the copy, read the stream, and wake other nodes'
-//! relays.
+//! Checks that the node may do on NATS what it needs to serve: publish, receive the copy, read the stream, and wake
+//! other nodes' relays.
 //!
-//! It uses a connection of its own: the server reports a missing right on the connection that lacks it, without naming
-//! the request. It does so before it answers the PING that follows.
+//! A probe has a connection of its own, because the server reports a missing right on the connection that lacks it,
+//! without naming the request. The report comes before the answer to the PING that follows.
 //!
-//! Invariant: the subjects belong to no classroom and no lesson, so no client sees a probe; what it stores it deletes.
+//! Invariant: the subjects belong to no classroom and no lesson, so no client sees a probe. A probe deletes what it
+//! stores.
 use std::collections::BTreeSet;
 
 use rollcall_schema::{Offset, Sid, subject::LIVE_PREFIX};
@@ -20,11 +21,11 @@ use super::{
 };
 use crate::{BusError, ProbeError};
 
-/// No id of a classroom or lesson contains a `$`.
+/// The subjects of probes. No id of a classroom or lesson contains a `$`.
 pub(super) const SUBJECTS: [&str; 2] = ["classroom.$probe.rollcall", "lesson.$probe.rollcall"];
-/// No stream has this name: one that gets a message for it refuses it.
+/// A name that no stream has, so that the stream that gets the message refuses it.
 pub(super) const NO_STREAM: &str = "$none";
-/// Larger than an event of presence: if a probe fits into the stream, so does an event.
+/// The size of a probe. It is larger than an event of presence, so if a probe fits into the stream, an event does.
 const BODY: usize = 1024;
 /// The requests that a node sends to the stream.
 const REQUESTS: [(&str, &str); 5] = [
@@ -34,19 +35,20 @@ const REQUESTS: [(&str, &str); 5] = [
     ("CONSUMER.CREATE", ".probe"),
     ("CONSUMER.MSG.NEXT", ".probe"),
 ];
-/// Sent too while there is no stream.
+/// The request that is also sent while there is no stream.
 const CREATE: (&str, &str) = ("STREAM.CREATE", "");
-/// The number of the subscription for answers; those of [`SUBJECTS`] follow, and that of the wake-up.
+/// The number of the subscription for answers. Those of [`SUBJECTS`] and of the wake-up follow.
 const ANSWERS: u64 = 1;
-/// What subjects a right is granted for.
+/// The subjects for which rights are granted.
 const GRANTED: [&str; 5] = ["classroom.>", "lesson.>", "live.>", "_INBOX.>", "rollcall.wake.>"];
 
-/// What a probe may change.
+/// What a probe does to the stream.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Depth {
-    /// Stores nothing: each message names another stream than ours. `create` also checks the right to make the stream.
+    /// It stores nothing, because each message names a stream that does not exist. With `create` it also checks the
+    /// right to make the stream.
     Rights { create: bool },
-    /// Stores one message for each subject, waits for its copy, and deletes it.
+    /// It stores one message for each subject, waits for its copy, and deletes it.
     Write,
 }
 
@@ -56,11 +58,11 @@ struct Probe {
     inbox: String,
     /// For each of [`SUBJECTS`], the answer to its message.
     answers: [Option<Result<Offset, PublishFailure>>; 2],
-    /// Whether the copies of both were heard, and the wake-up.
+    /// Whether the copies of both messages and the wake-up were received.
     heard: [bool; 3],
     /// How many messages were deleted.
     deleted: usize,
-    /// What the server refused, as what to grant.
+    /// The rights that the server refused, in the words for a grant.
     lacking: BTreeSet<String>,
     ponged: bool,
 }
@@ -108,7 +110,8 @@ impl Probe {
         let create = (depth == Depth::Rights { create: true }).then_some(CREATE);
         for (number, (request, suffix)) in REQUESTS.into_iter().chain(create).enumerate() {
             let subject = self.servers.options().api(request) + suffix;
-            // Without a body, the server refuses each but the first, unless the user may not even ask.
+            // The body is empty, so the server refuses every request but the first as invalid. If the user lacks the
+            // right, it reports that instead.
             ask.push_str(&format!("PUB {subject} {}api{number} 0\r\n\r\n", self.inbox));
         }
         ask.push_str("PING\r\n");
@@ -123,7 +126,7 @@ impl Probe {
         Ok(())
     }
 
-    /// Handles what was read. Returns the requests that delete what was stored.
+    /// Handles the bytes that were read. Returns requests that delete the stored messages.
     fn take(&mut self) -> Result<String, ConnectionError> {
         let mut delete = String::new();
         while let Some(op) = self.connection.next()? {
@@ -134,7 +137,7 @@ impl Probe {
                             let answer =
                                 message::parse_answer(message.head, message.body).map(|stored| Offset(stored.sequence));
                             if let Ok(offset) = &answer {
-                                // Its offset stays empty; the bytes need not be overwritten.
+                                // The offset stays empty in the stream, and the bytes need not be overwritten.
                                 let body = format!(r#"{{"seq":{offset},"no_erase":true}}"#);
                                 let (inbox, length) = (&self.inbox, body.len());
                                 let subject = self.servers.options().api("STREAM.MSG.DELETE");
@@ -216,7 +219,8 @@ impl Probe {
     }
 }
 
-/// The right that a server's error is about, as `Permissions Violation for Publish to "lesson.$probe.rollcall"`.
+/// The right that a server's error is about, for an error such as `Permissions Violation for Publish to
+/// "lesson.$probe.rollcall"`.
 fn lacking(violation: &str) -> String {
     let mut parts = violation.split('"');
     let (Some(said), Some(subject)) = (parts.next(), parts.next()) else { return violation.to_owned() };

@@ -1,8 +1,9 @@
-//! The connection that publishes. When it breaks, all that is queued or unanswered is dropped, here and in the kernel,
-//! and its callers get an error. The client library would keep its queue over any outage and send it afterwards, when
-//! the stream has forgotten the message ids.
+//! The connection that publishes. When it breaks, all queued and unanswered messages are dropped, here and in the
+//! kernel, and their callers get an error. The client library would keep its queue during an outage and send it
+//! afterwards, when the stream has forgotten the message ids.
 //!
-//! Invariant: a message without an answer after [`CALL_TIMEOUT`] ends the connection, for it may still be on its way.
+//! Invariant: a message without an answer after [`CALL_TIMEOUT`] ends the connection, because it may still be under
+//! way.
 use std::convert::Infallible;
 
 use rollcall_schema::Sid;
@@ -24,10 +25,10 @@ use rollcall_base::names;
 /// A server that leaves this many pings unanswered is given up.
 const MAX_UNANSWERED: u32 = 2;
 
-/// See the module.
+/// The task of a publishing connection.
 pub(super) struct PublishConnection {
     servers: Servers,
-    /// Its name, which the server shows.
+    /// The connection's name, which the server shows.
     name: &'static str,
     requests: mpsc::Receiver<Request>,
     in_flight: InFlight,
@@ -41,7 +42,7 @@ impl PublishConnection {
         Self { servers, name, requests, in_flight: InFlight::new(), inbox: String::new(), unanswered: 0 }
     }
 
-    /// Publishes until it is dropped, on one connection after another.
+    /// Publishes until this future is dropped, on one connection after another.
     pub(super) async fn run(mut self, connection: NatsConnection) {
         let mut next = Some(connection);
         loop {
@@ -99,7 +100,7 @@ impl PublishConnection {
                     connection.write(b"PING\r\n").await?;
                 }
             }
-            // What came at the same time goes out in one write.
+            // Requests that came at the same time are sent in one write.
             while self.in_flight.has_capacity()
                 && let Ok(request) = self.requests.try_recv()
             {
@@ -112,7 +113,7 @@ impl PublishConnection {
         }
     }
 
-    /// Handles what was read. True if the server sent a PING.
+    /// Handles the bytes that were read. Returns true if the server sent a PING.
     fn process_input(&mut self, connection: &mut NatsConnection) -> Result<bool, ConnectionError> {
         let mut pinged = false;
         while let Some(op) = connection.next()? {

@@ -1,7 +1,7 @@
-//! Publishing: in order, with many acknowledgements outstanding.
+//! Publishes in order, with many acknowledgements outstanding.
 //!
-//! Invariant: Ok means stored. A message that failed may have been stored all the same, so it is published again under
-//! the same message id.
+//! Invariant: Ok means stored. A message that failed may have been stored, so it is published again under the same
+//! message id.
 use std::{
     sync::{Mutex, PoisonError},
     time::Duration,
@@ -23,25 +23,25 @@ use super::{
 use crate::Publication;
 use rollcall_base::{names, since::Since, tasks::Tasks};
 
-/// How many requests wait for the connection; further callers wait too, within [`CALL_TIMEOUT`].
+/// The most requests that wait for the connection. Further callers wait to hand theirs in, within [`CALL_TIMEOUT`].
 const MAX_WAITING: usize = 64;
 
-/// What a publisher's connection and task are called.
+/// The names of a publisher's connection and task.
 pub(super) struct Names {
-    /// What the NATS server shows.
+    /// The connection's name, which the NATS server shows.
     pub(super) connection: &'static str,
-    /// The task, for when it ends.
+    /// The task's name, which is reported if it ends.
     pub(super) task: &'static str,
 }
 
 pub(super) struct Publisher {
     requests: mpsc::Sender<Request>,
-    /// When the stream last stored something of this node.
+    /// When the stream last stored a message of this node.
     stored: Mutex<Option<Instant>>,
 }
 
 impl Publisher {
-    /// Opens a connection and starts on it; the task ends with `tasks`.
+    /// Opens a connection and starts its task, which ends with `tasks`.
     pub(super) async fn start(
         servers: &Servers,
         Names { connection: name, task }: Names,
@@ -55,7 +55,7 @@ impl Publisher {
         Ok(Self { requests, stored: Mutex::default() })
     }
 
-    /// One result for each message, in order.
+    /// Publishes messages. Returns one result for each, in order.
     pub(super) async fn publish(&self, batch: Vec<Publication>) -> Vec<Outcome> {
         let count = batch.len();
         let (answer, answered) = oneshot::channel();
@@ -77,7 +77,7 @@ impl Publisher {
         results
     }
 
-    /// Whether the stream stored something of this node within this time.
+    /// Whether the stream stored a message of this node within this time.
     pub(super) fn stored_within(&self, time: Duration) -> bool {
         let stored = *self.stored.lock().unwrap_or_else(PoisonError::into_inner);
         stored.is_some_and(|at| at.elapsed() < time)

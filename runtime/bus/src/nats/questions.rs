@@ -1,17 +1,17 @@
-//! Round trips to the stream on the live connection: they prove subscriptions, and tell where the stream is.
+//! Round trips to the stream on the live connection. They prove subscriptions, and return the stream's end.
 //!
-//! A message that the stream must refuse proves a subscription: the room's SUB is written before it, on the same
-//! connection, and in a cluster it takes the way of the SUB to the server that leads the stream, and its answer that of the
-//! events. What is stored after the answer finds the subscription. From version 2.10 on, questions take another way between
-//! servers. So where another server leads the stream, the message goes first, and the question follows its answer: what the
-//! stream holds then can be read from it.
+//! A message that the stream must refuse proves a subscription. The room's SUB is written before it on the same
+//! connection. In a cluster the message takes the same route as the SUB to the server that leads the stream, and its
+//! answer the same route as the events. So events that are stored after the answer reach the subscription. From version
+//! 2.10 on, questions take another route between servers. So if another server leads the stream, the message is sent
+//! first, and the question after its answer.
 //!
-//! A question costs JetStream's API something, so there are at most 200 in a second, however many rooms are added: those of a
-//! moment share one. Each new room needs the answer: if it began where the stream was known to be earlier, a backfill could
-//! bring an agent's entered after the left that came live.
+//! A question loads JetStream's API, so there are at most 200 in a second, however many rooms are added: rooms that are
+//! added at the same time share one. Each new room needs an answer: if it began at an earlier end of the stream, a
+//! backfill could bring an agent's entered after the left that came live.
 //!
-//! Invariant: one round trip at a time. What is not answered is sent again, and is given up when nobody waits for it any
-//! more. Only answers of the server that leads the stream now count.
+//! Invariant: there is one round trip at a time. A message without an answer is sent again, and is given up when no
+//! caller waits for it any more. Only answers of the server that leads the stream now count.
 use std::time::Duration;
 
 use rollcall_schema::Sid;
@@ -24,22 +24,22 @@ use super::{
     subscriptions::Waiter,
 };
 
-/// After which time a question without an answer is asked again: the server that was to answer may be gone.
+/// The time after which a question without an answer is asked again, because the server that should answer may be gone.
 const ASK_AGAIN: Duration = Duration::from_millis(500);
 /// Between two round trips.
 const MIN_INTERVAL: Duration = Duration::from_millis(5);
 const NO_RESPONDERS: &[u8] = b"NATS/1.0 503";
 
-/// See the module.
+/// The questions of one connection.
 pub(super) struct Questions {
     /// The subject of answers without its last token, which is the message's number.
     inbox: String,
     number: u64,
-    /// The subject of the question.
+    /// The subject of the question about the stream.
     subject: String,
-    /// The server of this connection.
+    /// The name of this connection's server.
     server: String,
-    /// The server that leads the stream, as it was last told.
+    /// The name of the server that led the stream at the last answer.
     leader: Option<String>,
     current: Option<Question>,
     /// When the next round trip may begin.
@@ -50,20 +50,20 @@ pub(super) struct Questions {
 struct Question {
     waiters: Vec<Waiter>,
     began: Instant,
-    /// See [`Answer::interrupted`].
+    /// As [`Answer::interrupted`].
     interrupted: bool,
-    /// Whether the message that is to be refused goes next, or has no answer yet.
+    /// Whether the message that the stream refuses comes next, or has no answer yet.
     proving: bool,
-    /// When that was answered.
+    /// When the stream refused that message.
     proved: Option<Instant>,
-    /// What has no answer yet: its number, and when it was sent.
+    /// The messages without an answer: the number of each, and when it was sent.
     sent: Vec<(u64, Instant)>,
 }
 
-/// What follows from an answer.
+/// What an answer leads to.
 pub(super) enum Heard {
     Nothing,
-    /// To be written.
+    /// These bytes are to be written.
     Next(Vec<u8>),
     Answer(Answer),
 }
@@ -71,32 +71,32 @@ pub(super) enum Heard {
 /// The answer to a question.
 pub(super) struct Answer {
     pub(super) state: Result<State, StateError>,
-    /// When it was asked.
+    /// When the question was asked.
     pub(super) asked: Instant,
-    /// Events that were republished before this have arrived.
+    /// Events that were republished before this time have arrived.
     pub(super) arrived: Instant,
-    /// For a moment nobody led the stream, or what was sent to its leader got lost: so may have what was republished just
-    /// before.
+    /// Whether the stream had no leader for a moment, or a message to its leader was lost. Then events that were
+    /// republished just before may be lost, too.
     pub(super) interrupted: bool,
     pub(super) waiters: Vec<Waiter>,
 }
 
-/// What follows from the time.
+/// What follows if no answer has come in time.
 pub(super) enum Again {
-    /// To be written.
+    /// These bytes are to be written.
     Next(Vec<u8>),
-    /// The question is given up. In a cluster its stream may have lost its leader.
+    /// The question is given up. In a cluster the stream may have lost its leader.
     GivenUp { in_cluster: bool },
 }
 
 impl Questions {
-    /// The questions on a connection to this server; `subject` is the subject of each.
+    /// The questions on a connection to this server; `subject` is the subject of a question.
     pub(super) fn new(server: String, subject: String) -> Self {
         let inbox = format!("_INBOX.{}.", Sid::random());
         Self { inbox, number: 0, subject, server, leader: None, current: None, next_at: Instant::now() }
     }
 
-    /// The subject that answers come to.
+    /// The subject to which answers come.
     pub(super) fn answers(&self) -> String {
         format!("{}*", self.inbox)
     }
@@ -110,7 +110,7 @@ impl Questions {
         self.next_at
     }
 
-    /// Asks for these callers. Returns what is to be written after the SUB lines of their rooms.
+    /// Begins a round trip for these callers. Returns the bytes to write after the SUB lines of their rooms.
     pub(super) fn ask(&mut self, waiters: Vec<Waiter>) -> Vec<u8> {
         let proving = self.leader.as_ref().is_some_and(|leader| *leader != self.server);
         let (began, sent) = (Instant::now(), Vec::new());
@@ -119,13 +119,13 @@ impl Questions {
         self.send()
     }
 
-    /// When [`Questions::again`] is to be called.
+    /// When [`Questions::again`] must be called.
     pub(super) fn due(&self) -> Option<Instant> {
         let question = self.current.as_ref()?;
         Some(question.sent.last().map_or(question.began, |(_, at)| *at) + ASK_AGAIN)
     }
 
-    /// There is no answer yet.
+    /// Handles that no answer has come in time.
     pub(super) fn again(&mut self) -> Again {
         if self.current.as_ref().is_some_and(|question| question.began.elapsed() < CALL_TIMEOUT) {
             return Again::Next(self.send());
@@ -160,13 +160,13 @@ impl Questions {
         Heard::Answer(Answer { state, asked, arrived: proved.unwrap_or(now), interrupted, waiters })
     }
 
-    /// Handles the answer to the message that the stream refuses. `lost`: one that was sent before it has none.
+    /// Handles the answer to the message that the stream refuses. `lost` says that an earlier copy of it has no answer.
     fn hear_refusal(&mut self, head: &[u8], lost: bool, now: Instant) -> Heard {
         let Some(question) = &mut self.current else { return Heard::Nothing };
         question.proving = false;
         question.sent.clear();
         if head.starts_with(NO_RESPONDERS) {
-            // Nobody leads the stream, or there is none. The question tells which, after a while.
+            // The stream has no leader, or does not exist. The question that is asked again later tells which.
             question.interrupted = true;
             return Heard::Nothing;
         }
@@ -175,7 +175,7 @@ impl Questions {
         Heard::Next(self.send())
     }
 
-    /// The message that is due, once more if it was sent before.
+    /// Sends the message that is due, for the first time or again.
     fn send(&mut self) -> Vec<u8> {
         let Some(question) = &mut self.current else { return Vec::new() };
         self.number += 1;

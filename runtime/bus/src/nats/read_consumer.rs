@@ -1,6 +1,6 @@
-//! A consumer that reads the stream and acknowledges nothing.
+//! Makes consumers that read the stream and acknowledge nothing.
 //!
-//! Invariant: the server forgets it soon after its last request, whatever becomes of this node.
+//! Invariant: the server forgets a consumer soon after its last request, even if this node dies.
 use std::time::Duration;
 
 use async_nats::jetstream::{
@@ -12,12 +12,12 @@ use async_nats::jetstream::{
 use super::{next_event::read_error, refusals, work_client::JetStream};
 use crate::BusError;
 
-/// The server forgets a consumer that asks for nothing for this long.
+/// The server forgets a consumer without requests for this long.
 const INACTIVE_THRESHOLD: Duration = Duration::from_secs(10);
-/// What is asked for comes within this time, even from a server that answers ten nodes.
+/// A requested page comes within this time, even from a server that serves ten nodes.
 pub(super) const PAGE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Opens one; `wanted` says what it reads, and from where.
+/// Makes a consumer. `wanted` says which events it reads, and from which offset.
 pub(super) async fn open(
     jetstream: &JetStream,
     wanted: pull::Config,
@@ -37,14 +37,14 @@ pub(super) async fn open(
     Ok((stream, consumer))
 }
 
-/// Whether one can be opened.
+/// Checks whether a consumer can be made.
 pub(super) async fn check(jetstream: &JetStream) -> Result<(), BusError> {
     let (stream, consumer) = open(jetstream, pull::Config::default()).await?;
     stream.delete_consumer(&consumer.cached_info().name).await.ok();
     Ok(())
 }
 
-/// A message's headers, name and value.
+/// The headers of a message, as name and value.
 pub(super) fn headers(message: &Message) -> impl Iterator<Item = (&str, &str)> {
     let headers = message.headers.iter().flat_map(|headers| headers.iter());
     headers.flat_map(|(name, values)| values.iter().map(move |value| (name.as_ref(), value.as_str())))

@@ -1,7 +1,7 @@
-//! Messages between relays, over core NATS: there are new rows in a shard of the outbox.
+//! Messages between relays over core NATS that say which shards of the outbox have new rows.
 //!
-//! Invariant: nothing waits for them, and none is kept: a relay looks every second in any case. So one that is lost costs
-//! time, not events.
+//! Invariant: no task waits for these messages, and none is kept, because a relay reads its shards every second in any
+//! case. So a lost message costs time, and no event.
 use std::time::Duration;
 
 use async_nats::{Client, connection::State};
@@ -17,20 +17,20 @@ use uuid::Uuid;
 use super::CALL_TIMEOUT;
 use crate::BusError;
 
-/// How long writing one to the client's queue may take.
+/// How long it may take to hand a message to the client library.
 const WRITE_TIMEOUT: Duration = Duration::from_millis(100);
 
-/// How the subjects begin. No installation is called `$probe`, which follows where a probe writes.
+/// The beginning of the subjects. No installation has the name `$probe`, to which a probe writes.
 pub(super) const PREFIX: &str = "rollcall.wake.";
 
-/// `rollcall.wake.{installation}.{shard}`.
+/// The subject `rollcall.wake.{installation}.{shard}`.
 fn subject(installation: Uuid, shard: u8) -> String {
     format!("{PREFIX}{installation}.{shard}")
 }
 
 pub(super) async fn tell(client: &Client, installation: Uuid, shards: Shards) {
     for shard in shards.numbers() {
-        // The client would keep it until it is connected.
+        // The client library would keep the message until it is connected.
         if client.connection_state() != State::Connected {
             return;
         }

@@ -1,11 +1,12 @@
-//! Replays: what connections missed, read from the stream for many of them at once.
+//! Replays: reads the events that connections missed, for many connections at once.
 //!
-//! After a node has died or a server was restarted, thousands of clients come back at once. If each were read alone,
-//! the server would go over the same events for each; together they cost it one pass. Requests that go far back share a
-//! reader of their own, and hold up no others.
+//! After a node has died or a server was restarted, thousands of clients come back at once. If each replay were read
+//! alone, the server would go over the same events for each; together they cost it one pass. Requests that go far back
+//! share a second reader, so that they delay no others.
 //!
-//! Invariant: each request gets its events in order, and an end only after all of them. A receiver that is too slow for
-//! the others is read alone, at its own pace. Waiting requests are bounded, and refused beyond that.
+//! Invariant: each request gets its events in order, and the channel ends only after all of them. The replay of a
+//! receiver that is too slow for the others is read alone, at its own pace. The number of waiting requests is bounded;
+//! further requests are refused.
 use std::{collections::HashMap, sync::Arc};
 
 use rollcall_schema::{Offset, RoomId};
@@ -26,11 +27,11 @@ use rollcall_base::{names, tasks::Tasks};
 
 /// How many requests are read together.
 const MAX_BATCH: usize = 2048;
-/// How many requests wait to be read.
+/// The most requests that wait.
 const MAX_WAITING: usize = 16 * 1024;
 /// How many events a replay may be ahead of its receiver.
 const MAX_AHEAD: usize = 512;
-/// A request that goes back over more events than this is far.
+/// A request that goes back over more events than this counts as far.
 const MAX_NEAR: u64 = 50_000;
 
 /// One connection's request.
@@ -38,19 +39,19 @@ struct Request {
     rooms: Vec<RoomId>,
     after: Position,
     through: u64,
-    /// All up to here was sent.
+    /// Every event through this offset was sent.
     sent: Offset,
     events: mpsc::Sender<Result<Incoming, BusError>>,
 }
 
-/// See the module.
+/// The two readers of replays.
 pub(super) struct Replays {
     near: mpsc::Sender<Request>,
     far: mpsc::Sender<Request>,
 }
 
 impl Replays {
-    /// Starts two readers, which end with `tasks`.
+    /// Starts both readers, which end with `tasks`.
     pub(super) fn start(
         client: &WorkClient,
         rooms: &Arc<Subscriptions>,
@@ -65,7 +66,7 @@ impl Replays {
         Self { near: reader(), far: reader() }
     }
 
-    /// Events of these rooms after a position that the stream still covers.
+    /// Begins a replay of these rooms after a position that the stream still covers.
     pub(super) fn begin(&self, rooms: &[RoomId], after: &Position, through: u64) -> Result<Replayed, BusError> {
         let (events, replayed) = mpsc::channel(MAX_AHEAD);
         let reader = if through.saturating_sub(after.offset.0) <= MAX_NEAR { &self.near } else { &self.far };
@@ -85,7 +86,7 @@ async fn serve(client: WorkClient, rooms: Arc<Subscriptions>, mut waiting: mpsc:
 /// Requests that are read together.
 struct ReplayBatch {
     requests: HashMap<usize, Request>,
-    /// Which requests want each room.
+    /// The requests that want each room.
     by_room: HashMap<RoomId, Vec<usize>>,
 }
 
@@ -106,7 +107,7 @@ impl ReplayBatch {
             let error = failed(error);
             for Request { events, .. } in self.requests.into_values() {
                 let error = error.clone();
-                // The receiver must get the error, or it would take the part for the whole.
+                // The receiver must get the error, or it would take a part for the whole.
                 tokio::spawn(async move { events.send(Err(error)).await.ok() });
             }
         }
@@ -158,7 +159,7 @@ impl ReplayBatch {
 }
 
 impl Request {
-    /// Reads at the receiver's pace, until the end or until it is dropped.
+    /// Sends events as fast as the receiver reads, until the end or until it is dropped.
     async fn read_alone(self, jetstream: JetStream, rooms: Arc<Subscriptions>) {
         if let Err(error) = self.read(jetstream, &rooms).await {
             self.events.send(Err(failed(error))).await.ok();
@@ -179,7 +180,8 @@ impl Request {
     }
 }
 
-/// Asked at the end: what the stream has forgotten meanwhile may have been among the events asked for.
+/// The state of the stream after the read. Events that the stream has forgotten meanwhile may have been among the
+/// requested ones.
 async fn state(rooms: &Subscriptions) -> Result<State, BusError> {
     rooms.round_trip().await.map_err(|error| BusError(error.to_string()))
 }

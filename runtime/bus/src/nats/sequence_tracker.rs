@@ -1,14 +1,14 @@
-//! Which events were delivered, although they may arrive out of order.
+//! Tracks which events were delivered, although they may arrive out of order.
 //!
 //! nats-server 2.9 numbers an event under the stream's lock and republishes it after releasing it: if several clients
 //! publish at once, about one event in a hundred overtakes another. One connection never brings an event twice;
 //! duplicates come only from a connection and a backfill, or from two backfills.
 //!
-//! Invariant: everything up to the floor was delivered, or was never for this node, or is later than a running server
-//! ever is. Above the floor it is known for each event whether it was delivered. The floor never passes the end that
-//! the stream has confirmed, so a forged sequence number moves nothing. If a forged event took a number before the
-//! stream gave it to an event, the two differ by content, and the stream's is delivered too. Memory is bounded by
-//! [`MAX_REMEMBERED`].
+//! Invariant: every event up to the floor was delivered, was not for this node, or is later than an event of a running
+//! server can be. Above the floor the tracker knows for each event whether it was delivered. The floor never passes the
+//! end that the stream has confirmed, so a forged sequence number does not move it. If a forged event took a number
+//! before the stream gave it to an event, the two differ in content, and the stream's event is delivered, too. Memory
+//! is bounded by [`MAX_REMEMBERED`].
 use std::{
     collections::{BTreeMap, VecDeque},
     time::Duration,
@@ -16,28 +16,28 @@ use std::{
 
 use tokio::time::Instant;
 
-/// If an event's predecessor is missing, a reader that wants the stream's order waits this long for it. A late event is
-/// some microseconds late, unless the server's threads wait for a CPU: this is several time slices of the scheduler,
-/// and too short to be noticed.
+/// How long a reader that wants the stream's order waits for a missing event before the next one. A late event is late
+/// by microseconds, unless the server's threads wait for a CPU. This time is several time slices of the scheduler, and
+/// too short for people to notice.
 pub(super) const SETTLING: Duration = Duration::from_millis(25);
-/// How many offsets are remembered one by one.
+/// The most offsets that are remembered one by one.
 const MAX_REMEMBERED: usize = 64 * 1024;
 
-/// See the module.
+/// The offsets that were delivered.
 #[derive(Debug)]
 pub(super) struct SequenceTracker {
-    /// Nothing up to here is missing for certain: anything else that arrives from there is a duplicate.
+    /// No event up to this offset is missing for certain. Any further event from there is a duplicate.
     certain: u64,
-    /// Nothing up to here is missing, unless it arrives later than [`SequenceTracker::expire`] allows.
+    /// No event up to this offset is missing, unless it is later than [`SequenceTracker::expire`] allows.
     floor: u64,
     /// The stream's end, as the stream has confirmed it.
     end: u64,
-    /// What was delivered lately, or above the floor.
+    /// The events that were delivered lately or above the floor.
     recent: BTreeMap<u64, Delivered>,
-    /// Nothing up to here is yet to come.
+    /// No event up to this offset is still to come.
     settled: u64,
     announced: u64,
-    /// The highest offset so far, with its arrival time; both ascend, and are above the floor.
+    /// The highest offset at each arrival, with the arrival time. Both ascend, and all are above the floor.
     marks: VecDeque<(Instant, u64)>,
 }
 
@@ -47,27 +47,27 @@ struct Delivered {
     at: Instant,
 }
 
-/// What an arriving event is.
+/// How an arriving event compares with those that were delivered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Arrival {
-    /// Not delivered before.
+    /// It was not delivered before.
     New,
-    /// Delivered before.
+    /// It was delivered before.
     Duplicate,
-    /// Another event was delivered under its offset: one of the two is not the stream's.
+    /// Another event was delivered with its offset, so one of the two is not the stream's.
     Conflicting,
-    /// Too old to be known one by one.
+    /// It is too old for the tracker to know.
     Stale,
 }
 
 impl SequenceTracker {
-    /// Everything up to `end` needs no delivery.
+    /// A tracker for which no event up to `end` needs delivery.
     pub(super) fn new(end: u64) -> Self {
         let (recent, marks) = (BTreeMap::new(), VecDeque::new());
         Self { certain: end, floor: end, end, recent, settled: end, announced: end, marks }
     }
 
-    /// Records an event as delivered, with its arrival time and a hash of its content. Returns what it was before.
+    /// Records that an event is delivered, with its arrival time and a hash of its content. Returns how it compares.
     pub(super) fn record(&mut self, offset: u64, digest: u64, at: Instant) -> Arrival {
         if let Some(delivered) = self.recent.get_mut(&offset) {
             let same = std::mem::replace(&mut delivered.digest, digest) == digest;
@@ -94,8 +94,8 @@ impl SequenceTracker {
         Arrival::New
     }
 
-    /// The stream has confirmed its end; what arrived before `before` was stored before the question. Returns how many
-    /// delivered events the stream does not have: they are forgotten.
+    /// Records the end that the stream has confirmed. Events that arrived before `before` were stored before the
+    /// question. Returns how many delivered events the stream does not have; they are forgotten.
     pub(super) fn confirm(&mut self, end: u64, before: Instant) -> usize {
         self.end = self.end.max(end);
         let mut forged = 0;
@@ -111,7 +111,7 @@ impl SequenceTracker {
         forged
     }
 
-    /// Up to where events are settled at this time, if that has grown.
+    /// The offset through which events are settled at this time, if it has grown.
     pub(super) fn settle(&mut self, now: Instant) -> Option<u64> {
         let settled = self.marks.partition_point(|(at, _)| now.duration_since(*at) >= SETTLING);
         if let Some((_, offset)) = settled.checked_sub(1).map(|last| self.marks[last]) {
@@ -123,8 +123,9 @@ impl SequenceTracker {
         grown.then_some(self.settled)
     }
 
-    /// What was stored before something that arrived until then has arrived too, or is not read again after a break.
-    /// Not called during a backfill: what was delivered above the floor is known one by one, and the backfill reads it.
+    /// Moves the floor to the events that arrived until this time: every event that was stored before one of them has
+    /// arrived too, or is not read again after a break. This is not called during a backfill, for which the events
+    /// above the floor must be known one by one.
     pub(super) fn expire(&mut self, until: Instant) {
         let aged = self.marks.partition_point(|(at, _)| *at <= until);
         if let Some((_, offset)) = aged.checked_sub(1).map(|last| self.marks[last]) {
@@ -138,28 +139,28 @@ impl SequenceTracker {
         }
     }
 
-    /// When [`SequenceTracker::settle`] has news next, if nothing arrives before.
+    /// When [`SequenceTracker::settle`] next returns an offset, if no event arrives before.
     pub(super) fn due(&self) -> Option<Instant> {
         let next = self.marks.partition_point(|(_, offset)| *offset <= self.settled);
         // An unconfirmed offset waits for the stream's answer.
         self.marks.get(next).filter(|(_, offset)| *offset <= self.end).map(|(at, _)| *at + SETTLING)
     }
 
-    /// Everything up to here was read from the stream and delivered.
+    /// Records that every event up to this offset was read from the stream and delivered.
     pub(super) fn filled_through(&mut self, through: u64) {
         self.end = self.end.max(through);
         self.certain = self.certain.max(through);
         self.skip_to(through);
     }
 
-    /// Everything up to here has arrived, or was never for this node.
+    /// Records that every event up to this offset has arrived, or was not for this node.
     pub(super) fn skip_to(&mut self, through: u64) {
         self.end = self.end.max(through);
         self.floor = self.floor.max(through);
         self.advance();
     }
 
-    /// A backfill starts after this offset.
+    /// The offset after which a backfill starts.
     pub(super) fn floor(&self) -> u64 {
         self.floor
     }
@@ -169,7 +170,7 @@ impl SequenceTracker {
         self.recent.last_key_value().map_or(0, |(highest, _)| *highest).max(self.floor)
     }
 
-    /// Moves the floor and the settled offset over all that follows without a gap.
+    /// Moves the floor and the settled offset over the events that follow without a gap.
     fn advance(&mut self) {
         while self.floor < self.end && self.recent.contains_key(&(self.floor + 1)) {
             if self.certain == self.floor {

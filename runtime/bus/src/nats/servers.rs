@@ -1,8 +1,8 @@
 //! Which servers are tried, in which order, and with which credentials.
 //!
-//! Invariant: what connections learn of the cluster's members counts for all connections, and a server that failed
-//! lately is tried after the others. The addresses that the client library gets have no credentials in them, so its logs
-//! have none. Credentials are read again for each new connection, for their file may have been replaced.
+//! Invariant: all connections use the members of the cluster that any of them has learned of, and a server that failed
+//! lately is tried after the others. The addresses for the client library contain no credentials, so its logs contain
+//! none. Credentials are read again for each new connection, because their file may have been replaced.
 use std::{
     collections::HashMap,
     fmt,
@@ -28,13 +28,13 @@ use super::{
     tls,
 };
 
-/// A server that does not answer two of these is given up, on any connection.
+/// The time between two pings. On any connection, a server that leaves two of them unanswered is given up.
 pub(super) const PING_INTERVAL: Duration = Duration::from_secs(1);
-/// The pause between attempts to connect again.
+/// The pause between two attempts to connect again.
 pub(super) const RECONNECT_DELAY: Duration = Duration::from_millis(100);
-/// How long the system may take to find a name's addresses.
+/// How long the system may take to look up a name.
 const LOOKUP_TIMEOUT: Duration = Duration::from_millis(500);
-/// For this long a server that failed is tried after the others.
+/// For this long after a failure, a server is tried after the others.
 const MISTRUST: Duration = Duration::from_secs(10);
 
 #[derive(Clone)]
@@ -43,14 +43,14 @@ pub(super) struct Servers {
     known: Arc<Mutex<Known>>,
 }
 
-/// What connections have found out.
+/// What connections have learned of the servers.
 #[derive(Default)]
 struct Known {
-    /// The members of the cluster, as one of them has told.
+    /// The members of the cluster, as one of them has named them.
     members: Vec<Host>,
     /// When servers failed, by address.
     failures: HashMap<String, Instant>,
-    /// Whether the last server that greeted speaks TLS.
+    /// Whether the server that last sent INFO uses TLS.
     tls: bool,
 }
 
@@ -59,14 +59,14 @@ struct Known {
 struct Host {
     host: String,
     port: u16,
-    /// Whom its certificate must name.
+    /// The name that the server's certificate must have.
     name: String,
     tls: bool,
 }
 
 impl Servers {
-    /// `nats://host`, `tls://user:password@host:port` or `nats://token@host`, several separated by commas; the first
-    /// credentials count for all.
+    /// Reads `nats://host`, `tls://user:password@host:port` or `nats://token@host`. There may be several, separated by
+    /// commas; the first credentials count for all.
     pub(super) fn new(options: NatsOptions) -> Result<Self, NatsError> {
         read(options.url.reveal())?;
         if let Some(credentials) = &options.credentials {
@@ -79,7 +79,7 @@ impl Servers {
         &self.options
     }
 
-    /// The servers as they are now, those that did not fail lately first, and the credentials for them.
+    /// The present servers, with those that failed lately last, and the credentials for them.
     async fn current(&self) -> Result<(Vec<Host>, Credentials), NatsError> {
         let (mut hosts, auth) = read(self.options.url.current().await.reveal())?;
         let key = match &self.options.credentials {
@@ -90,7 +90,7 @@ impl Servers {
         let tls = hosts.iter().any(|host| host.tls);
         for member in &known.members {
             if !hosts.iter().any(|host| (&host.host, host.port) == (&member.host, member.port)) {
-                // The URL may ask for TLS since they were told.
+                // The URL may ask for TLS since this member was learned.
                 hosts.push(Host { tls: member.tls || tls, ..member.clone() });
             }
         }
@@ -98,7 +98,7 @@ impl Servers {
         Ok((hosts, Credentials { auth, key }))
     }
 
-    /// Opens a connection of our own, to the first server that accepts it.
+    /// Opens a [`NatsConnection`] to the first server that accepts it.
     pub(super) async fn open(&self, name: &str) -> Result<NatsConnection, NatsError> {
         let (hosts, credentials) = self.current().await?;
         let mut endpoints: Vec<Endpoint> = Vec::new();
@@ -118,7 +118,7 @@ impl Servers {
                 }
                 Err(error) => {
                     self.note_failure(endpoint);
-                    // An error that an operator has to mend is reported rather than another server's being away.
+                    // An error that an operator must fix is reported rather than that another server is away.
                     if let NatsError::Away(_) = why {
                         why = refused(error, endpoint, &credentials);
                     }
@@ -128,12 +128,12 @@ impl Servers {
         Err(why)
     }
 
-    /// The live connection, to the first server that accepts it.
+    /// Opens the live connection to the first server that accepts it.
     pub(super) async fn open_live(&self) -> Result<NatsConnection, NatsError> {
         self.open("rollcall live").await
     }
 
-    /// The same after a break, with retries over all servers.
+    /// Opens the live connection again after a break, with retries over all servers.
     pub(super) async fn reopen_live(&self) -> NatsConnection {
         loop {
             match self.open_live().await {
@@ -144,8 +144,8 @@ impl Servers {
         }
     }
 
-    /// Connects with the client library, to the first server that accepts it. A client whose connection breaks tries its
-    /// server once more, and no other.
+    /// Connects with the client library to the first server that accepts it. When the client's connection breaks, it
+    /// tries its server once more, and no other.
     pub(super) async fn connect(&self, name: &str) -> Result<Client, NatsError> {
         let (hosts, credentials) = self.current().await?;
         let mut why = NatsError::Away("no server is named".to_owned());
@@ -183,7 +183,7 @@ impl Servers {
             .reconnect_delay_callback(|_| Duration::ZERO)
             .ignore_discovered_servers()
             .max_reconnects(1);
-        // As on connections of our own: certificates that are given are not left out because of what a server says.
+        // As in `connection.rs`: certificates in the settings require TLS, whatever a server says.
         let given = self.options.tls != ClientTls::default();
         if !(host.tls || self.options.tls_first || given || self.known().tls) {
             return Ok(options);
@@ -195,12 +195,12 @@ impl Servers {
         Ok(if self.options.tls_first { options.tls_first() } else { options })
     }
 
-    /// A connection to this server failed, or the server fell silent: others are tried first.
+    /// Records that a connection to this server failed, or that the server fell silent. Other servers are tried first.
     pub(super) fn note_failure(&self, endpoint: &Endpoint) {
         self.known().note_failure(endpoint.socket.to_string());
     }
 
-    /// A server has told the members of its cluster.
+    /// Records the members of the cluster that a server has named.
     pub(super) fn learn(&self, connection: &NatsConnection) {
         let (info, from) = (&connection.info, &connection.endpoint);
         let mut known = self.known();
@@ -229,8 +229,8 @@ impl Known {
 }
 
 impl Host {
-    /// A member that a server has told. One that has only an IP address must show the name of that server: clusters'
-    /// certificates seldom have addresses.
+    /// A member that a server has named. If the member has only an IP address, its certificate must have the name of
+    /// that server, because certificates of clusters seldom have addresses.
     fn member(url: &str, from: &Endpoint) -> Option<Self> {
         let address: ServerAddr = url.parse().ok()?;
         let host = address.host().to_owned();
@@ -253,13 +253,13 @@ impl fmt::Display for Host {
     }
 }
 
-/// The servers of a URL, and its user, password or token.
+/// Reads a URL: its servers, and its user, password or token.
 fn read(text: &str) -> Result<(Vec<Host>, Auth), NatsError> {
     let (mut hosts, mut auth) = (Vec::new(), Auth::new());
     for url in text.split(',').map(str::trim) {
         let address: ServerAddr = url.parse().map_err(|_| NatsError::Url)?;
         let inner = address.clone().into_inner();
-        // A password with a `/`, `?` or `#` would be taken for a host, and be shown.
+        // The rest of a password with a `/`, `?` or `#` would be taken for part of the address, and be shown.
         if !matches!(inner.path(), "" | "/") || inner.query().or(inner.fragment()).is_some() {
             return Err(NatsError::Url);
         }

@@ -1,8 +1,9 @@
-//! Which of some message ids the stream holds already.
+//! Finds out which of some message ids the stream holds already.
 //!
-//! The server remembers a message id for two minutes only, so a relay looks before it publishes an older event.
+//! The server remembers a message id for two minutes only, so a relay asks before it publishes an older event.
 //!
-//! Invariant: memory holds one page of headers, whatever the stream holds; what the server leaves out is an error.
+//! Invariant: memory holds one page of headers, however long the stream is. If the server leaves a message out, the
+//! result is an error.
 use std::{
     collections::HashSet,
     time::{Duration, SystemTime},
@@ -21,11 +22,11 @@ use super::{
 };
 use crate::BusError;
 
-/// Events of presence in all classrooms.
+/// The filter for events of presence in all classrooms.
 pub(super) const PRESENCE: &str = "classroom.*.agent";
-/// Messages in one request, without their bodies.
+/// The number of messages in one request, which come without their bodies.
 const PAGE_SIZE: u64 = 1_000;
-/// By how much the clocks of the database, this machine and NATS may differ.
+/// How much the clocks of the database, this machine and NATS may differ.
 const MAX_CLOCK_DIFFERENCE: Duration = Duration::from_secs(60);
 
 /// Returns which of `wanted` were stored within `age` and are still there.
@@ -63,9 +64,9 @@ pub(super) async fn find(
         };
         timeout(PAGE_TIMEOUT, page).await.unwrap_or_else(|_| Err(read_error("no answer in time")))?;
     }
-    // The server would forget it anyway.
+    // The server would forget the consumer anyway, so an error does not matter.
     stream.delete_consumer(&consumer.cached_info().name).await.ok();
-    // The consumer may be at a server that is behind the one that leads the stream.
+    // The consumer may be on a server that is behind the leader of the stream.
     if state.replicated && read < end && found.len() < wanted.len() {
         let next = next_event(jetstream, PRESENCE, read + 1).await?;
         if next.is_some_and(|next| next.seq <= end) {

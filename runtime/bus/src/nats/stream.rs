@@ -1,7 +1,7 @@
-//! The stream: its settings, and where it is.
+//! The stream: its settings and its state.
 //!
-//! Invariant: a node works on a stream whose settings keep the promises of PROTOCOL 3, or not at all. What may differ is
-//! left as it is.
+//! Invariant: a node only works on a stream whose settings keep the promises of PROTOCOL 3. Settings that may differ
+//! are left unchanged.
 use std::time::Duration;
 
 use async_nats::jetstream::{
@@ -23,27 +23,27 @@ use crate::Position;
 pub(super) const INFO: &str = "STREAM.INFO";
 const SUBJECTS: [&str; 2] = ["classroom.>", "lesson.>"];
 
-/// Where the stream is.
+/// The state of the stream.
 #[derive(Clone, Debug)]
 pub(super) struct State {
-    /// When it was made, which names the epoch of its offsets.
+    /// When the stream was made. This names the epoch of its offsets.
     pub(super) epoch: String,
-    /// The first event that it still holds.
+    /// The first event that the stream still holds.
     pub(super) first: u64,
-    /// The last event; smaller than the first if it holds none.
+    /// The last event. It is before the first if the stream holds none.
     pub(super) last: u64,
-    /// Its size.
+    /// The stream's size in bytes.
     pub(super) bytes: u64,
-    /// The most that it may have; none where it has no limit.
+    /// The stream's limit in bytes; `None` if it has no limit.
     pub(super) max_bytes: Option<u64>,
-    /// The server that leads it; none: it is on a server without a cluster.
+    /// The server that leads the stream; `None` if its server is in no cluster.
     pub(super) leader: Option<String>,
-    /// Whether several servers hold it: one that does not lead it may be behind for a moment.
+    /// Whether several servers hold the stream. Those that do not lead it may be behind for a moment.
     pub(super) replicated: bool,
 }
 
 impl State {
-    /// Whether the stream still holds everything after this position.
+    /// Whether the stream still holds every event after this position.
     pub(super) fn covers(&self, after: &Position) -> bool {
         let offset = after.offset.0;
         self.epoch == after.epoch && offset <= self.last && (offset == self.last || self.first <= offset + 1)
@@ -86,7 +86,7 @@ struct Sequences {
 
 #[derive(Deserialize)]
 struct Limits {
-    /// Negative where there is none.
+    /// The limit in bytes. It is negative if there is no limit.
     max_bytes: i64,
 }
 
@@ -96,13 +96,13 @@ struct Refusal {
     description: String,
 }
 
-/// Asks on the connection of the client library.
+/// Asks for the state on the connection of the client library.
 pub(super) async fn state(jetstream: &JetStream) -> Result<State, StateError> {
     let answer = jetstream.ask(INFO, "").await;
     parse_state(&answer.map_err(|error| StateError::Away(error.to_string()))?)
 }
 
-/// Reads an answer from [`INFO`]. The server itself sends an empty one if JetStream is not there.
+/// Reads an answer to [`INFO`]. If JetStream is not enabled, the server itself sends an empty answer.
 pub(super) fn parse_state(answer: &[u8]) -> Result<State, StateError> {
     let away = |error: &dyn std::fmt::Display| StateError::Away(error.to_string());
     if answer.is_empty() {
@@ -123,7 +123,7 @@ pub(super) fn parse_state(answer: &[u8]) -> Result<State, StateError> {
     }
 }
 
-/// Makes the stream if it is missing, and compares its settings. Safe if other nodes do the same.
+/// Makes the stream if it is missing, and compares its settings. Several nodes may do this at the same time.
 pub(super) async fn ensure(jetstream: &JetStream) -> Result<(), NatsError> {
     let (context, wanted) = (jetstream.context(), &jetstream.options().stream);
     let found = match context.get_stream(&wanted.name).await {
@@ -146,7 +146,7 @@ pub(super) async fn ensure(jetstream: &JetStream) -> Result<(), NatsError> {
                 return Err(NatsError::NoJetStream);
             }
             GetStreamErrorKind::JetStream(_) => return Err(NatsError::Stream(error.to_string())),
-            // The error does not tell a server without JetStream from a silent one.
+            // The library's error does not tell a server without JetStream from a silent one.
             _ if jetstream.is_enabled() => return Err(NatsError::Away(error.to_string())),
             _ => return Err(NatsError::NoJetStream),
         },
@@ -186,7 +186,7 @@ fn republish() -> Republish {
     Republish { source: ">".to_owned(), destination: "live.>".to_owned(), headers_only: false }
 }
 
-/// `setting is A, must be B`, where they differ.
+/// The text `setting is A, must be B`, if the two differ.
 fn compare<T: PartialEq + std::fmt::Debug>(setting: &str, found: T, required: T) -> Option<String> {
     (found != required).then(|| format!("{setting} is {found:?}, must be {required:?}"))
 }
@@ -215,13 +215,13 @@ fn differences(found: &Config) -> Vec<String> {
     .collect()
 }
 
-/// The settings that differ from what is configured, and may.
+/// The settings that differ from the configured ones, and may.
 fn tolerated(found: &Config, configured: &Config) -> Vec<String> {
     let differs = |setting: &str, found: String, configured: String| {
         (found != configured).then(|| format!("{setting} is {found}, configured is {configured}"))
     };
     let age = |age: Duration| format!("{age:?}");
-    // Servers may write "no limit" in two ways.
+    // A server may write "no limit" in two ways.
     let limit = |limit: i64| if limit > 0 { limit.to_string() } else { "none".to_owned() };
     [
         differs("replicas", found.num_replicas.to_string(), configured.num_replicas.to_string()),

@@ -1,8 +1,8 @@
-//! What is known of the stream's end.
+//! What this node knows of the stream's end.
 //!
 //! Every client that may publish on `live.>` can send a message with any sequence number. So only an answer of the
-//! stream moves the position that clients are told and that rooms begin at. A live event moves only
-//! [`StreamEnd::latest`], which is used while the stream does not answer.
+//! stream moves the position that clients get and at which rooms begin. A live event only moves [`StreamEnd::latest`],
+//! which is used while the stream does not answer.
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rollcall_base::names;
@@ -19,13 +19,13 @@ pub(super) struct StreamEnd {
 
 struct Inner {
     epoch: String,
-    /// The server that leads the stream, in a cluster.
+    /// The server that leads the stream, if there is a cluster.
     leader: Option<String>,
     /// The last offset that the stream has confirmed.
     confirmed: u64,
     /// The highest offset of a delivered event.
     delivered: u64,
-    /// When the last two questions were asked that the stream has answered; the earlier first.
+    /// When the last two answered questions were asked, earlier first.
     asked: [Instant; 2],
 }
 
@@ -46,37 +46,39 @@ impl StreamEnd {
         self.lock().confirmed
     }
 
-    /// The last event known, confirmed or not: no delivered event is after it.
+    /// The position of the last known event, confirmed or not. No delivered event is after it.
     pub(super) fn latest(&self) -> Position {
         let inner = self.lock();
         Position { epoch: inner.epoch.clone(), offset: Offset(inner.confirmed.max(inner.delivered)) }
     }
 
-    /// When the last two questions were asked that the stream has answered; the earlier first.
+    /// When the last two answered questions were asked, earlier first.
     pub(super) fn asked(&self) -> [Instant; 2] {
         self.lock().asked
     }
 
-    /// An event was delivered.
+    /// Records that an event was delivered.
     pub(super) fn note_delivered(&self, offset: u64) {
         let mut inner = self.lock();
         inner.delivered = inner.delivered.max(offset);
     }
 
-    /// Some delivered events are not in the stream.
+    /// Forgets delivered events, because the stream does not have some of them.
     pub(super) fn forget_delivered(&self) {
         let mut inner = self.lock();
         inner.delivered = inner.confirmed;
     }
 
-    /// The connection is gone: what it delivered counts as confirmed, for a server that was killed may have lost it.
+    /// Counts the delivered events as confirmed, because the connection is gone, and a server that was killed may have
+    /// lost them.
     pub(super) fn trust_delivered(&self) {
         let mut inner = self.lock();
         inner.confirmed = inner.confirmed.max(inner.delivered);
     }
 
-    /// The stream's answer to a question. False if it is another stream, or one that was put back, or if another server
-    /// leads it: only the leader republishes, so the one before may have stored events that nobody republishes.
+    /// Records the stream's answer to a question. Returns false if it is another stream, if the stream was put back, or
+    /// if another server leads it. Only the leader republishes, so the former leader may have stored events that no
+    /// server republishes.
     pub(super) fn confirm(&self, state: &State, asked: Instant) -> bool {
         let mut inner = self.lock();
         if state.leader != inner.leader {
@@ -95,13 +97,13 @@ impl StreamEnd {
         true
     }
 
-    /// The stream is this one now, and its offsets continue from `end`.
+    /// Makes this the known stream. Its offsets continue from `end`.
     pub(super) fn reset(&self, epoch: String, end: u64) {
         let mut inner = self.lock();
         (inner.epoch, inner.confirmed, inner.delivered) = (epoch, end, end);
     }
 
-    /// An event came that the stream has not confirmed, or cannot: ask the stream.
+    /// Requests a question to the stream, because an event came that the stream has not confirmed, or cannot confirm.
     pub(super) fn request_poll(&self) {
         self.poll_requests.notify_one();
     }

@@ -1,11 +1,11 @@
 //! Reads the stream once, event by event, for many rooms.
 //!
-//! A server of version 2.9 finds a room's next event by going over all events before it. With many rooms, reading each
-//! by itself costs the server the rooms times the events: ten nodes that backfilled like this kept one busy for good.
-//! One pass costs it each event once.
+//! A server of version 2.9 finds a room's next event by going over all events before it. If many rooms are each read by
+//! themselves, the server goes over all events once for each room: ten nodes that backfilled in this way kept a server
+//! busy without end. In one pass it goes over each event once.
 //!
-//! Invariant: memory holds one window, whatever the stream holds; what the server leaves out is an error, never the
-//! end.
+//! Invariant: memory holds one window, however long the stream is. If the server leaves an event out, the result is an
+//! error and never the end.
 use std::collections::HashMap;
 
 use async_nats::jetstream::{
@@ -25,7 +25,7 @@ use super::{
 };
 use crate::{BusError, headers};
 
-/// See the module.
+/// A pass over the stream.
 pub(super) struct StreamScan {
     jetstream: JetStream,
     stream: Stream<()>,
@@ -33,14 +33,14 @@ pub(super) struct StreamScan {
     rooms: HashMap<RoomId, u64>,
     through: u64,
     window_size: WindowSize,
-    /// The last offset read, other rooms' events included.
+    /// The last offset that was read, including other rooms' events.
     read: u64,
-    /// How many events the stream has after that.
+    /// How many events the stream has after `read`.
     pending: u64,
 }
 
 impl StreamScan {
-    /// Opens it for rooms, each with the offset after which it is read, up to a common one.
+    /// Opens a pass for rooms, each with the offset after which it is read, and through a common offset.
     pub(super) async fn open(
         jetstream: &JetStream,
         rooms: HashMap<RoomId, u64>,
@@ -65,10 +65,10 @@ impl StreamScan {
         })
     }
 
-    /// The next events of the rooms, in order; none after the last. After an error no more can be read.
+    /// The next events of the rooms, in order; `None` after the last ones. After an error no more can be read.
     pub(super) async fn window(&mut self) -> Result<Option<Window>, BusError> {
         if self.pending == 0 || self.read >= self.through {
-            // The server would forget it anyway.
+            // The server would forget the consumer anyway, so an error does not matter.
             self.stream.delete_consumer(&self.consumer.cached_info().name).await.ok();
             return self.end().await.map(|()| None);
         }
@@ -90,7 +90,7 @@ impl StreamScan {
             if offset <= self.through && self.wants(&message.subject, offset) {
                 let headers = read_consumer::headers(&message);
                 let body = message.payload.clone();
-                // Clocks differ: an age is never negative.
+                // The clocks may differ, so an age is never negative.
                 let age = (OffsetDateTime::now_utc() - info.published).try_into().ok();
                 events.extend(headers::incoming(&message.subject, headers, Offset(offset), age, body));
             }
@@ -102,7 +102,8 @@ impl StreamScan {
         Ok(Window { events, through: self.read.min(self.through) })
     }
 
-    /// The last event may have been deleted, but the server's count alone is not trusted.
+    /// Checks that the end is reached. The last event may have been deleted, but the server's count alone is not
+    /// trusted.
     async fn end(&self) -> Result<(), BusError> {
         if self.read < self.through {
             let next = next_event(&self.jetstream, ">", self.read + 1).await?;

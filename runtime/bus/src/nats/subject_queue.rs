@@ -1,61 +1,63 @@
-//! The events of one subject that have no answer yet, and how many of them may be sent before the first has one.
+//! The events of one subject that have no answer yet. The queue decides how many of them may be sent before the first
+//! has its answer.
 //!
-//! Each event names the sequence of the subject's last one. For the first that is sent it is known. For those behind it
-//! it is guessed: a message gets the sequence after the one that was sent before it, unless somebody else stores in
-//! between. Then the server refuses what was guessed wrongly, and it is sent again.
+//! Each event names the sequence of the subject's last event. For the first event that is sent, this sequence is known.
+//! For the events behind it, it is guessed: a message gets the sequence after that of the message sent before it,
+//! unless another client's message is stored in between. Then the server refuses the event, and it is sent again.
 //!
-//! A copy that is delivered minutes late passes if its subject ends exactly where it guessed. Its agent must have no later
-//! event there. So only an event that nobody sent before is sent on a guess: whoever publishes it and its successors
-//! meanwhile also publishes those ahead of it, and each of them takes one sequence.
+//! The server accepts a copy that is delivered minutes late if the subject ends exactly at the guess. Then the subject
+//! must not have a later event of the same agent. So only an event that no node has sent before is sent on a guess: a
+//! node that publishes it and its successors meanwhile also publishes the events ahead of it, and each of them takes
+//! one sequence.
 //!
 //! Invariant: events of one agent are sent one by one, in the order in which they were handed in.
 use std::{collections::VecDeque, time::Duration};
 
 use tokio::time::Instant;
 
-/// How many events of a subject may be sent at first, and at least.
+/// The number of events of a subject that may be sent at first. It never becomes smaller.
 const SMALLEST_WINDOW: usize = 2;
 const LARGEST_WINDOW: usize = 64;
-/// Longer than [`YOUNG`](crate::YOUNG).
+/// How long nothing is guessed after a break. It is longer than [`YOUNG`](crate::YOUNG).
 const AFTER_BREAK: Duration = Duration::from_secs(2);
 
 /// An event that waits.
 pub(super) struct Waiting<T> {
-    /// Its place among all that were handed in.
+    /// The event's place in the order in which all events were handed in.
     pub(super) order: u64,
-    /// Equal for events of one agent.
+    /// A number that is equal for events of one agent.
     pub(super) agent: u64,
-    /// Whether it may be sent on a guess.
+    /// Whether the event may be sent on a guess.
     pub(super) first_try: bool,
     pub(super) event: T,
 }
 
-/// An event without an answer.
+/// An event that was sent and has no answer.
 struct Sent {
     number: u64,
     agent: u64,
-    /// The sequence that it gets if nobody else stores in between.
+    /// The sequence that the event gets if no other message is stored in between.
     guess: Option<u64>,
 }
 
 #[derive(PartialEq)]
 enum State {
     Sending,
-    /// A guess was wrong. What was sent behind it is mostly refused too, so all answers are waited for.
+    /// A guess was wrong. Most events that were sent behind it are refused, too, so all answers are awaited.
     AwaitingAnswers,
-    /// An event failed: those behind it are not stored either.
+    /// An event failed, so those behind it are not stored either.
     Failed,
 }
 
-/// What the next event of a subject has to name.
+/// The sequence that the next event of a subject must name.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Expected {
-    /// The last sequence that is known of the subject.
+    /// The last known sequence of the subject.
     Known,
     Guessed(u64),
 }
 
-/// See the module.
+/// The queue of one subject.
 pub(super) struct SubjectQueue<T> {
     waiting: VecDeque<Waiting<T>>,
     sent: VecDeque<Sent>,
@@ -79,7 +81,7 @@ impl<T> SubjectQueue<T> {
         self.waiting.push_back(waiting);
     }
 
-    /// The next event that may be sent now.
+    /// The next event that may be sent now, if there is one.
     pub(super) fn next(&mut self, window: usize) -> Option<(Waiting<T>, Expected)> {
         if self.sent.is_empty() {
             self.state = State::Sending;
@@ -107,26 +109,26 @@ impl<T> SubjectQueue<T> {
         self.sent.retain(|sent| sent.number != number);
     }
 
-    /// Takes back an event that was refused because of its guess. True if it is the first of those that were sent
-    /// together.
+    /// Takes back an event that was refused because of its guess. Returns true if it is the first refused one of those
+    /// that were sent together.
     pub(super) fn take_back(&mut self, waiting: Waiting<T>) -> bool {
         let at = self.waiting.partition_point(|other| other.order < waiting.order);
         self.waiting.insert(at, waiting);
         std::mem::replace(&mut self.state, State::AwaitingAnswers) == State::Sending
     }
 
-    /// An event failed: returns those that waited behind it.
+    /// Records that an event failed. Returns the events that waited behind it.
     pub(super) fn fail(&mut self) -> VecDeque<Waiting<T>> {
         self.state = State::Failed;
         std::mem::take(&mut self.waiting)
     }
 }
 
-/// Which sequence the next message gets, and how far such guesses are trusted.
+/// The sequence that the next message will get, and how many guesses are trusted.
 pub(super) struct Guess {
     next: Option<u64>,
     window: usize,
-    /// Before this moment nothing is guessed.
+    /// Nothing is guessed before this moment.
     from: Instant,
 }
 
@@ -135,8 +137,8 @@ impl Guess {
         Self { next: None, window: SMALLEST_WINDOW, from: Instant::now() }
     }
 
-    /// The guesses on a new connection. What the broken one had sent is sent again first, and no longer counts as
-    /// young.
+    /// The guesses on a new connection. The messages that the broken one had sent are sent again first, and no longer
+    /// count as young.
     pub(super) fn after_break() -> Self {
         Self { from: Instant::now() + AFTER_BREAK, ..Self::new() }
     }
@@ -153,12 +155,12 @@ impl Guess {
         Some(guess)
     }
 
-    /// A message was stored, and so many that were sent after it have no answer yet.
+    /// Records that a message was stored, while this many that were sent after it have no answer yet.
     pub(super) fn stored(&mut self, sequence: u64, unanswered: usize) {
         self.next = Some(sequence + unanswered as u64 + 1);
     }
 
-    /// A message took no sequence.
+    /// Records that a message took no sequence.
     pub(super) fn not_stored(&mut self) {
         self.next = self.next.map(|next| next.saturating_sub(1));
     }

@@ -1,8 +1,8 @@
-//! The rooms that this node needs, and the SUB and UNSUB lines that the live connection has yet to write.
+//! The rooms that this node needs, and the SUB and UNSUB lines that the live connection has not written yet.
 //!
 //! Invariant: a room is in the table from its subscribe call until its unsubscribe call, whether or not the server
 //! knows of it. While the connection lives, each change of the table is written to it, in order. A room costs one entry
-//! here, and on the server a subscription for each spelling of its subjects.
+//! here, and on the server one subscription for each spelling of its subjects.
 use std::{
     collections::HashMap,
     sync::{Mutex, MutexGuard, PoisonError},
@@ -20,7 +20,7 @@ use super::{
     stream_end::StreamEnd,
 };
 
-/// A caller that waits for a round trip. One that timed out is skipped.
+/// A caller that waits for a round trip. A caller that has timed out is skipped.
 pub(super) type Waiter = oneshot::Sender<Result<State, StateError>>;
 
 #[derive(Default)]
@@ -32,28 +32,30 @@ pub(super) struct Subscriptions {
 #[derive(Default)]
 struct SubscriptionTable {
     rooms: HashMap<RoomId, Subscription>,
-    /// The number of the last room's subscription.
+    /// The number of the latest room's subscription.
     sid: u64,
     connected: bool,
-    /// Lines that are not written yet. Empty without a connection; a connection that takes no bytes is given up.
+    /// Lines that are not written yet. There are none without a connection, and a connection that takes no bytes is
+    /// given up, so their number is bounded.
     outgoing: Vec<u8>,
     /// Callers that wait for the next round trip.
     waiters: Vec<Waiter>,
 }
 
 struct Subscription {
-    /// Its number, which is even; the other spelling's is the next one. Messages of the room's earlier subscriptions are
-    /// dropped.
+    /// The subscription's number, which is even. The other spelling has the next number. Messages of the room's earlier
+    /// subscriptions are dropped.
     sid: u64,
-    /// Only events after this offset are for the room.
+    /// The offset after which events are for the room.
     start: u64,
 }
 
 impl Subscriptions {
-    /// Adds a room; events up to the stream's confirmed end are not for it. False if it is there already.
+    /// Adds a room. Events up to the stream's confirmed end are not for it. Returns false if the room is there already.
     pub(super) fn add(&self, room: &RoomId, stream_end: &StreamEnd) -> bool {
         let mut table = self.lock();
-        // Read under the lock: after a reset has capped the starts, no offset of before may come in.
+        // The end is read under the lock: after a reset has lowered the starts, no offset of the old stream may be
+        // stored.
         let start = stream_end.confirmed();
         if table.rooms.contains_key(room) {
             return false;
@@ -67,10 +69,11 @@ impl Subscriptions {
         true
     }
 
-    /// The room's subscription is live: events up to the stream's confirmed end are not for it.
+    /// Records that the room's subscription is live. Events up to the stream's confirmed end are not for it. Returns
+    /// that end.
     pub(super) fn begin(&self, room: &RoomId, stream_end: &StreamEnd) -> u64 {
         let mut table = self.lock();
-        // Read under the lock, as in `add`.
+        // The end is read under the lock, as in `add`.
         let end = stream_end.confirmed();
         if let Some(subscription) = table.rooms.get_mut(room) {
             subscription.start = subscription.start.max(end);
@@ -91,8 +94,9 @@ impl Subscriptions {
         }
     }
 
-    /// The stream's state, asked on the live connection after this call and after the SUB of every room added so far, whose
-    /// subscription is live then. Without a connection it fails at once, otherwise after [`CALL_TIMEOUT`].
+    /// The stream's state, asked on the live connection after this call, and after the SUB of every room added so far.
+    /// So these subscriptions are live then. Without a connection the call fails at once, otherwise after
+    /// [`CALL_TIMEOUT`].
     pub(super) async fn round_trip(&self) -> Result<State, StateError> {
         let (waiter, answer) = oneshot::channel();
         {
@@ -109,27 +113,27 @@ impl Subscriptions {
         }
     }
 
-    /// Whether somebody waits for the next round trip.
+    /// Whether a caller waits for the next round trip.
     pub(super) fn is_awaited(&self) -> bool {
         !self.lock().waiters.is_empty()
     }
 
-    /// Whether a message of this subscription belongs to the room's current one.
+    /// Whether this is the number of the room's present subscription.
     pub(super) fn has(&self, room: &RoomId, sid: u64) -> bool {
         self.lock().rooms.get(room).is_some_and(|subscription| subscription.sid == sid & !1)
     }
 
-    /// All rooms, each with the offset after which its events are for it.
+    /// All rooms, each with the offset after which events are for it.
     pub(super) fn all(&self) -> Vec<(RoomId, u64)> {
         self.lock().rooms.iter().map(|(room, subscription)| (room.clone(), subscription.start)).collect()
     }
 
-    /// The stream's offsets continue from `end`: 0 in a new stream.
+    /// Lowers all starts to `end`, from which the stream's offsets continue: 0 in a new stream.
     pub(super) fn cap_starts(&self, end: u64) {
         self.lock().rooms.values_mut().for_each(|subscription| subscription.start = subscription.start.min(end));
     }
 
-    /// There is a connection: all rooms are to be subscribed on it.
+    /// Records that there is a new connection, on which all rooms must be subscribed.
     pub(super) fn connected(&self) {
         let mut table = self.lock();
         let table = &mut *table;
@@ -140,7 +144,7 @@ impl Subscriptions {
         self.changed.notify_one();
     }
 
-    /// The connection is gone; round trips on it fail.
+    /// Records that the connection is gone. Round trips on it fail.
     pub(super) fn disconnected(&self) {
         let mut table = self.lock();
         table.connected = false;
@@ -153,12 +157,12 @@ impl Subscriptions {
         self.changed.notified().await;
     }
 
-    /// What is to be written.
+    /// The lines to write.
     pub(super) fn take_outgoing(&self) -> Vec<u8> {
         std::mem::take(&mut self.lock().outgoing)
     }
 
-    /// What is to be written, and the callers of the round trip that follows it.
+    /// The lines to write, and the callers of the round trip that follows them.
     pub(super) fn take_round_trip(&self) -> (Vec<u8>, Vec<Waiter>) {
         let mut table = self.lock();
         (std::mem::take(&mut table.outgoing), std::mem::take(&mut table.waiters))

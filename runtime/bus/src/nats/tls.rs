@@ -1,4 +1,4 @@
-//! TLS for the client library, which takes the host that it connects to for the name in the certificate.
+//! TLS for the client library, which expects the host that it connects to as the name in the certificate.
 use std::{io, sync::Arc};
 
 use rollcall_base::tls::{self, ClientTls};
@@ -12,7 +12,7 @@ use rustls::{
 };
 use tokio::task::spawn_blocking;
 
-/// Reads the files. With a name, the server's certificate must have it, whatever the library connects to.
+/// Reads the files. If there is a name, the server's certificate must have it, whatever host the library connects to.
 pub(super) async fn config(tls: &ClientTls, name: Option<String>) -> io::Result<ClientConfig> {
     let tls = tls.clone();
     spawn_blocking(move || {
@@ -26,7 +26,7 @@ pub(super) async fn config(tls: &ClientTls, name: Option<String>) -> io::Result<
     .await?
 }
 
-/// Checks a certificate as ever, but for this name.
+/// Checks a server's certificate for this name instead of the host's.
 #[derive(Debug)]
 struct NamedVerifier {
     verifier: Arc<WebPkiServerVerifier>,

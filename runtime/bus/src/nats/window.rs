@@ -1,12 +1,12 @@
-//! A part of what is read of the stream at once.
+//! Parts of the stream that are read at once.
 use crate::Incoming;
 
-/// Offsets in a window: few at first, more while the events are small.
+/// The size of a window in offsets. It grows while the events are small.
 const MIN_WINDOW: u64 = 64;
 const MAX_WINDOW: u64 = 1024;
 const MAX_WINDOW_BYTES: usize = 256 * 1024;
 
-/// How many offsets are read at once.
+/// How many offsets the next window has.
 pub(super) struct WindowSize(u64);
 
 impl Default for WindowSize {
@@ -20,7 +20,7 @@ impl WindowSize {
         self.0
     }
 
-    /// Adapts to the bytes of the last window.
+    /// Adapts the size to the bytes of the last window.
     pub(super) fn adapt(&mut self, bytes: usize) {
         self.0 = if bytes < MAX_WINDOW_BYTES { (self.0 * 2).min(MAX_WINDOW) } else { (self.0 / 2).max(1) };
     }
@@ -28,8 +28,8 @@ impl WindowSize {
 
 /// The next part of a backfill.
 pub(super) struct Window {
-    /// In order.
+    /// The events in order.
     pub(super) events: Vec<Incoming>,
-    /// There are no other events up to here.
+    /// There are no other events through this offset.
     pub(super) through: u64,
 }

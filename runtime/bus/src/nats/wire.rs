@@ -1,21 +1,21 @@
 //! The operations that a NATS server sends, parsed from the bytes of a connection.
 //!
-//! Invariant: whatever arrives, the parser finds an operation in at most [`MAX_LINE`] bytes and those of the largest
-//! message, and never looks past the input. A message that is too large or not understood is dropped alone; only if the
-//! start of the next operation is unknown does the connection end.
-/// A control line. INFO of a server with many neighbours is the longest.
+//! Invariant: whatever arrives, an operation has at most [`MAX_LINE`] bytes and those of the largest message, and the
+//! parser never reads past the input. A message that is too large or invalid is dropped by itself. The connection ends
+//! only if the start of the next operation is unknown.
+/// The longest control line in bytes. INFO of a server with many neighbours is the longest.
 pub(super) const MAX_LINE: usize = 32 * 1024;
-/// What a message may have beside a body of the largest size, in bytes.
+/// The most bytes of a message beside a body of the largest size.
 const MAX_HEAD: usize = 128 * 1024;
-/// No server sends more in one message.
+/// The most bytes that a message may announce. No server sends more.
 const MAX_ANNOUNCED: usize = 64 * 1024 * 1024;
 
 const END: &[u8] = b"\r\n";
 
-/// An operation of the server.
+/// An operation that the server sends.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Op<'a> {
-    /// Facts about the server, in JSON.
+    /// The server's INFO, in JSON.
     Info(&'a [u8]),
     Message(Message<'a>),
     /// A message that was dropped.
@@ -26,13 +26,13 @@ pub(super) enum Op<'a> {
     Error(&'a [u8]),
 }
 
-/// A message for one of our subscriptions.
+/// A message for one of this connection's subscriptions.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Message<'a> {
     pub(super) subject: &'a str,
     /// The subscription's number.
     pub(super) sid: u64,
-    /// The block of headers with its first line; empty where it has none.
+    /// The block of headers with its first line; empty if the message has none.
     pub(super) head: &'a [u8],
     pub(super) body: &'a [u8],
 }
@@ -42,21 +42,21 @@ pub(super) struct Message<'a> {
 #[error("the server sent {0}")]
 pub(super) struct Malformed(&'static str);
 
-/// Finds operations. Between two of them it only remembers how much of a dropped message is still to be skipped.
+/// Finds operations. Between two of them it only remembers how many bytes of a dropped message are still to be skipped.
 #[derive(Debug)]
 pub(super) struct Parser {
     skip: usize,
-    /// The largest size of headers and body together; larger messages are skipped.
+    /// The most bytes of headers and body together. Larger messages are skipped.
     max_message: usize,
 }
 
 impl Parser {
-    /// Messages with a body over `max_body` bytes may be skipped.
+    /// A parser that may skip messages with a body of more than `max_body` bytes.
     pub(super) fn new(max_body: usize) -> Self {
         Self { skip: 0, max_message: max_body.saturating_add(MAX_HEAD) }
     }
 
-    /// How many of these bytes are consumed, and the operation in them. Without either, more bytes are needed.
+    /// How many of these bytes are consumed, and the operation in them. If both are missing, more bytes are needed.
     pub(super) fn next<'a>(&mut self, input: &'a [u8]) -> Result<(usize, Option<Op<'a>>), Malformed> {
         if self.skip > 0 {
             let skipped = self.skip.min(input.len());
@@ -78,7 +78,7 @@ impl Parser {
         }
     }
 
-    /// `subject sid [reply] [length of the headers] length of all`; the message follows that line.
+    /// Reads the line `subject sid [reply] [length of the headers] length of all`, which the message follows.
     fn message<'a>(
         &mut self,
         input: &'a [u8],
@@ -115,13 +115,13 @@ impl Parser {
     }
 }
 
-/// The headers of a block, in order. A line that is no header is skipped.
+/// The headers of a block, in order. A line that is not a header is skipped.
 pub(super) fn headers(block: &str) -> impl Iterator<Item = (&str, &str)> {
     let lines = block.lines().skip(1).filter_map(|line| line.split_once(':'));
     lines.map(|(name, value)| (name, value.trim()))
 }
 
-/// The first line without its end, and where the next begins.
+/// The first line without its end, and the position after it.
 fn line(input: &[u8]) -> Result<Option<(&[u8], usize)>, Malformed> {
     match input.iter().take(MAX_LINE).position(|byte| *byte == b'\n') {
         Some(end) => match input[..end].strip_suffix(b"\r") {

@@ -1,7 +1,7 @@
 //! The connection that reads the stream, through the client library.
 //!
-//! Invariant: it comes back by itself, also to servers that were not known when the node started. The library knows only
-//! the server that it was given, so a client that is cut off is replaced by the next call.
+//! Invariant: a broken connection is made again, also to servers that were not known when the node started. The library
+//! only knows the server that it was given, so the next call replaces a client that is cut off.
 use std::sync::Arc;
 
 use async_nats::{
@@ -17,14 +17,14 @@ use crate::BusError;
 
 const NAME: &str = "rollcall work";
 
-/// See the module. Cheap to clone.
+/// The client that reads the stream. It is cheap to clone.
 #[derive(Clone)]
 pub(super) struct WorkClient {
     servers: Servers,
     current: Arc<Mutex<Client>>,
 }
 
-/// The stream's JetStream, to ask.
+/// The JetStream that has the stream, ready to be asked.
 #[derive(Clone)]
 pub(super) struct JetStream {
     client: Client,
@@ -37,7 +37,7 @@ impl WorkClient {
         Ok(Self { servers: servers.clone(), current: Arc::new(Mutex::new(client)) })
     }
 
-    /// What to ask now.
+    /// The JetStream on a connected client.
     pub(super) async fn jetstream(&self) -> Result<JetStream, BusError> {
         let mut current = self.current.lock().await;
         if current.connection_state() != State::Connected {
@@ -62,17 +62,17 @@ impl JetStream {
         &self.client
     }
 
-    /// Whether the server itself has JetStream.
+    /// Whether the server itself has JetStream enabled.
     pub(super) fn is_enabled(&self) -> bool {
         self.client.server_info().jetstream
     }
 
-    /// Sends a request about the stream, as `STREAM.INFO`.
+    /// Sends a request about the stream, such as `STREAM.INFO`.
     pub(super) async fn ask(&self, request: &str, body: impl Into<Bytes>) -> Result<Bytes, RequestError> {
         Ok(self.client.request(self.options().api(request), body.into()).await?.payload)
     }
 
-    /// The same through the library.
+    /// The library's context of this JetStream.
     pub(super) fn context(&self) -> Context {
         let mut context = match &self.options().domain {
             Some(domain) => jetstream::with_domain(self.client.clone(), domain),

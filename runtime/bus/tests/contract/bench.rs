@@ -1,4 +1,4 @@
-//! An implementation of the bus with its feed, and what the test cases do with it.
+//! An implementation of the bus with its feed, and the steps that all test cases use.
 use std::{sync::Arc, time::Duration};
 
 use async_nats::jetstream;
@@ -94,7 +94,7 @@ pub(crate) async fn fed_any(feed: &mut mpsc::Receiver<BusEvent>) -> BusEvent {
     timeout(Duration::from_secs(20), feed.recv()).await.expect("an event in time").unwrap()
 }
 
-/// The next item of the feed that is no watermark.
+/// The next item of the feed other than a watermark.
 pub(crate) async fn fed(feed: &mut mpsc::Receiver<BusEvent>) -> BusEvent {
     loop {
         match fed_any(feed).await {
@@ -104,7 +104,7 @@ pub(crate) async fn fed(feed: &mut mpsc::Receiver<BusEvent>) -> BusEvent {
     }
 }
 
-/// The next `count` events of the feed. Their offsets must ascend, since one publisher at a time publishes here.
+/// The next `count` events of the feed. Their offsets must ascend, because one publisher at a time publishes here.
 pub(crate) async fn collect(feed: &mut mpsc::Receiver<BusEvent>, count: usize) -> Vec<Incoming> {
     let mut events: Vec<Incoming> = Vec::new();
     while events.len() < count {
@@ -133,7 +133,7 @@ pub(crate) async fn in_time<T>(call: impl Future<Output = T>) -> T {
     timeout(ANSWER, call).await.expect("an answer in time")
 }
 
-/// Publishes as a relay does: again until it is acknowledged, under the same message id.
+/// Publishes as a relay does: until the event is acknowledged, each time with the same message id.
 pub(crate) async fn publish_surely(bus: &dyn Bus, room: &RoomId, number: i64) -> Offset {
     let since = Instant::now();
     loop {

@@ -1,4 +1,5 @@
-//! A cluster: any member may die or hang, members that were not named are used, and a subscription is live in all of it.
+//! A cluster: any member may die or hang, members that the URL does not name are used, and a subscription is live in
+//! the whole cluster.
 use async_nats::{
     ServerAddr,
     jetstream::{
@@ -35,7 +36,7 @@ fn replicated(url: String) -> NatsOptions {
     NatsOptions { stream, ..NatsOptions::new(url) }
 }
 
-/// What the stream's leader says of its cluster, asked on any of these servers.
+/// The stream's leader as it reports its cluster, asked on any of these servers.
 async fn cluster_info(urls: &str) -> Option<ClusterInfo> {
     let servers: Vec<ServerAddr> = urls.split(',').map(|url| url.parse().unwrap()).collect();
     let client = async_nats::connect(servers).await.ok()?;
@@ -43,7 +44,7 @@ async fn cluster_info(urls: &str) -> Option<ClusterInfo> {
     stream.cached_info().cluster.clone()
 }
 
-/// Waits until all members have the whole stream. Returns the one that leads it.
+/// Waits until all members have the whole stream. Returns the number of the leader.
 async fn settled(cluster: &NatsCluster) -> usize {
     let until = Instant::now() + LIMIT;
     loop {
@@ -59,7 +60,7 @@ async fn settled(cluster: &NatsCluster) -> usize {
     }
 }
 
-/// Waits until the node has heard of `events` more events.
+/// Waits until the node has received `events` more events.
 async fn goes_on(bus: &NatsBus, events: u64) {
     let (until, from) = (Instant::now() + LIMIT, bus.position().offset.0);
     while bus.position().offset.0 < from + events {
@@ -75,7 +76,7 @@ async fn any_member_may_fail(version: NatsVersion) {
     while let Err(error) = NatsBus::connect_with(options.clone()).await {
         assert!(Instant::now() < until, "{error}");
     }
-    // The node's connections go to the first that is named. The stream's leader is another one, or the same.
+    // The node's connections use the first server in the URL. The stream's leader is another server or the same.
     for hangs in [false, true] {
         for of_leader in [false, true] {
             let leading = settled(&cluster).await;
@@ -144,16 +145,16 @@ async fn a_member_that_was_not_named_is_used_by_every_connection() {
     bus.probe().await.unwrap();
 }
 
-/// What happens between servers to what tells of a live subject.
+/// What happens on the connection between two servers to the messages that announce subscriptions.
 #[derive(Clone, Copy, PartialEq)]
 enum Routes {
     Pass,
     Wait,
-    /// All connections end, and what waits is lost.
+    /// All connections end, and waiting messages are lost.
     Break,
 }
 
-/// Passes a server's routes on.
+/// Relays a server's connections to another server.
 async fn routes_to(server: u16, routes: &watch::Receiver<Routes>) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -187,7 +188,7 @@ async fn pass(mut read: OwnedReadHalf, mut write: OwnedWriteHalf, mut routes: wa
     }
 }
 
-/// Two servers that reach each other through [`routes_to`], and a node at each. The stream is on the far one only.
+/// Two servers that reach each other through [`routes_to`], and a node at each. The stream is only on the far server.
 struct Pair {
     routes: watch::Sender<Routes>,
     _here: NatsMember,
@@ -230,7 +231,7 @@ impl Pair {
         Self { routes, _here: here, far, bus, feed, publisher, _unread: unread }
     }
 
-    /// Subscribes to a new room, whose subscription is live then.
+    /// Subscribes to a new room. Returns when its subscription is live.
     async fn room(&self) -> RoomId {
         let (room, until) = (classroom(), Instant::now() + LIMIT);
         while let Err(error) = in_time(self.bus.subscribe(&room)).await {
@@ -245,7 +246,7 @@ impl Pair {
     }
 }
 
-/// Servers of 2.10 and later tell each other of subscriptions on another connection than the one for JetStream's
+/// Servers of 2.10 and later announce subscriptions to each other on another connection than the one for JetStream's
 /// requests.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_is_lost_between_a_subscription_and_its_first_event_where_routes_are_pooled() {
@@ -260,13 +261,13 @@ async fn nothing_is_lost_between_a_subscription_and_its_first_event_where_routes
         assert_eq!(ids(&collect(&mut pair.feed, 1).await), [round]);
         pair.bus.unsubscribe(&room);
     }
-    // Where nothing is held, it is live at once.
+    // If no message is held, the subscription is live at once.
     let room = pair.room().await;
     pair.hears(&room, 3).await;
 }
 
-/// The event is stored, and its copy never comes to the node's server: the other one died, or they lost each other, for so
-/// short a time that no question needs to have failed.
+/// The event is stored, and its copy never reaches the node's server: the other server was restarted, or the two were
+/// cut off from each other, for so short a time that no question failed.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_copy_that_got_lost_between_servers_is_read_from_the_stream() {
     let mut pair = Pair::start().await;
@@ -278,7 +279,7 @@ async fn a_copy_that_got_lost_between_servers_is_read_from_the_stream() {
             pair.far.kill().unwrap();
         }
         pair.routes.send(Routes::Break).unwrap();
-        // Those of the two listeners.
+        // The two remaining receivers are those of the listeners.
         while pair.routes.receiver_count() > 2 {
             sleep(PAUSE).await;
         }

@@ -1,4 +1,4 @@
-//! Credentials of accounts: `.creds` files, nkeys, and what accounts limit.
+//! Credentials of accounts (`.creds` files and nkeys), and the limits of accounts.
 use std::{fs, time::SystemTime};
 
 use async_nats::{
@@ -29,7 +29,7 @@ fn seconds() -> u64 {
     SystemTime::UNIX_EPOCH.elapsed().unwrap().as_secs()
 }
 
-/// A token about a key, signed by another.
+/// A token about one key that another key signs.
 fn token(issuer: &KeyPair, subject: &KeyPair, expires: Option<u64>, nats: &Value) -> String {
     let encode = |part: &Value| URL_SAFE_NO_PAD.encode(part.to_string());
     let mut claims = json!({"jti": "test", "iat": seconds(), "iss": issuer.public_key(), "name": "test",
@@ -42,7 +42,7 @@ fn token(issuer: &KeyPair, subject: &KeyPair, expires: Option<u64>, nats: &Value
     format!("{text}.{}", URL_SAFE_NO_PAD.encode(signature))
 }
 
-/// An operator with one account that may do everything.
+/// An operator with one account that has all rights.
 struct Operator {
     account: KeyPair,
     settings: String,
@@ -96,7 +96,7 @@ async fn a_creds_file_is_used_and_read_again_before_it_expires() {
             let expires = seconds() + 3;
             let text = operator.user(&operator.account, Some(expires));
             fs::write(&file, &text).unwrap();
-            // On a busy machine they may expire meanwhile.
+            // On a busy machine the credentials may expire before the connection is made.
             if let Ok(connected) = NatsBus::connect_with(with(&text)).await {
                 break (expires, connected);
             }
@@ -104,7 +104,7 @@ async fn a_creds_file_is_used_and_read_again_before_it_expires() {
         fs::write(&file, operator.user(&operator.account, None)).unwrap();
         let room = classroom();
         while bus.subscribe(&room).await.is_err() {}
-        // The server ends all connections of the user that expires.
+        // The server closes all connections of a user whose credentials expire.
         let mut number = 0;
         while seconds() <= expires + 1 {
             number += 1;
@@ -178,7 +178,7 @@ async fn what_an_account_limits_is_named_with_what_to_change() {
 
         let server = account("max_streams: 1");
         let made = context(&server).await;
-        // JetStream takes a moment.
+        // JetStream is ready a moment after the server.
         while made.create_stream(other.clone()).await.is_err() {}
         fails(&options(&server), &["maximum number of streams", "ROLLCALL_STREAM"]).await;
 

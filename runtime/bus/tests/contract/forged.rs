@@ -1,5 +1,5 @@
-//! Messages on `live.>` that the server never republished. A client that may publish there can send any of them, but
-//! must not stop, swallow or misplace events of the stream.
+//! Messages on `live.>` that the server never republished. A client that may publish there can send any message, but
+//! must not stop, suppress or reorder events of the stream.
 use async_nats::{Client, HeaderMap};
 use rollcall_bus::{Bus, BusEvent, nats::NatsBus};
 use rollcall_loadtest::servers::Nats;
@@ -19,7 +19,7 @@ async fn forge(client: &Client, room: &RoomId, headers: &[(&str, &str)]) {
     client.flush().await.unwrap();
 }
 
-/// The numbers of the next events that are not forged, in any order.
+/// The numbers of the next genuine events, in any order.
 async fn genuine(feed: &mut mpsc::Receiver<BusEvent>, count: usize) -> Vec<i64> {
     let mut events = Vec::new();
     while events.len() < count {
@@ -67,7 +67,7 @@ async fn a_sequence_that_the_stream_gives_a_moment_later_swallows_nothing() {
         publish_surely(&bus, &room, sequence).await;
     }
     assert_eq!(genuine(&mut feed, EVENTS as usize).await, (1..=EVENTS).collect::<Vec<_>>());
-    // A room that is added while some of them are still above the end.
+    // A room that is added while some forged events are still above the end.
     let other = classroom();
     let begins = bus.subscribe(&other).await.unwrap();
     assert_eq!(begins.0, EVENTS as u64);

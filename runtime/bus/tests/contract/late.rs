@@ -1,5 +1,5 @@
 //! Events that the server republishes out of the stream's order, as it does if several clients publish at once: none is
-//! lost, none comes twice, and a reader that wants the stream's order can have it.
+//! lost, none comes twice, and a reader that wants the stream's order gets it.
 use std::collections::{BTreeMap, BTreeSet};
 
 use async_nats::HeaderMap;
@@ -20,10 +20,11 @@ use crate::{
 
 const PUBLISHERS: usize = 6;
 const EVENTS: i64 = 2_000;
-/// How many events a publisher has without an answer.
+/// How many events of a publisher are without an answer.
 const BATCH: i64 = 50;
 
-/// Publishes to each pair of rooms from a connection of its own, all at once, and returns what was stored where.
+/// Publishes to each pair of rooms from a connection of its own, all at the same time. Returns the events that were
+/// stored, by offset.
 async fn publish_at_once(url: String, pairs: Vec<[RoomId; 2]>) -> BTreeMap<Offset, (RoomId, i64)> {
     let publish = |rooms: [RoomId; 2]| {
         let url = url.clone();
@@ -44,17 +45,17 @@ async fn publish_at_once(url: String, pairs: Vec<[RoomId; 2]>) -> BTreeMap<Offse
     publishing.join_all().await.into_iter().flatten().collect()
 }
 
-/// The events of a feed as they came, and in the order of a reader that waits for watermarks.
+/// The events of a feed in the order in which they came, and in the order of a reader that waits for watermarks.
 #[derive(Default)]
 struct Heard {
     at_once: Vec<Offset>,
     in_order: Vec<Offset>,
     events: BTreeMap<Offset, (RoomId, i64)>,
-    /// Events that came after a watermark had passed them.
+    /// Events that came after a watermark with a higher offset.
     later_still: usize,
 }
 
-/// Reads this many different events, until all are settled.
+/// Reads until this many different events have come and are settled.
 async fn hear(mut feed: mpsc::Receiver<BusEvent>, count: usize) -> Heard {
     let (mut heard, mut kept, mut settled) = (Heard::default(), BTreeSet::new(), Offset(0));
     while heard.events.len() < count || !kept.is_empty() {
@@ -113,7 +114,7 @@ async fn of_several_publishers_nothing_is_lost_when_the_connection_breaks() {
     nothing_is_lost_when_the_connection_breaks(0).await;
 }
 
-/// A node with many rooms backfills in another way than one with few.
+/// A node with many rooms backfills in another way than a node with few.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_several_publishers_nothing_is_lost_to_who_wants_many_rooms() {
     nothing_is_lost_when_the_connection_breaks(100).await;
@@ -135,7 +136,7 @@ async fn nothing_is_lost_when_the_connection_breaks(empty_rooms: usize) {
         proxy.cut().await;
         cuts += 1;
         proxy.mend();
-        // Until it has come back, and something has arrived.
+        // Waits until the connection has been made again and an event has arrived.
         while !publishing.is_finished() && (bus.position() == before || bus.ping().await.is_err()) {
             sleep(PAUSE).await;
         }
@@ -147,7 +148,7 @@ async fn nothing_is_lost_when_the_connection_breaks(empty_rooms: usize) {
     println!("{cuts} cuts");
 }
 
-/// Stores so many events of another room, so that the stream has their offsets.
+/// Stores this many events of another room, so that the stream has their offsets.
 async fn store_elsewhere(bus: &NatsBus, count: i64) {
     let elsewhere = lesson();
     let batch = (0..count).map(|number| note(&elsewhere, format!("{elsewhere}-{number}"), number)).collect();
@@ -155,7 +156,7 @@ async fn store_elsewhere(bus: &NatsBus, count: i64) {
     bus.end().await;
 }
 
-/// Sends what the server would republish, in the wrong order.
+/// Sends events as the server would republish them, in a wrong order.
 async fn republish(url: &str, room: &RoomId, offsets: impl IntoIterator<Item = u64>) {
     let client = async_nats::connect(url).await.unwrap();
     for offset in offsets {
@@ -190,7 +191,7 @@ async fn what_is_missing_is_waited_for_but_not_for_long() {
     let room = classroom();
     bus.subscribe(&room).await.unwrap();
     store_elsewhere(&bus, 4).await;
-    // 2 may be another node's: readers stop waiting for it.
+    // Event 2 may belong to another node, so readers stop waiting for it.
     republish(&server.url(), &room, [1, 3]).await;
     let mut settled = Vec::new();
     while settled.last() != Some(&3) {
@@ -199,7 +200,7 @@ async fn what_is_missing_is_waited_for_but_not_for_long() {
         }
     }
     assert!(settled.iter().all(|upto| *upto != 2), "{settled:?}");
-    // It was this node's after all.
+    // Event 2 belonged to this node.
     republish(&server.url(), &room, [2, 4]).await;
     let BusEvent::Event(event) = fed_any(&mut feed).await else { panic!("no event") };
     assert_eq!(event.offset, Offset(2));
@@ -208,8 +209,8 @@ async fn what_is_missing_is_waited_for_but_not_for_long() {
     assert!(matches!(timeout(PAUSE * 100, fed_any(&mut feed)).await.unwrap(), BusEvent::Watermark(Offset(4))));
 }
 
-/// Between a node's events there are other nodes', so when the connection breaks, any may still be on its way. The
-/// stream is read from a while ago, in several windows, and all that came since is among them.
+/// Between a node's events there are events of other nodes, so when the connection breaks, any event may still be under
+/// way. The stream is read from an earlier offset, in several windows, and all events that came since are among those.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_came_before_a_long_outage_does_not_come_again() {
     const EVENTS: i64 = 200;

@@ -1,4 +1,5 @@
-//! What only NATS can do: be shared with other nodes and services, have wrong settings, ask for credentials.
+//! What only NATS can do: it is shared with other nodes and services, may have wrong settings, and asks for
+//! credentials.
 use std::time::Duration;
 
 use async_nats::{HeaderMap, jetstream};
@@ -45,14 +46,14 @@ async fn what_others_publish_wrongly_does_not_break_the_feed() {
         headers.iter().for_each(|(name, value)| map.insert(*name, *value));
         other.publish_with_headers(subject, map, body.into()).await.unwrap();
     };
-    // None of these is an event of the stream: they are broken, forged, or only look like one.
+    // None of these is an event of the stream: they are broken or forged, or only look like an event.
     send(format!("{room}.a.b"), &[], "{}").await;
     send(format!("{room}.a$b"), &[], "{}").await;
     send(format!("{room}.note"), &[("Receiver-Agent-Id", "nobody at all")], "{}").await;
     send(format!("{room}.note"), &[("Entity-Event-Sequence-Id", "many")], "{}").await;
     send(format!("live.{room}.note"), &[], "{}").await;
     send(format!("live.{room}.note"), &[("Nats-Sequence", "first")], "{}").await;
-    // These pass: the gateway checks bodies.
+    // These pass, because the gateway checks bodies.
     send(format!("{room}.note"), &[("Nats-Sequence", "99999"), ("Nats-Last-Sequence", "99998")], "not JSON").await;
     send(format!("{room}.note"), &[], "").await;
     send(format!("{room}.note"), &[("Sender-Agent-Id", "a service")], "{}").await;
@@ -90,7 +91,7 @@ async fn a_classroom_in_upper_case_is_the_same_classroom() {
     let events = collect(&mut feed, 4).await;
     assert_eq!(ids(&events), [0, 1, 2, 3]);
     assert!(events.iter().all(|event| event.room == room));
-    // The same of what is read from the stream, after a break and for a client that comes back.
+    // The same holds for events that are read from the stream, after a break and for a client that comes back.
     proxy.cut().await;
     for number in 4..8 {
         publish(number).await;
@@ -141,7 +142,7 @@ async fn a_url_that_was_rotated_is_read_again() {
     publish_surely(&bus, &room, 1).await;
     assert_eq!(ids(&collect(&mut feed, 1).await), [1]);
 
-    // Another password, and another address.
+    // The URL now has another password and another address.
     has("second");
     server.reload();
     before.cut().await;
@@ -179,7 +180,7 @@ async fn what_is_larger_than_the_limit_is_left_out_alone() {
         body: format!("\"{}\"", "x".repeat(size - 2)).into(),
         ..note(&room, format!("{room}-{number}"), number)
     };
-    // A message over the limit may pass, up to the limit for headers: the gateway checks the body's size.
+    // A message over the limit may pass, up to the limit for headers, because the gateway checks the body's size.
     let batch = vec![event(1, LIMIT), event(2, LIMIT + 200 * 1024), event(3, 2)];
     assert!(bus.publish(batch).await.iter().all(Result::is_ok));
     assert_eq!(ids(&collect(&mut feed, 2).await), [1, 3]);
@@ -204,7 +205,7 @@ async fn broken_headers_of_others_lose_nothing() {
     }
 }
 
-/// Rooms that are added in the same moment share a question to the stream, of which there are at most 200 in a second.
+/// Rooms that are added at the same moment share a question to the stream, because there are at most 200 in a second.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn rooms_that_are_added_together_share_a_question_to_jetstream() {
     const TOGETHER: usize = 100;

@@ -1,4 +1,4 @@
-//! NATS goes away and comes back: nothing is lost, nothing comes twice, nothing hangs.
+//! NATS goes away and comes back: no event is lost, none comes twice, and no call hangs.
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use async_nats::jetstream;
@@ -20,7 +20,7 @@ use crate::{
 /// How long a recovery may take.
 const RECOVERY: Duration = Duration::from_secs(3);
 
-/// Asks until the server is there again, and returns how long that took.
+/// Calls until the server answers again. Returns how long that took.
 async fn recovered(bus: &dyn Bus) -> Duration {
     let since = Instant::now();
     while let Err(error) = in_time(bus.ping()).await {
@@ -30,11 +30,11 @@ async fn recovered(bus: &dyn Bus) -> Duration {
     since.elapsed()
 }
 
-/// Publishes all the time through another node, while `fault` happens. Then the feed must have all events once, each
-/// room's in order. Returns the longest time between two of them.
+/// Publishes through another node all the time, while `fault` happens. Afterwards the feed must have every event once,
+/// those of each room in order. Returns the longest time between two of them.
 pub(crate) async fn nothing_is_lost(options: NatsOptions, fault: impl AsyncFnOnce(&NatsBus)) -> Duration {
     const ROOMS: usize = 8;
-    // A cluster that has just begun, or got a member back, may not answer at once.
+    // A cluster that has just started, or got a member back, may not answer at once.
     let since = Instant::now();
     let connect = async || loop {
         match NatsBus::connect_with(options.clone()).await {
@@ -66,13 +66,13 @@ pub(crate) async fn nothing_is_lost(options: NatsOptions, fault: impl AsyncFnOnc
     });
     let publishing: Vec<_> = publishing.collect();
     collect(&mut feed, 100).await;
-    // All are there once this one is, which is sent when all others are stored.
+    // The last event is sent when all others are stored, so all are there once it has come.
     let (last, mut over) = (lesson(), false);
     bus.subscribe(&last).await.unwrap();
     let end = last.clone();
     let reading = tokio::spawn(async move {
         let (mut events, mut silent, mut heard) = (Vec::new(), Duration::ZERO, Instant::now());
-        // What was published before it may come after it.
+        // Events that were published before the last one may come after it.
         while let Ok(Some(fed)) = timeout(Duration::from_secs(if over { 1 } else { 60 }), feed.recv()).await {
             match fed {
                 BusEvent::Event(event) => {
@@ -87,7 +87,7 @@ pub(crate) async fn nothing_is_lost(options: NatsOptions, fault: impl AsyncFnOnc
         (events, silent)
     });
     fault(&bus).await;
-    // Some more, through the server that came back.
+    // Some more events, through the server that came back.
     let after = bus.position().offset.0;
     while bus.position().offset.0 < after + 100 {
         sleep(PAUSE).await;
@@ -196,7 +196,7 @@ async fn a_large_gap_of_many_rooms_is_filled_in_order() {
     proxy.cut().await;
     for first in (0..6000).step_by(500) {
         if first == 3000 {
-            // More comes live while the gap is being filled.
+            // More events come live while the gap is being filled.
             proxy.mend();
         }
         assert!(other.publish(batch(first, first + 500)).await.iter().all(Result::is_ok));
@@ -260,9 +260,9 @@ async fn a_stream_deleted_under_a_live_connection_is_noticed() {
         if made_by_others {
             context.create_stream(settings.clone()).await.unwrap();
         }
-        // Its offsets are below those of before, and its message ids are new.
+        // Its offsets are below those of the old stream, and its message ids are new.
         publish_surely(&bus, &room, BEFORE).await;
-        // It may also come before the node has noticed; after the reset it must come.
+        // The event may also come before the node has noticed the new stream. After the reset it must come.
         while !matches!(fed(&mut feed).await, BusEvent::StreamReset) {}
         assert_eq!(ids(&collect(&mut feed, 1).await), [BEFORE]);
         let now = context.get_stream("CLASSROOM").await.unwrap().cached_info().config.clone();
@@ -270,7 +270,8 @@ async fn a_stream_deleted_under_a_live_connection_is_noticed() {
     }
 }
 
-/// The network to the node is held while the stream is replaced; the old events arrive while the node asks for its end.
+/// The network to the node is held while the stream is replaced. The old events arrive while the node asks for the
+/// stream's end.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_an_old_stream_sent_does_not_come_after_the_reset() {
     const OLD: i64 = 100;
@@ -290,7 +291,7 @@ async fn what_an_old_stream_sent_does_not_come_after_the_reset() {
     context.delete_stream("CLASSROOM").await.unwrap();
     let (again, _feed) = NatsBus::connect(&server.url()).await.unwrap();
     let new = publish_surely(&again, &room, OLD).await;
-    // A dropped call breaks the live buffer, so that the node asks where the stream is.
+    // A dropped call breaks the live buffer, so that the node asks for the stream's end.
     timeout(PAUSE, bus.subscribe(&lesson())).await.unwrap_err();
     timeout(20 * PAUSE, bus.ping()).await.unwrap_err();
     wire.clear();
@@ -317,7 +318,7 @@ async fn the_end_is_not_before_what_was_on_the_feed_where_the_stream_is_silent()
     let asked = Instant::now();
     assert_eq!(bus.end().await.offset, last);
     assert!(asked.elapsed() < Duration::from_secs(1), "a connect waits for it");
-    // The same for a room that is new here.
+    // The same holds for a room that is new on this node.
     let late = classroom();
     timeout(PAUSE, bus.subscribe(&late)).await.unwrap_err();
     let end = bus.end().await.offset;
@@ -327,7 +328,7 @@ async fn the_end_is_not_before_what_was_on_the_feed_where_the_stream_is_silent()
     assert!(event.room == late && event.offset > end);
 }
 
-/// As it is after a restored backup, or where a killed server had not written its latest events yet.
+/// The stream is in this state after a restored backup, or if a killed server had not written its latest events.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stream_put_back_to_an_earlier_time_brings_nothing_again() {
     let mut server = Nats::start().unwrap();

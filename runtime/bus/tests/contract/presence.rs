@@ -1,4 +1,4 @@
-//! The reading of presence of all classrooms, in the stream's order and without a hole.
+//! Reads the presence of all classrooms, in the stream's order and without a gap.
 use async_nats::jetstream;
 use rollcall_bus::{Bus, Fence, Position, PresenceEvent, PresencePage, PresenceRead, Publication, nats::NatsBus};
 use rollcall_loadtest::servers::Nats;
@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use crate::bench::{lesson, note};
 
-/// Presence of a session.
+/// An event of presence of a session.
 fn left(classroom: u128, session: usize) -> Publication {
     Publication {
         subject: Subject::agent(ClassroomId(Uuid::from_u128(classroom))),
@@ -25,7 +25,7 @@ async fn page(bus: &NatsBus, after: &Position, max: usize) -> PresencePage {
     }
 }
 
-/// Everything after a position, page by page.
+/// Every event after a position, page by page.
 async fn all(bus: &NatsBus, mut after: Position, max: usize) -> Vec<PresenceEvent> {
     let mut events = Vec::new();
     loop {
@@ -68,7 +68,7 @@ async fn pages_of_any_size_have_every_event_of_presence_once() {
             "{max}"
         );
     }
-    // What other services publish uses up offsets.
+    // Events of other services use up offsets.
     let end = Position { offset: last.offset, ..begin.clone() };
     assert!(bus.publish(vec![note(&other, "late", 0)]).await[0].is_ok());
     let page = page(&bus, &end, 10).await;
@@ -89,7 +89,7 @@ async fn a_consumer_that_the_server_has_forgotten_loses_nothing() {
         while let Some(Ok(name)) = futures_util::StreamExt::next(&mut names).await {
             stream.delete_consumer(&name).await.unwrap();
         }
-        // The first attempt may find it gone.
+        // The first attempt may find that the server has forgotten the consumer.
         let read = match bus.presence(&after, 10).await {
             Ok(read) => read,
             Err(_) => bus.presence(&after, 10).await.unwrap(),

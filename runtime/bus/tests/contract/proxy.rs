@@ -1,5 +1,5 @@
-//! What stands between a node and its server: connections that can be cut, servers with special options, and bytes that
-//! no client library would send.
+//! What is between a node and its server: connections that can be cut, servers with special options, and bytes that no
+//! client library sends.
 use std::{
     net::TcpListener as Probe,
     path::Path,
@@ -14,12 +14,12 @@ use tokio::{
     sync::{RwLock, mpsc, watch},
 };
 
-/// Passes connections on to a server, while it is not cut.
+/// Relays connections to a server until they are cut.
 pub(crate) struct Proxy {
     port: u16,
     whole: watch::Sender<bool>,
     frozen: watch::Sender<()>,
-    /// Read by each connection for as long as it lives.
+    /// A lock that each connection holds for reading as long as it lives.
     open: Arc<RwLock<()>>,
 }
 
@@ -60,13 +60,13 @@ impl Proxy {
         format!("nats://127.0.0.1:{}", self.port)
     }
 
-    /// Ends all connections, and returns when they have ended; new ones are ended too.
+    /// Closes all connections, and returns when they have ended. New ones are closed, too.
     pub(crate) async fn cut(&self) {
         self.whole.send(false).unwrap();
         let _none = self.open.write().await;
     }
 
-    /// The connections of this moment stay open, and nothing passes on them any more.
+    /// The present connections stay open, and no byte passes on them any more.
     pub(crate) fn freeze(&self) {
         self.frozen.send(()).unwrap();
     }
@@ -77,12 +77,12 @@ impl Proxy {
     }
 }
 
-/// Passes connections on until it is told to hold. From then on it keeps what a node sends, even after the node has
-/// given the connection up.
+/// Relays connections until it is told to hold. From then on it keeps the bytes that a node sends, even after the node
+/// has given the connection up.
 pub(crate) struct Stall {
     port: u16,
     held: watch::Sender<bool>,
-    /// Gets a message for each connection whose kept bytes the server has taken.
+    /// Gets a message for each connection whose kept bytes the server has read.
     delivered: mpsc::Receiver<()>,
     deliver: watch::Sender<bool>,
 }
@@ -100,7 +100,7 @@ impl Stall {
                 accepted = listener.accept() => accepted,
                 () = async { drop(over.wait_for(|over| *over).await) } => return,
             } {
-                // Those that come while it holds are only kept open.
+                // Connections that come while it holds are only kept open.
                 if *holds.borrow() {
                     tokio::spawn(async move { (near, std::future::pending::<()>().await) });
                     continue;
@@ -120,7 +120,7 @@ impl Stall {
         self.held.send(true).unwrap();
     }
 
-    /// Sends what was kept, and returns when the server has answered for all of it.
+    /// Sends the kept bytes, and returns when the server has answered all of them.
     pub(crate) async fn deliver(mut self) {
         self.deliver.send(true).unwrap();
         while self.delivered.recv().await.is_some() {}
@@ -157,7 +157,7 @@ async fn stall(
     drop(done);
 }
 
-/// Publishes with these headers, byte for byte, and returns when the server has it.
+/// Publishes with these headers, byte for byte, and returns when the server has the message.
 pub(crate) async fn publish_raw(port: u16, subject: &str, headers: &[u8], body: &[u8]) {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
     let mut bytes = b"CONNECT {\"verbose\":false,\"headers\":true}\r\n".to_vec();
@@ -185,7 +185,7 @@ impl Handmade {
         Self::start_in(folder, &options)
     }
 
-    /// With its settings in this file: where they name no folder, a reload may end JetStream.
+    /// A server with its settings in this file. If they name no folder, a reload may end JetStream.
     pub(crate) fn start_with_file(settings: &Path) -> Self {
         let folder = tempfile::tempdir().unwrap();
         Self::start_in(folder, &["--config".to_owned(), settings.to_str().unwrap().to_owned()])
@@ -203,7 +203,7 @@ impl Handmade {
         server
     }
 
-    /// It reads its file of settings again.
+    /// The server reads its file of settings again.
     pub(crate) fn reload(&self) {
         let told = Command::new("kill").args(["-HUP", &self.child.id().to_string()]).status().unwrap();
         assert!(told.success());

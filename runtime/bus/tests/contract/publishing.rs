@@ -43,7 +43,7 @@ async fn count(url: &str, subject: &str) -> u64 {
     stream.create_consumer(config).await.unwrap().cached_info().num_pending
 }
 
-/// A handler was told that these are not stored, and its client may have sent another request since.
+/// A handler was told that these events were not stored, and its client may have sent another request since.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn events_that_were_not_stored_are_not_sent_when_the_server_is_back() {
     let mut server = Nats::start().unwrap();
@@ -52,7 +52,7 @@ async fn events_that_were_not_stored_are_not_sent_when_the_server_is_back() {
     let publisher = EventPublisher::new(Arc::new(bus), limits);
     publisher.publish(note(&room, "before", 1)).await.unwrap();
     server.kill().unwrap();
-    // More than the limits allow, and more than the connection takes at once.
+    // These are more events than the limits allow, and than the connection takes at once.
     let lost = (0..200).map(|number| in_time(publisher.publish(note(&room, format!("lost-{number}"), number))));
     let results = join_all(lost).await;
     let busy = results.iter().filter(|result| matches!(result, Err(PublishError::Busy))).count();
@@ -77,7 +77,7 @@ async fn a_copy_that_a_path_delivers_late_is_refused() {
     path.hold();
     let results = stalled.publish(copies()).await;
     assert!(results.iter().all(|result| matches!(result, Err(PublishError::Away(_)))), "{results:?}");
-    // Another node takes over.
+    // Another node takes over the events.
     let results = other.publish(copies()).await;
     assert!(results.iter().all(Result::is_ok), "{results:?}");
     other.publish(vec![presence(&fenced, "left")]).await.remove(0).unwrap();
@@ -158,7 +158,7 @@ async fn a_message_that_is_too_large_is_refused_alone() {
     let large = Publication { body: vec![b' '; 2 * 1024 * 1024].into(), ..presence(&room, "large") };
     let results = bus.publish(vec![large, presence(&other, "small")]).await;
     assert!(matches!(results[..], [Err(PublishError::Refused(_)), Ok(_)]), "{results:?}");
-    // The stream may take less than the server.
+    // The stream may accept less than the server.
     change(&server.url(), |config| config.max_message_size = 1_000).await;
     let large = Publication { body: vec![b' '; 2_000].into(), ..presence(&room, "large") };
     let results = bus.publish(vec![large, presence(&other, "smaller"), presence(&room, "after")]).await;
@@ -195,7 +195,7 @@ async fn a_right_that_is_missing_is_named_at_the_start() {
         let server = Handmade::start(&["--jetstream", "--config", file.path().to_str().unwrap()]);
         let error = loop {
             match NatsBus::connect(&format!("nats://u:p@127.0.0.1:{}", server.port)).await.map(drop) {
-                // JetStream takes a moment.
+                // JetStream is ready a moment after the server.
                 Err(NatsError::Away(_) | NatsError::NoJetStream) => sleep(PAUSE).await,
                 other => break other,
             }
@@ -214,7 +214,7 @@ async fn the_right_to_make_the_stream_is_needed_only_where_there_is_none() {
     let server = Handmade::start(&["--jetstream", "--config", file.path().to_str().unwrap()]);
     let connect = async |user: &str| loop {
         match NatsBus::connect(&format!("nats://{user}:p@127.0.0.1:{}", server.port)).await.map(drop) {
-            // JetStream takes a moment.
+            // JetStream is ready a moment after the server.
             Err(NatsError::Away(_) | NatsError::NoJetStream) => sleep(PAUSE).await,
             other => return other,
         }
@@ -239,7 +239,7 @@ async fn a_stream_that_is_full_is_no_bus_to_serve_with() {
         }
     };
     assert!(matches!(error, PublishError::Away(_)), "it may be stored later: {error:?}");
-    // An event stored a moment ago still counts as a proof.
+    // An event that was stored a moment ago still counts as a proof.
     let why = loop {
         match bus.probe().await {
             Err(ProbeError::Unable(why)) => break why,

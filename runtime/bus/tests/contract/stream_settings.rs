@@ -1,4 +1,4 @@
-//! The stream's settings: those of a new one, those that an older one may have, and those that it must have.
+//! The stream's settings: those of a new stream, those that an existing stream may have, and those that it must have.
 use std::time::Duration;
 
 use async_nats::jetstream::{
@@ -45,7 +45,7 @@ async fn a_stream_is_made_as_it_is_configured() {
     }
 }
 
-/// What somebody else made, with other numbers that break no promise.
+/// A stream that another operator made, with other numbers that break no promise.
 pub(crate) fn foreign() -> Config {
     Config {
         name: "CLASSROOM".to_owned(),

@@ -1,4 +1,4 @@
-//! Servers behind TLS: whom they trust, whom a node trusts, and what a node says where that does not fit.
+//! Servers behind TLS: which authorities servers and nodes trust, and the error if a certificate does not fit.
 use rollcall_base::tls::{ClientCertificate, ClientTls};
 use rollcall_bus::{
     Bus,
@@ -11,7 +11,7 @@ use crate::bench::{PAUSE, classroom, collect, ids, publish_surely};
 
 pub(crate) const VERSIONS: [NatsVersion; 2] = [NatsVersion::Distribution, NatsVersion::Current];
 
-/// A server with this certificate, which asks for one of the authority.
+/// A server with this certificate that asks clients for a certificate of the authority.
 fn server(version: NatsVersion, authority: &Authority, own: &Issued, more: &str) -> NatsMember {
     let (Issued { certificate, key }, ca) = (own, authority.certificate());
     let settings = format!(
@@ -27,20 +27,20 @@ fn options(server: &NatsMember, trusted: &Authority, shown: Option<&Issued>) -> 
     NatsOptions { tls, ..NatsOptions::new(format!("tls://localhost:{}", server.port())) }
 }
 
-/// The result of a start, once it is no longer that a busy server takes long. `Err` has the error's text.
+/// The result of a start, without failures that are only due to a busy server. `Err` has the error's text.
 pub(crate) async fn start(options: &NatsOptions) -> Result<NatsBus, String> {
     let until = Instant::now() + Duration::from_secs(30);
     loop {
         match NatsBus::connect_with(options.clone()).await {
             Ok((bus, _feed)) => return Ok(bus),
-            // JetStream takes a moment, and so does a handshake on a busy machine.
+            // JetStream is ready a moment after the server, and a handshake takes a moment on a busy machine.
             Err(NatsError::Away(_) | NatsError::NoJetStream) if Instant::now() < until => sleep(PAUSE).await,
             Err(error) => return Err(error.to_string()),
         }
     }
 }
 
-/// Starts with these options must fail with a text that contains all of these words, in one line.
+/// Expects that a start with these options fails with a text in one line that contains all of these words.
 pub(crate) async fn fails(options: &NatsOptions, words: &[&str]) {
     let Err(error) = start(options).await else { panic!("it starts, without {words:?}") };
     for word in words {

@@ -1,10 +1,11 @@
-//! A join on a cluster: a script for each key, side by side, and what undoes them where one of them fails.
+//! A join on a cluster: a script for each key, run concurrently, and the commands that undo them if one fails.
 //!
 //! Invariant: only what this join has written is undone, and only while the hash still holds its connection's sid. A
-//! teacher's own key holds no sid, so no undo could tell another connection's join from this one: it is written last, and
-//! never undone. Where a hash held the sid before (the command was sent twice, or an earlier try failed), what the sid
-//! replaced is not known: the hash stays, and SQL tells whose field it is ([`crate::FailedJoin::unsettled`]). Numbers that
-//! were added to the seat map stay: another join may rely on them, and would have added them.
+//! teacher's own key holds no sid, so an undo could not tell another connection's join from this one. Therefore it is
+//! written last, and never undone. If a hash held the sid before (because the command was sent twice, or an earlier
+//! attempt failed), the value before that is unknown. Then the hash stays, and SQL decides whose field it is
+//! ([`crate::FailedJoin::unsettled`]). Numbers that were added to the seat map stay, because another join may rely on
+//! them.
 use bb8_redis::redis::{Value, from_redis_value};
 use rollcall_schema::{KeyField, LessonId, Role, Sid};
 
@@ -16,10 +17,10 @@ use crate::{
     scripts::{LATE, Script},
 };
 
-/// Why a script did nothing.
+/// The error of a script that did nothing, because it ran too late.
 pub(super) const TOO_LATE: &str = "it came to Redis too late, or Redis's clock was set";
 
-/// A key's part of a join.
+/// The part of a join that concerns one key.
 pub(super) struct Part {
     pub(super) command: KeyCommand,
     kind: Kind,
@@ -31,20 +32,20 @@ enum Kind {
     Field(Written),
     /// A participant's own key.
     Client(Written),
-    /// The field in the lesson that is left.
+    /// The field in the lesson that the connection leaves.
     Left {
         hash: String,
-        /// Whether this is the hash of the connection's role.
+        /// Whether this is the hash for the connection's role.
         likely: bool,
     },
 }
 
-/// The fields of one hash that are set.
+/// The fields that are set in one hash.
 struct Written {
     hash: String,
-    /// Names and values. The first value is the connection's sid.
+    /// The names and values. The first value is the connection's sid.
     fields: Vec<(String, String)>,
-    /// Whether an earlier join of the connection that did not fail may have written the sid.
+    /// Whether an earlier join that succeeded may have written the sid.
     stays: bool,
 }
 
@@ -58,12 +59,12 @@ impl Written {
         before[0] == self.fields[0].1
     }
 
-    /// Whether the hash held the sid because of a try that failed, or that was sent twice.
+    /// Whether the hash held the sid because an earlier attempt failed, or the command was sent twice.
     fn is_own_try(&self, before: &[String]) -> bool {
         self.held_sid(before) && !self.stays
     }
 
-    /// What puts the values back; none where the sid was there before.
+    /// The command that restores the values; `None` if the sid was there before.
     fn undo(&self, before: Vec<String>) -> Option<KeyCommand> {
         if self.held_sid(&before) {
             return None;
@@ -74,7 +75,7 @@ impl Written {
     }
 }
 
-/// What a join writes side by side. `before` is the lesson that has the connection's field.
+/// The commands that a join runs concurrently. `before` is the lesson that has the connection's field.
 pub(super) fn parts(names: &Names, entry: &KeyEntry, before: Option<&LessonId>) -> Vec<Part> {
     let KeyEntry { lesson, sid, user, .. } = entry;
     let mut parts = Vec::with_capacity(5);
@@ -101,28 +102,28 @@ pub(super) fn parts(names: &Names, entry: &KeyEntry, before: Option<&LessonId>) 
     parts
 }
 
-/// What a join writes once its parts are there: a teacher's own key.
+/// The command that a join runs after its parts: it writes a teacher's own key.
 pub(super) fn last(names: &Names, KeyEntry { lesson, user, .. }: &KeyEntry) -> Option<KeyCommand> {
     let (user, _) = user.as_ref().filter(|(_, role)| *role == Role::Teacher)?;
     let fields = vec!["lesson_id".to_owned(), lesson.to_string()];
     Some(KeyCommand::timed(Script::Write, vec![names.user(user)], fields))
 }
 
-/// The answer of a script that did what it was to do.
+/// Makes an error of the answer of a script that ran too late.
 pub(super) fn done(answer: Answer) -> Answer {
     answer.and_then(|answer| if matches!(answer, Value::Int(LATE)) { Err(TOO_LATE.to_owned()) } else { Ok(answer) })
 }
 
-/// What follows from the parts' answers.
+/// What follows from the answers of the parts.
 #[derive(Default)]
 pub(super) struct Outcome {
-    /// Whether a participant's key was there before.
+    /// Whether a participant's key existed before.
     pub(super) known: bool,
-    /// Why the join failed.
+    /// Why the join failed, if it did.
     pub(super) failure: Option<String>,
-    /// The commands that undo what was written, if it failed.
+    /// The commands that undo what was written. They are run if the join failed.
     pub(super) undo: Vec<KeyCommand>,
-    /// The field of which SQL tells then whose it is.
+    /// The field whose owner only SQL knows, if the join failed.
     pub(super) unsettled: Option<KeyField>,
 }
 
@@ -145,7 +146,8 @@ impl Outcome {
                 outcome.failure.get_or_insert(why);
             }
         }
-        // The field was removed, though no answer says so, where the command was sent twice. It is not changed if it is there.
+        // If the command was sent twice, the field was removed although no answer says so. `Add` does not change a
+        // field that exists.
         if left.is_empty() {
             left.extend(likely);
         }
@@ -172,7 +174,7 @@ impl Outcome {
     }
 }
 
-/// Whether the hash was there, and the earlier value of each field.
+/// Whether the hash existed, and the earlier value of each field.
 fn read(written: &Written, answer: Value) -> Result<(bool, Vec<String>), String> {
     let mut before: Vec<String> = from_redis_value(answer).map_err(|error| error.to_string())?;
     if before.len() != written.fields.len() + 1 {

@@ -1,7 +1,7 @@
 //! A cluster's masters, and the slots of each.
 //!
-//! Invariant: a map is never changed, only replaced by a newer one. What is known of a master's writes ([`Marker`])
-//! belongs to its slots: after a failover the slots' new master is asked for them.
+//! Invariant: a map is never changed, only replaced by a newer one. The [`Marker`] of a master belongs to its slots:
+//! after a failover it is compared with the slots' new master.
 use std::sync::Arc;
 
 use super::{
@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{address::Endpoint, calls::Calls, clock::Clock, dial::Dialer, marker::Marker};
 
-/// One master.
+/// One master, and the connections to it.
 pub(super) struct Master {
     pub(super) endpoint: Endpoint,
     pub(super) calls: Calls,
@@ -25,27 +25,27 @@ impl Master {
     }
 }
 
-/// A master's slots, known by one of them.
+/// The slots of a master. One of the slots identifies them.
 pub(super) struct Shard {
     slot: u16,
-    /// What puts our own keys there.
+    /// The text that puts this process's own keys into that slot.
     pub(super) tag: String,
     pub(super) marker: Marker,
 }
 
-/// See the module.
+/// The masters of a cluster.
 #[derive(Default)]
 pub(super) struct Map {
-    /// For each slot the index of its master.
+    /// The index of each slot's master.
     slots: Vec<Option<u16>>,
     pub(super) masters: Vec<(Arc<Master>, Arc<Shard>)>,
-    /// All nodes, replicas too.
+    /// All nodes, including replicas.
     pub(super) nodes: Vec<Endpoint>,
 }
 
 impl Map {
-    /// The next map, from what a node says; `master` returns the known master of an endpoint. False if a shard of this
-    /// map is gone, because its slots were moved.
+    /// Makes the next map from the view of a node; `master` returns the known master of an endpoint. The result is
+    /// false if a shard of this map is gone, because its slots were moved.
     pub(super) fn next(&self, view: &View, master: impl Fn(&Endpoint) -> Arc<Master>) -> (Self, bool) {
         let (mut slots, mut masters, mut nodes) =
             (vec![None; usize::from(SLOTS)], Vec::<Arc<Master>>::new(), Vec::new());
@@ -89,7 +89,7 @@ impl Map {
         self.masters.iter().find(|(master, _)| Arc::ptr_eq(master, of)).map(|(_, shard)| shard)
     }
 
-    /// A slot that no master has.
+    /// A slot without a master, if there is one.
     pub(super) fn gap(&self) -> Option<u16> {
         (0..SLOTS).find(|slot| self.owner(*slot).is_none())
     }

@@ -1,8 +1,8 @@
-//! The keys in a Redis Cluster: each on the master that has its slot.
+//! The keys in a Redis Cluster, each on the master that has its slot.
 //!
-//! Invariant: what [`super::redis`] promises of one server holds of all together. A join is a script for each key, side by
-//! side, each by its own server's clock; where one of them fails the others are undone ([`join`]). Every master has a
-//! marker of its own, and answers a ping before removals count as carried out.
+//! Invariant: all masters together keep the promises of [`super::redis`] for one server. A join runs a script for each
+//! key, concurrently, each with a deadline on its own server's clock. If one of them fails, the others are undone
+//! ([`join`]). Every master has a marker of its own, and must answer a ping before removals count as done.
 mod join;
 mod map;
 mod router;
@@ -40,18 +40,18 @@ use map::{Master, Shard};
 use router::{Answer, Router};
 use topology::Topology;
 
-/// How long it may take to undo a join that failed, beyond [`ANSWER`].
+/// How long the undoing of a failed join may take, beyond [`ANSWER`].
 const UNDO: Duration = Duration::from_millis(300);
 
 /// The keys in a cluster.
 pub(super) struct ClusterKeys {
     router: Router,
-    /// A master has lost writes, and no probe has said so yet.
+    /// Whether a master has lost writes and no probe has reported it yet.
     lost: AtomicBool,
 }
 
 impl ClusterKeys {
-    /// Connects, and asks each master once.
+    /// Connects, and makes one call to each master.
     pub(super) async fn connect(dialer: Arc<Dialer>, prefix: &str) -> Result<Self, KeysError> {
         if prefix.contains(['{', '}']) {
             let why =
@@ -80,7 +80,7 @@ impl ClusterKeys {
         answers.into_iter().collect::<Result<_, _>>().map_err(|why| failed(operation, why))
     }
 
-    /// Writes a master's marker. True if everything that was written before is still there.
+    /// Writes a master's marker. Returns true if every write from before is still there.
     async fn probe_one(&self, master: &Master, shard: &Shard, marker: &str) -> Result<bool, KeysError> {
         let mark = shard.marker.next(&self.names().key(&format!("{marker}{}", shard.tag)));
         let write = self.names().mark(&mark, true);
@@ -181,7 +181,8 @@ impl LessonKeys for ClusterKeys {
         let probes = map.masters.iter().map(|(master, shard)| self.probe_one(master, shard, marker));
         let probed = join_all(probes).await;
         if self.router.topology.take_moved() || probed.iter().any(|probed| matches!(probed, Ok(false))) {
-            // This master says so only once, and the call fails if another master does not answer: so it is remembered.
+            // The master reports the loss only once, and the probe fails if another master does not answer, so the loss
+            // is remembered.
             self.lost.store(true, Ordering::SeqCst);
         }
         probed.into_iter().collect::<Result<Vec<_>, _>>()?;

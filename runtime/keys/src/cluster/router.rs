@@ -1,7 +1,7 @@
-//! Sends commands to the masters that have their slots, side by side.
+//! Sends commands concurrently to the masters that have their slots.
 //!
-//! Invariant: the master of a slot that was moved, or taken over, is found: the command follows a node's redirection,
-//! and the map is read again. No command outlives its deadline.
+//! Invariant: if a slot was moved or its master was replaced, the new master is found: the command follows a node's
+//! redirection, and the map is read again. No command runs after its deadline.
 use std::{sync::Arc, time::Duration};
 
 use bb8_redis::redis::{Pipeline, RedisError, RedisResult, Value};
@@ -22,15 +22,15 @@ use crate::{
     state,
 };
 
-/// How many times a command is sent, to its node or to another one.
+/// How many times a command may be sent, to its node or to another one.
 const ATTEMPTS: u32 = 6;
-/// The pause before a command that its node cannot carry out yet is sent again; longer each time.
+/// The pause before a command is sent again that its node cannot carry out yet. It grows with each attempt.
 const PAUSE: Duration = Duration::from_millis(20);
 
 /// The answer to a command, or why there is none.
 pub(super) type Answer = Result<Value, String>;
 
-/// See the module.
+/// The router of a cluster.
 pub(super) struct Router {
     pub(super) topology: Arc<Topology>,
     pub(super) names: Names,
@@ -39,20 +39,21 @@ pub(super) struct Router {
 /// A command that has no answer yet.
 struct Waiting {
     index: usize,
-    /// The node to which another one redirected it; none: its slot's master.
+    /// The node to which another node redirected the command; `None` means the master of its slot.
     node: Option<Endpoint>,
-    /// The node is only about to get the slot, and takes the command as an exception.
+    /// Whether the node is only about to get the slot, and must be asked with ASKING.
     asking: bool,
 }
 
-/// What goes to one node.
+/// The commands for one node.
 struct Batch {
     master: Arc<Master>,
     waiting: Vec<Waiting>,
 }
 
 impl Router {
-    /// Runs the commands, each on the master that has its slot. With `marked`, each master's marker follows them.
+    /// Runs the commands, each on the master that has its slot. With `marked`, the write of each master's marker
+    /// follows them.
     pub(super) async fn run(&self, deadline: Instant, commands: &[KeyCommand], marked: bool) -> Vec<Answer> {
         let slots: Vec<u16> = commands.iter().map(|command| slot::of(&command.keys[0])).collect();
         let mut answers: Vec<Answer> = slots.iter().map(|slot| Err(format!("no node has slot {slot}"))).collect();
@@ -99,7 +100,7 @@ impl Router {
             }
             if !unreached.is_empty() {
                 // Nothing was sent, so another master may be asked, if there is one now. If the deadline passes
-                // meanwhile, the look goes on without this call.
+                // meanwhile, the search goes on without this call.
                 timeout_at(deadline, self.topology.look()).await.ok();
                 let map = self.topology.map();
                 let elsewhere = unreached.into_iter().filter(|(sent, master)| {
@@ -117,7 +118,7 @@ impl Router {
         answers
     }
 
-    /// The commands for which there is a node, by node.
+    /// The commands that have a node, grouped by node.
     fn batches(&self, map: &Map, slots: &[u16], waiting: Vec<Waiting>) -> Vec<Batch> {
         let mut batches: Vec<Batch> = Vec::new();
         for waiting in waiting {
@@ -174,7 +175,7 @@ impl Router {
         Ok(of_commands)
     }
 
-    /// How a refused command goes on; none if it does not.
+    /// How a refused command goes on; `None` if it does not.
     fn next(&self, error: &RedisError, from: &Endpoint) -> Option<Next> {
         let node = error.redirect_node().and_then(|(node, _)| Endpoint::parse(node, from));
         match (error.code()?, node) {
@@ -183,7 +184,7 @@ impl Router {
                 Some(Next::At { node, asking: false })
             }
             ("ASK", Some(node)) => Some(Next::At { node, asking: true }),
-            // While a slot is being moved, some of the command's keys may be on one node and some on the other.
+            // While a slot is being moved, the command's keys may be on two nodes.
             ("TRYAGAIN", _) | ("NOSCRIPT", _) => Some(Next::Later),
             ("CLUSTERDOWN" | "READONLY" | "MASTERDOWN" | "LOADING", _) => {
                 self.topology.look_soon();
@@ -196,7 +197,7 @@ impl Router {
 
 /// How a refused command goes on.
 enum Next {
-    /// It goes to the node that was named.
+    /// It is sent to the node that the error names.
     At { node: Endpoint, asking: bool },
     /// It is sent again a moment later.
     Later,

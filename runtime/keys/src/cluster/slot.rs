@@ -1,12 +1,12 @@
-//! Which of a cluster's slots a key is in.
+//! The slot of a cluster to which a key belongs.
 use crc::{CRC_16_XMODEM, Crc};
 
-/// How many slots a cluster has.
+/// The number of slots of a cluster.
 pub(super) const SLOTS: u16 = 16_384;
 
 const CRC: Crc<u16> = Crc::<u16>::new(&CRC_16_XMODEM);
 
-/// The slot of a key: only the text in its first braces counts, if there is any.
+/// The slot of a key. If the key has text in braces, only the text in the first braces counts.
 pub(super) fn of(key: &str) -> u16 {
     let braced = key.split_once('{').and_then(|(_, rest)| rest.split_once('}')).map(|(braced, _)| braced);
     CRC.checksum(braced.filter(|braced| !braced.is_empty()).unwrap_or(key).as_bytes()) % SLOTS
@@ -24,7 +24,7 @@ mod tests {
 
     #[test]
     fn slots_are_those_of_the_servers() {
-        // The slots that CLUSTER KEYSLOT answers.
+        // The numbers are answers of CLUSTER KEYSLOT.
         assert_eq!(of("123456789"), 12739);
         assert_eq!(of("foo{hash_tag}"), of("hash_tag"));
         assert_eq!(of("foo{}{bar}"), 8363);

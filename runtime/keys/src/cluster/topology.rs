@@ -1,6 +1,6 @@
-//! What is known of a cluster, and how it is learned again when a call finds that it has changed.
+//! What this node knows of a cluster. When a call finds that the cluster has changed, the topology is read again.
 //!
-//! Invariant: at most one look at the cluster at a time, and a pause between two, however many calls fail.
+//! Invariant: the cluster is read by one task at a time, with a pause in between, however many calls fail.
 use std::{
     collections::HashMap,
     sync::{
@@ -23,24 +23,24 @@ use crate::{
     dial::{ConnectError, Dialer},
 };
 
-/// How long a node may take to say what it knows, with its connection.
+/// How long a node may take to connect and to give its view.
 const ANSWER: Duration = Duration::from_millis(400);
 const PAUSE: Duration = Duration::from_millis(200);
 
-/// See the module.
+/// The topology of a cluster.
 pub(super) struct Topology {
     dialer: Arc<Dialer>,
     map: Mutex<Arc<Map>>,
-    /// Nodes to which others have redirected, and that the map does not have as masters yet.
+    /// Nodes to which other nodes have redirected commands, and that are not masters in the map yet.
     redirected: Mutex<HashMap<Endpoint, Arc<Master>>>,
-    /// When the last look ended.
+    /// When the cluster was last read.
     looked: tokio::sync::Mutex<Option<Instant>>,
-    /// Slots were moved from one master to another.
+    /// Whether slots were moved from one master to another.
     moved: AtomicBool,
 }
 
 impl Topology {
-    /// Looks once.
+    /// Reads the topology once.
     pub(super) async fn of(dialer: Arc<Dialer>) -> Result<Self, ConnectError> {
         let this = Self {
             dialer,
@@ -58,7 +58,7 @@ impl Topology {
         Arc::clone(&lock(&self.map))
     }
 
-    /// A node to which another one has redirected.
+    /// The node to which another node has redirected a command.
     pub(super) fn at(&self, endpoint: &Endpoint) -> Arc<Master> {
         let map = self.map();
         if let Some((master, _)) = map.masters.iter().find(|(master, _)| master.endpoint == *endpoint) {
@@ -68,12 +68,12 @@ impl Topology {
         Arc::clone(redirected.entry(endpoint.clone()).or_insert_with(|| Master::new(&self.dialer, endpoint.clone())))
     }
 
-    /// Whether slots were moved since this was asked last.
+    /// Whether slots were moved since the last call of this.
     pub(super) fn take_moved(&self) -> bool {
         self.moved.swap(false, Ordering::SeqCst)
     }
 
-    /// Looks in a task of its own, unless somebody looks already.
+    /// Reads the cluster in a task of its own, unless it is being read already.
     pub(super) fn look_soon(self: &Arc<Self>) {
         if self.looked.try_lock().is_ok_and(|looked| !is_recent(*looked)) {
             let this = Arc::clone(self);
@@ -81,7 +81,7 @@ impl Topology {
         }
     }
 
-    /// Looks, unless somebody has a moment ago.
+    /// Reads the cluster, unless it was read a moment ago.
     pub(super) async fn look(&self) {
         let mut looked = self.looked.lock().await;
         if is_recent(*looked) {
@@ -94,8 +94,8 @@ impl Topology {
         *looked = Some(Instant::now());
     }
 
-    /// The view of the node that knows most. All are asked, those of the URL too, because each of the others may be
-    /// gone.
+    /// The view of the node that knows most. All nodes are asked, including those of the URL, because any other node
+    /// may be gone.
     async fn view(&self) -> Result<View, ConnectError> {
         let (map, url, dialer) = (self.map(), &self.dialer.url().await?, &self.dialer);
         let seeds = url.endpoints.iter().filter(|seed| !map.nodes.contains(seed));
@@ -146,6 +146,6 @@ fn is_recent(looked: Option<Instant>) -> bool {
 }
 
 fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Each is whole after any panic.
+    // The value is consistent after any panic.
     of.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,4 +1,4 @@
-//! What one node says of its cluster.
+//! How one node describes its cluster.
 use bb8_redis::redis::{Pipeline, RedisConnectionInfo, RedisResult, Value, from_redis_value};
 
 use super::slot::SLOTS;
@@ -7,7 +7,7 @@ use crate::{
     dial::{ConnectError, Dialer, connect_error},
 };
 
-/// A cluster, as a node sees it.
+/// A cluster, as one node sees it.
 #[derive(Debug, Default)]
 pub(super) struct View {
     /// Whether the node says that the cluster works.
@@ -17,7 +17,7 @@ pub(super) struct View {
     pub(super) ranges: Vec<Range>,
 }
 
-/// Slots, and where they are.
+/// A range of slots, and its nodes.
 #[derive(Debug)]
 pub(super) struct Range {
     pub(super) first: u16,
@@ -27,12 +27,13 @@ pub(super) struct Range {
 }
 
 impl View {
-    /// Of two views the higher one counts: a node that was cut off from the others knows less.
+    /// The rank of a view. The view with the higher rank counts, because a node that was cut off from the others knows
+    /// less.
     pub(super) fn rank(&self) -> (bool, u64) {
         (self.works, self.epoch)
     }
 
-    /// Asks a node, on a connection that ends with the answer.
+    /// Asks a node on a connection that is closed after the answer.
     pub(super) async fn of(
         dialer: &Dialer,
         node: &Endpoint,
@@ -52,7 +53,7 @@ impl View {
         })?;
         let ranges: Vec<Vec<Value>> = from_redis_value(slots).map_err(|error| ConnectError(error.to_string()))?;
         let ranges = ranges.into_iter().filter_map(|range| Range::read(range, node)).collect();
-        // A user may lack the right to ask; then all views are alike.
+        // The user may not have the right to ask. Then all views have the same rank.
         let info: String = info.ok().and_then(|info| from_redis_value(info).ok()).unwrap_or_default();
         let number = |name: &str| info.lines().find_map(|line| line.strip_prefix(name)?.parse().ok());
         let works = !info.contains("cluster_state:fail");
@@ -61,7 +62,8 @@ impl View {
 }
 
 impl Range {
-    /// `[first, last, [host, port, ...] of the master, of a replica, ...]`. None where the master's address is unknown.
+    /// Reads `[first, last, [host, port, ...] of the master, of a replica, ...]`. `None` if the master's address is
+    /// unknown.
     fn read(range: Vec<Value>, asked: &Endpoint) -> Option<Self> {
         let mut parts = range.into_iter();
         let mut number = || from_redis_value::<u16>(parts.next()?).ok().filter(|slot| *slot < SLOTS);

@@ -1,5 +1,6 @@
--- After entry.lua: the seed's join. ARGV[8]: 1 where this connection has left no lesson. Returns 1 where a participant's key
--- was there before; what this connection wrote was a try that failed where it has left no lesson.
+-- After entry.lua: the seed's join. ARGV[8]: 1 if this connection has left no lesson. Returns 1 if a participant's key
+-- existed before. If this connection has written that key and has left no lesson, the key is from a failed attempt and
+-- does not count.
 for index = 4, #KEYS do
   if redis.call('HGET', KEYS[index], user) == sid then redis.call('HDEL', KEYS[index], user) end
 end

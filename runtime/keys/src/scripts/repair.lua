@@ -1,8 +1,9 @@
--- After entry.lua: makes what is missing of a join, changes nothing that is there, renews the TTLs.
+-- After entry.lua: adds what is missing of a join, changes no existing value, and renews the TTLs.
 local refused
 local function add(key, field, value)
   local answer = redis.pcall('HSETNX', key, field, value)
-  -- What others made of another type cannot be mended, and must not hold up what can.
+  -- A key of another type, which another service wrote, cannot be repaired. It must not keep the other keys from being
+  -- repaired.
   if type(answer) == 'table' and answer.err and not answer.err:find('WRONGTYPE') then refused = answer end
 end
 if role == 'teacher' then
@@ -15,5 +16,5 @@ end
 redis.call('EXPIRE', KEYS[3], ttl)
 add(KEYS[2], user, sid)
 redis.call('EXPIRE', KEYS[2], ttl)
--- As the server said it, so that its state is known by it.
+-- The server's error is returned unchanged, because the server's state is read from it.
 return refused or 0

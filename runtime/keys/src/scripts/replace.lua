@@ -1,5 +1,6 @@
--- After late.lua: sets fields of one hash (to the empty string: removes them), but only while the first of them holds a
--- value. Returns 1 where it did. KEYS: the hash. ARGV from the third: that value; then fields and values, in turn.
+-- After late.lua: sets fields of one hash, or removes those whose new value is the empty string, but only while the
+-- first of them holds a given value. Returns 1 if it did so. KEYS: the hash. ARGV from the third: the given value, then
+-- fields and new values by turns.
 if redis.call('HGET', KEYS[1], ARGV[4]) ~= ARGV[3] then return 0 end
 for at = 4, #ARGV, 2 do
   if ARGV[at + 1] == '' then

@@ -1,4 +1,4 @@
-//! An implementation, and a view of its keys as another service has it.
+//! An implementation of the keys, and its keys as another service sees them.
 use std::{collections::BTreeMap, sync::Arc};
 
 use async_trait::async_trait;
@@ -9,11 +9,11 @@ use rollcall_schema::{LessonId, Role, Sid, UserId, key::TTL_SECONDS};
 
 pub(crate) type Hash = BTreeMap<String, String>;
 
-/// An implementation, and a view of its keys that does not go through it.
+/// An implementation, with access to its keys that does not use the implementation.
 #[async_trait]
 pub(crate) trait Bench: Send + Sync {
     fn kv(&self) -> Arc<dyn LessonKeys>;
-    /// HGETALL and TTL.
+    /// The answers of HGETALL and TTL for a key.
     async fn read(&self, key: &str) -> Option<(Hash, u64)>;
     async fn flush(&self);
 }
@@ -26,7 +26,7 @@ impl Bench for InMemory {
         self.0.clone()
     }
     async fn read(&self, key: &str) -> Option<(Hash, u64)> {
-        // TTL rounds.
+        // TTL is rounded to seconds.
         self.0.hash(key).map(|(hash, ttl)| (hash, ttl.as_secs()))
     }
     async fn flush(&self) {
@@ -34,21 +34,21 @@ impl Bench for InMemory {
     }
 }
 
-/// Servers, one or several.
+/// One Redis server or several.
 pub(crate) struct InRedis {
     pub(crate) kv: Arc<dyn LessonKeys>,
     prefix: String,
-    /// A connection to each server that may have keys, without TLS.
+    /// A connection without TLS to each server that may have keys.
     pub(crate) connections: Vec<MultiplexedConnection>,
 }
 
 impl InRedis {
-    /// One server.
+    /// The keys on one server.
     pub(crate) async fn at(url: &str, prefix: &str) -> Self {
         Self { kv: connected(url, prefix).await, prefix: prefix.to_owned(), connections: vec![raw(url).await] }
     }
 
-    /// Servers on these ports of this machine, which `options` lead to.
+    /// The keys on servers at these ports of this machine, to which `options` lead.
     pub(crate) async fn of(options: RedisOptions, ports: impl IntoIterator<Item = u16>) -> Self {
         let prefix = options.prefix.clone();
         let mut connections = Vec::new();
@@ -58,17 +58,17 @@ impl InRedis {
         Self { kv: rollcall_keys::connect(options).await.unwrap(), prefix, connections }
     }
 
-    /// A key with the prefix.
+    /// The name of a key with the prefix.
     pub(crate) fn name(&self, key: &str) -> String {
         format!("{}{key}", self.prefix)
     }
 
-    /// Writes as another service does; the key is without the prefix.
+    /// Writes as another service does, to a key that is named without the prefix.
     pub(crate) async fn write(&self, command: &str, key: &str, arguments: &[&str]) {
         let _: Value = self.tell(cmd(command).arg(self.name(key)).arg(arguments)).await;
     }
 
-    /// Tells the server that has the key.
+    /// Sends a command to the server that has the key.
     pub(crate) async fn tell<T: FromRedisValue>(&self, command: &Cmd) -> T {
         let mut said = None;
         for connection in &self.connections {
@@ -81,7 +81,7 @@ impl InRedis {
     }
 }
 
-/// The keys of a URL, with no certificate.
+/// The keys at a URL, without certificates.
 pub(crate) async fn connected(url: impl Into<BackendUrl>, prefix: &str) -> Arc<dyn LessonKeys> {
     rollcall_keys::connect(options(url, prefix)).await.unwrap()
 }
@@ -111,7 +111,7 @@ impl Bench for InRedis {
             let mut connection = connection.clone();
             let keys: Vec<String> = cmd("KEYS").arg(&all).query_async(&mut connection).await.unwrap();
             for key in keys {
-                // A replica has keys, too, and redirects.
+                // A replica has the key, too, and redirects the command.
                 let deleted = cmd("DEL").arg(key).exec_async(&mut connection).await;
                 assert!(deleted.is_ok() || deleted.is_err_and(|error| error.code() == Some("MOVED")));
             }
@@ -131,7 +131,7 @@ pub(crate) fn participant(id: &str, user: &str, sid: u128) -> KeyEntry {
     entry(id, user, Role::Participant, sid)
 }
 
-/// The end of a join, without or with a successor.
+/// The stale field of a join, with or without a successor.
 pub(crate) fn stale(entry: &KeyEntry, successor: Option<u128>) -> StaleField {
     let (user, _) = entry.user.clone().unwrap();
     StaleField { field: KeyField { lesson: entry.lesson.clone(), user, sid: entry.sid }, successor: successor.map(Sid) }
@@ -145,7 +145,7 @@ pub(crate) fn sid(number: u128) -> String {
     Sid(number).to_string()
 }
 
-/// The hash, whose TTL must be the contract's.
+/// Reads a hash, and expects that its TTL is the contract's.
 pub(crate) async fn fresh(bench: &dyn Bench, key: &str) -> Option<Hash> {
     let (hash, ttl) = bench.read(key).await?;
     assert!((TTL_SECONDS - 60..=TTL_SECONDS).contains(&ttl), "{key} lives for {ttl} s");

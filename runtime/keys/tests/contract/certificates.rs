@@ -1,4 +1,4 @@
-//! Servers with TLS, and what an operator reads where it fails.
+//! Servers with TLS, and the error if a handshake fails.
 use rollcall_base::tls::ClientTls;
 use rollcall_keys::RedisOptions;
 use rollcall_loadtest::servers::Authority;
@@ -8,7 +8,7 @@ use crate::{
     kinds::{Tls, client_tls},
 };
 
-/// Why there is no connection.
+/// The error of a connection that cannot be made.
 async fn refusal(options: RedisOptions) -> String {
     let error = rollcall_keys::connect(options).await.err().expect("no connection").to_string();
     assert!(!error.contains('\n'), "{error}");
@@ -47,7 +47,7 @@ async fn tls_where_there_is_none_and_none_where_there_is_are_told() {
     assert!(said.contains("if it speaks TLS, let REDIS_URL begin with rediss"), "{said}");
 }
 
-/// A certificate that replaces the one before is shown on the next connection.
+/// The next connection uses a certificate that replaced the earlier one.
 #[tokio::test]
 async fn a_certificate_that_was_renewed_is_used() {
     let mut tls = Tls::start();
@@ -59,7 +59,7 @@ async fn a_certificate_that_was_renewed_is_used() {
     std::fs::copy(&renewed.certificate, &tls.client.certificate).unwrap();
     tls.redis.restart().unwrap();
     kv.join(&participant("algebra-1", "alice", 1), None).await.unwrap();
-    // The one that is no pair with its key any more leaves the last good one in use.
+    // A certificate that does not fit its key leaves the last good pair in use.
     let other = tls.authority.issue(&["other.example"]).unwrap();
     std::fs::copy(&other.key, &tls.client.key).unwrap();
     tls.redis.restart().unwrap();

@@ -1,4 +1,4 @@
-//! What happens to a cluster: masters die, hang and change, slots move; and joins that fail on one node only.
+//! Changes of a cluster: masters die, hang and are replaced, slots move, and joins fail on one node only.
 use std::time::Duration;
 
 use rollcall_keys::{FailedJoin, KeyEntry, KeyField, RedisOptions};
@@ -19,13 +19,13 @@ use crate::{
 const MARKER: &str = "rollcall:marker:1";
 const STUDENTS: &str = "lesson_student_algebra-1";
 
-/// A user whose own key is on another node than this one.
+/// A user whose own key is on a node other than this one.
 fn user_elsewhere(cluster: &RedisCluster, than: usize, name: &str) -> String {
     let mut users = (0..).map(|number| format!("{name}-{number}"));
     users.find(|user| cluster.master_of(user).unwrap() != than).unwrap()
 }
 
-/// A join in a lesson of a node that is away fails in time, and leaves nothing on the others.
+/// Expects that a join in a lesson whose node is away fails in time, and leaves nothing on the other nodes.
 async fn fails_and_is_undone(bench: &InRedis, joined: &KeyEntry) {
     let answer = timeout(Duration::from_secs(2), bench.kv.join(joined, None)).await;
     answer.expect("an answer in time").expect_err("a node is away");
@@ -47,7 +47,7 @@ async fn masters_of_a_cluster_with_tls_are_replaced() {
     assert!(!kv.probe(MARKER).await.unwrap());
     assert!(kv.probe(MARKER).await.unwrap());
 
-    // Maintenance: the replica takes over with all data.
+    // As for maintenance, the replica takes over with all data.
     cluster.fail_over(cluster.master_of(STUDENTS).unwrap()).unwrap();
     kv.join(&alice, None).await.unwrap();
     noticed(&bench).await;
@@ -72,7 +72,7 @@ async fn masters_of_a_cluster_with_tls_are_replaced() {
     cluster.let_replicas_take_over(true).unwrap();
     let since = Instant::now();
     while let Err(FailedJoin { error, .. }) = kv.join(&carol, None).await {
-        // As long as the cluster takes to notice, and its replica to be voted for.
+        // The cluster takes this long to notice the failure, and to vote for the replica.
         assert!(since.elapsed() < Duration::from_secs(20), "{error}");
     }
     cluster.node(master).resume().unwrap();
@@ -84,7 +84,8 @@ async fn masters_of_a_cluster_with_tls_are_replaced() {
     kv.ping().await.unwrap();
 }
 
-/// A teacher's two connections join a lesson, and the join of one fails: it came from a lesson of a node that hangs.
+/// Two connections of a teacher join a lesson, and one of the joins fails, because it came from a lesson of a node that
+/// hangs.
 async fn keeps_what_another_join_wrote(bench: &InRedis, cluster: &mut RedisCluster) {
     let hangs = cluster.master_of("lesson_teacher_left").unwrap();
     let elsewhere = |key: &String| cluster.master_of(key).unwrap() != hangs;
@@ -106,7 +107,7 @@ async fn keeps_what_another_join_wrote(bench: &InRedis, cluster: &mut RedisClust
     heals(&*bench.kv).await;
 }
 
-/// A new master is noticed once, by its replication's id.
+/// Expects that a new master is noticed once, by its replication's id.
 async fn noticed(bench: &InRedis) {
     let since = Instant::now();
     let kept = loop {
@@ -133,7 +134,7 @@ async fn a_slot_may_move_under_joins() {
             Handle::current().block_on(async {
                 // The command goes to the node that still has the hash.
                 bench.kv.join(&participant("moved-1", "bob", 2), None).await.unwrap();
-                // The hash is gone, so the command goes to the node that gets the slot, and makes it there.
+                // The hash is gone, so the command goes to the node that gets the slot, and makes the hash there.
                 bench.write("DEL", "lesson_student_moved-1", &[]).await;
                 bench.kv.join(&participant("moved-1", "carol", 3), None).await.unwrap();
                 bench.kv.repair(std::slice::from_ref(&alice)).await.unwrap();
@@ -155,7 +156,7 @@ async fn a_join_that_one_node_refuses_is_undone_on_the_others() {
     bench.kv.join(&participant("geometry-1", "alice", 1), None).await.unwrap();
     bench.kv.join(&participant("algebra-1", "alice", 2), None).await.unwrap();
     let own = fresh(&bench, "alice").await;
-    // The hash of the lesson that is left is no hash, so that part is refused.
+    // The key of the lesson that is left is not a hash, so that part of the join is refused.
     bench.write("SET", "lesson_teacher_geometry-1", &["of another type"]).await;
     let moves = participant("algebra-1", "alice", 1);
     let FailedJoin { unsettled, error } = bench.kv.join(&moves, Some(&geometry)).await.unwrap_err();
@@ -171,14 +172,15 @@ async fn a_join_that_one_node_refuses_is_undone_on_the_others() {
     bench.kv.join(&dora, Some(&geometry)).await.unwrap_err();
     assert_eq!(fresh(&bench, "dora").await, None);
     assert_eq!(fresh(&bench, "lesson_teacher_algebra-1").await, None);
-    // The same lesson once more, of which what is there is its own.
+    // The same lesson is joined again. The existing values are the connection's own.
     bench.write("DEL", "lesson_teacher_geometry-1", &[]).await;
     bench.kv.join(&dora, None).await.unwrap();
     bench.write("SET", "lesson_seat_algebra-2", &["of another type"]).await;
     bench.kv.join(&KeyEntry { seats: 3, ..participant("algebra-2", "emil", 6) }, None).await.unwrap();
 }
 
-/// A join of alice whose first try was carried out, over another connection's, and not answered; the second one fails.
+/// A join of alice whose first attempt was carried out, over another connection's field, and not answered. The second
+/// attempt fails.
 #[tokio::test]
 async fn a_join_that_was_sent_twice_takes_nobodys_field_with_it() {
     let bench = kinds::cluster().await;
@@ -187,14 +189,15 @@ async fn a_join_that_was_sent_twice_takes_nobodys_field_with_it() {
     bench.kv.join(&other, None).await.unwrap();
     bench.write("HSET", "lesson_student_algebra-1", &["alice", &sid(1)]).await;
     bench.write("HSET", "alice", &["sid", &sid(1)]).await;
-    // The first try has removed alice's field of geometry, too, and the hash of its teachers is none.
+    // The first attempt has removed alice's field of geometry, too, and the key of that lesson's teachers is not a
+    // hash.
     bench.write("SET", "lesson_teacher_geometry-1", &["of another type"]).await;
     let FailedJoin { unsettled, .. } = bench.kv.join(&moves, Some(&geometry)).await.unwrap_err();
     assert_eq!(fresh(&bench, "lesson_student_algebra-1").await, hash([("alice", &sid(1))]), "it may be the other's");
     assert_eq!(fresh(&bench, "lesson_student_geometry-1").await, hash([("alice", &sid(1))]), "the lesson was not left");
     let own = hash([("sid", &sid(1)), ("client_id", "alice"), ("role", "participant")]);
     assert_eq!(fresh(&bench, "alice").await, own);
-    // What SQL says of it then.
+    // The removal that SQL would make then.
     let settled = stale(&moves, Some(2));
     assert_eq!(unsettled.as_ref(), Some(&settled.field));
     bench.kv.remove(&[settled]).await.unwrap();

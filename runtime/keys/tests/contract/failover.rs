@@ -1,4 +1,4 @@
-//! Redis servers that take over from each other, and servers that refuse to work.
+//! Redis servers that take over from each other, and servers that refuse commands.
 use std::{path::Path, time::Duration};
 
 use bb8_redis::redis::{aio::MultiplexedConnection, cmd};
@@ -9,10 +9,10 @@ use tokio::time::{Instant, sleep};
 
 use crate::bench::{InRedis, connected, fresh, hash, participant, raw, sid, stale};
 
-/// How soon everything works after a failover's end.
+/// Within this time after a failover's end, everything works.
 const HEALED: Duration = Duration::from_secs(5);
 
-/// The address that this file holds, as REDIS_URL_FILE.
+/// The address in this file, as with REDIS_URL_FILE.
 fn in_file(path: &Path, url: &str) -> BackendUrl {
     lead(path, url);
     BackendUrl::in_file(url, "REDIS_URL", path.to_owned(), |_| Ok(()))
@@ -43,7 +43,7 @@ pub(crate) async fn until(mut holds: impl AsyncFnMut() -> bool) {
     }
 }
 
-/// Asks until it goes well.
+/// Calls until a call succeeds.
 pub(crate) async fn heals(kv: &dyn LessonKeys) {
     let since = Instant::now();
     while let Err(error) = kv.join(&participant("algebra-1", "alice", 1), None).await {
@@ -51,7 +51,7 @@ pub(crate) async fn heals(kv: &dyn LessonKeys) {
     }
 }
 
-/// What the keys say that cannot be written.
+/// The error of keys that cannot be written.
 async fn refusal(kv: &dyn LessonKeys) -> String {
     let pinged = kv.ping().await.expect_err("a ping writes").to_string();
     kv.probe("rollcall:marker:1").await.expect_err("a probe writes");
@@ -85,7 +85,7 @@ async fn a_password_that_was_rotated_is_read_again() {
     tell(&operator, &["CONFIG", "SET", "requirepass", "first"]).await;
     let kv = connected(in_file(&path, &url("first")), "").await;
     tell(&operator, &["CONFIG", "SET", "requirepass", "second"]).await;
-    // Redis keeps connections that were let in.
+    // Redis keeps connections that were authenticated before.
     tell_number(&operator, &["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]).await;
     let said = refusal(&*kv).await;
     assert!(said.contains("refuses the user and password") && !said.contains("first"), "{said}");
@@ -117,7 +117,7 @@ async fn a_server_that_does_not_work_says_what_to_mend_and_is_used_again() {
     }
 }
 
-/// A replica that has alice's field, and lacks its removal, takes over. Whether INFO is allowed.
+/// A replica takes over that has alice's field, and lacks its removal. `info` says whether INFO is allowed.
 async fn a_lost_removal_is_noticed(info: bool) {
     let (old, new) = (Redis::start().unwrap(), Redis::start().unwrap());
     let folder = tempfile::tempdir().unwrap();
@@ -165,7 +165,7 @@ async fn a_removal_that_a_failover_lost_is_noticed_without_the_right_to_info() {
     a_lost_removal_is_noticed(false).await;
 }
 
-/// Nobody's writes were lost, but nobody can know: by the replication's id alone.
+/// No writes were lost, but the replication's id alone cannot prove that.
 #[tokio::test]
 async fn a_failover_is_noticed_by_the_replications_id() {
     let server = Redis::start().unwrap();

@@ -1,4 +1,4 @@
-//! What only Redis can do: be shared with other services, forget its scripts, go away and come back.
+//! What only Redis can do: it is shared with other services, forgets its scripts, goes away and comes back.
 use std::time::Duration;
 
 use bb8_redis::redis::cmd;
@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::bench::{InRedis, connected, entry, fresh, hash, options, participant, raw, sid, stale};
 
-/// Asks until it goes well, and returns how long that took.
+/// Calls until a call succeeds. Returns how long that took.
 async fn recovered(kv: &dyn LessonKeys) -> Duration {
     let since = Instant::now();
     while let Err(error) = kv.join(&participant("algebra-1", "alice", 1), None).await {
@@ -18,7 +18,7 @@ async fn recovered(kv: &dyn LessonKeys) -> Duration {
     since.elapsed()
 }
 
-/// A failing call, which must not take longer than the contract allows.
+/// Expects that a call fails, within the contract's limit.
 async fn fails_in_time(kv: &dyn LessonKeys) {
     let joined = participant("algebra-1", "alice", 1);
     let answer = timeout(Duration::from_millis(1600), kv.join(&joined, None)).await;
@@ -90,7 +90,7 @@ async fn a_stopped_server_hangs_nothing_and_is_found_again() {
     assert!(recovered(&*kv).await < Duration::from_secs(3));
 }
 
-/// Whoever gave it up has gone by then, or has joined elsewhere.
+/// The caller has given up by then, or has joined another lesson.
 #[tokio::test]
 async fn a_join_that_a_server_carries_out_late_does_nothing() {
     let server = Redis::start().unwrap();
@@ -110,12 +110,12 @@ async fn a_join_that_a_server_carries_out_late_does_nothing() {
         line.and_then(|line| line.split(',').next()?.parse().ok()).unwrap_or(0)
     };
     let since = Instant::now();
-    // One before, and the join: the projection was still looking what is missing.
+    // There was one call before, and the join. The repair is still checking what is missing.
     while calls().await < 2 {
         assert!(since.elapsed() < Duration::from_secs(10), "what was held arrives");
         sleep(Duration::from_millis(5)).await;
     }
-    // Its look is answered in time, its script is there too late.
+    // The check is answered in time, and the script reaches the server too late.
     while calls().await < 3 {
         assert!(since.elapsed() < Duration::from_secs(20), "a script is sent");
         wire.clear();

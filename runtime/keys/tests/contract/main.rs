@@ -34,7 +34,7 @@ macro_rules! cases {
     };
 }
 
-/// Each case is a function of servers' bench; it becomes a test on this kind.
+/// Each case is a function of a bench with servers; it becomes a test on this kind.
 macro_rules! on_servers {
     ($kind:ident: $($case:ident),* $(,)?) => {
         mod $kind {
@@ -180,7 +180,7 @@ async fn many_fields_are_removed_at_once(bench: &dyn Bench) {
 async fn a_repair_makes_what_is_missing_and_changes_nothing_else(bench: &dyn Bench) {
     bench.kv().join(&participant("algebra-1", "alice", 1), None).await.unwrap();
     let entries = [
-        // Another connection holds the field: it stays.
+        // Another connection has the field, so the field stays.
         participant("algebra-1", "alice", 99),
         participant("algebra-1", "bob", 2),
         entry("algebra-1", "carol", Role::Teacher, 3),
@@ -213,7 +213,7 @@ async fn a_repair_makes_what_is_missing_and_changes_nothing_else(bench: &dyn Ben
 async fn a_hundred_at_once_make_the_seat_map_once(bench: &dyn Bench) {
     let joins = (0..100_u32).map(|n| {
         let kv = bench.kv();
-        // Each would make it another size.
+        // Each join alone would make a map of another size.
         let joined = KeyEntry { seats: 30 + n, ..participant("algebra-1", &format!("user-{n}"), n.into()) };
         tokio::spawn(async move { kv.join(&joined, None).await })
     });

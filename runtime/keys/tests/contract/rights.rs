@@ -1,9 +1,9 @@
-//! Users of an ACL: which rights are needed, and what an operator reads where one is missing.
+//! Users of an ACL: which rights are needed, and the error if one is missing.
 use rollcall_loadtest::servers::{Redis, shared};
 
 use crate::bench::{connected, options, participant, stale};
 
-/// What README lists, without INFO, by which failovers are noticed that lost nothing.
+/// The rights that README lists, without INFO. INFO only serves to notice failovers that lost nothing.
 const RIGHTS: &str = "-@all +@connection +script|load +evalsha +time +get +set +del +expire +exists +hget +hgetall +hset +hdel \
     +hsetnx +hexists";
 const OF_CLUSTERS: &str = "+asking +cluster|slots +cluster|info";

@@ -8,7 +8,7 @@ use crate::{
     kinds::Tls,
 };
 
-/// A master, a replica, and three Sentinels that have found both and each other.
+/// A master, a replica, and three Sentinels that know both and each other.
 fn start() -> (Redis, Redis, Vec<Sentinel>) {
     let (master, replica) = (Redis::start().unwrap(), Redis::start().unwrap());
     replica.follow(master.port()).unwrap();
@@ -22,7 +22,7 @@ fn url(sentinels: &[Sentinel]) -> String {
     format!("redis+sentinel://{}/main", hosts.join(","))
 }
 
-/// Each knows the replica and the two others.
+/// Waits until each Sentinel knows the replica and the two other Sentinels.
 async fn know_all(sentinels: &[Sentinel]) {
     until(async || {
         sentinels.iter().all(|sentinel| {
@@ -41,7 +41,7 @@ async fn a_master_that_is_killed_is_left_for_the_one_that_sentinel_makes() {
     know_all(&sentinels).await;
     assert!(!kv.probe("rollcall:marker:1").await.unwrap());
     assert!(kv.probe("rollcall:marker:1").await.unwrap());
-    // One that was stopped, as behind a broken network, still leads to the old master.
+    // A Sentinel that was stopped still names the old master, as one behind a broken network would.
     sentinels[0].pause().unwrap();
     master.kill().unwrap();
     until(async || replica.tell("INFO replication").unwrap().contains("role:master")).await;
@@ -51,7 +51,7 @@ async fn a_master_that_is_killed_is_left_for_the_one_that_sentinel_makes() {
     assert!(kv.probe("rollcall:marker:1").await.unwrap());
     let bench = InRedis::at(&replica.url(), "").await;
     assert_eq!(fresh(&bench, "lesson_student_algebra-1").await, hash([("alice", &sid(1))]));
-    // Some that do not answer are no reason to fail.
+    // Sentinels that do not answer are ignored.
     sentinels[1].kill().unwrap();
     sentinels[2].pause().unwrap();
     connected(url(&sentinels), "").await.ping().await.unwrap();

@@ -1,45 +1,47 @@
-//! What a relay knows of rows, beyond what is in the outbox.
+//! What a relay remembers of rows that the outbox does not say.
 //!
-//! Invariant: a row that is known to be stored is not published again, also while the database does not delete it.
+//! Invariant: a row that is known to be stored is not published again, even while the database cannot delete it.
 use std::collections::HashSet;
 
 use rollcall_schema::Nonce;
 use rollcall_store::{Outbox, OutboxRow, StoreError};
 
-/// Rows that are remembered as stored while the database does not delete them.
+/// How many rows are remembered as stored while the database does not delete them.
 const REMEMBERED: usize = 50_000;
 
-/// A row, also of a database that was put back and gives its id again.
+/// Identifies a row, even if the database was put back to an earlier time and gives out the id again.
 pub(super) type Key = (i64, Nonce);
 
 pub(super) fn key(row: &OutboxRow) -> Key {
     (row.id, row.nonce)
 }
 
-/// See the module.
+/// The memory of one relay.
 #[derive(Default)]
 pub(super) struct Memory {
-    /// Stored, and perhaps not deleted: the database went away in between.
+    /// Rows that are stored, and perhaps not deleted, because the database went away in between.
     stored: HashSet<Key>,
-    /// Stored, and deleted with the outbox's next call.
+    /// Rows that are stored, and deleted with the next call to the outbox.
     pub(super) owed: Vec<Key>,
-    /// Older than [`super::HALF_WINDOW`], and not in the stream.
+    /// Rows that are older than [`super::HALF_WINDOW`], and are not in the stream.
     pub(super) absent: HashSet<Key>,
-    /// Refused by the bus in the last batch, which stored others.
+    /// Rows that the bus refused in the last batch, of which it stored others.
     refused: HashSet<Key>,
-    /// The outbox's generation when `absent` was looked for: whoever had a shard in between may have published its rows.
+    /// The outbox's generation when `absent` was determined. A relay that had a shard in between may have published its
+    /// rows.
     generation: u64,
 }
 
 impl Memory {
-    /// The relay begins with a new connection, and does not know what the last one has deleted.
+    /// Starts with a new connection, for which it is unknown what the last connection has deleted.
     pub(super) fn begin(&mut self) {
         self.absent.clear();
         self.stored.extend(std::mem::take(&mut self.owed));
     }
 
-    /// Those that the bus refused in two batches one after the other, each of which stored others. A stream may begin to refuse
-    /// everything in the middle of a batch: that says nothing of the rows that came later in it.
+    /// The rows that the bus refused in two successive batches, each of which had other rows that it stored. A stream
+    /// may begin to refuse every message in the middle of a batch, which says nothing about the later rows of that
+    /// batch.
     pub(super) fn refused_twice(&mut self, refused: Vec<(Key, String)>) -> Vec<(Key, String)> {
         let before = std::mem::take(&mut self.refused);
         let (twice, once): (Vec<_>, Vec<_>) = refused.into_iter().partition(|(key, _)| before.contains(key));
@@ -47,7 +49,7 @@ impl Memory {
         twice
     }
 
-    /// Parts rows into those that are known to be stored, and the others.
+    /// Divides rows into those that are known to be stored, and the others.
     pub(super) fn part(&mut self, outbox: &dyn Outbox, rows: Vec<OutboxRow>) -> (Vec<Key>, Vec<OutboxRow>) {
         if self.generation != outbox.generation() {
             self.absent.clear();
@@ -59,7 +61,7 @@ impl Memory {
         (stored.iter().map(key).collect(), rows)
     }
 
-    /// The stream was asked for these, and has stored them or not. `generation`: the outbox's when it was asked.
+    /// Records which of these rows the stream has stored. `generation` is the outbox's when the stream was asked.
     pub(super) fn looked(&mut self, generation: u64, found: impl Iterator<Item = (Key, bool)>) {
         self.generation = generation;
         self.absent.clear();
@@ -68,7 +70,7 @@ impl Memory {
         }
     }
 
-    /// Deletes rows that are stored; until that has succeeded, none of them is published again.
+    /// Deletes rows that are stored. Until that has succeeded, none of them is published again.
     pub(super) async fn forget(&mut self, outbox: &mut dyn Outbox, stored: Vec<Key>) -> Result<(), StoreError> {
         if stored.is_empty() {
             return Ok(());

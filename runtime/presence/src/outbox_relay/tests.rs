@@ -1,4 +1,4 @@
-//! A relay between an outbox and a bus that do what the test says.
+//! A relay between an outbox and a bus that the test controls.
 use std::{
     collections::HashSet,
     sync::{Mutex, MutexGuard, PoisonError},
@@ -25,27 +25,27 @@ fn row(id: i64, name: &str, classroom: u128) -> OutboxRow {
     }
 }
 
-/// How a round goes: how long its rows have waited, none where there is no row, and whether the bus is there.
+/// A round: how long its rows have waited (`None` if there is no row), and whether the bus is there.
 type Round = (Option<Duration>, bool);
 
-/// What a relay did, and with how many rows.
+/// A step of a relay, and its number of rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Step {
     Published(usize),
     Deleted(usize),
 }
 
-/// Both ends of a relay, which fail after the last round.
+/// The outbox and the bus of a relay. Both fail after the last round.
 struct Ends {
-    /// The last one first.
+    /// The rounds, the last one first.
     rounds: Mutex<Vec<Round>>,
     /// The rows of each round.
     rows: Vec<OutboxRow>,
     backlogged: watch::Receiver<bool>,
-    /// Whether the relay was backlogged, each time that it asked for a round.
+    /// Whether the relay was backlogged each time it asked for a round.
     heard: Mutex<Vec<bool>>,
     there: watch::Sender<bool>,
-    /// Whether the stream has all of it already.
+    /// Whether the stream has all rows already.
     in_stream: bool,
     steps: Mutex<Vec<Step>>,
 }
@@ -56,7 +56,7 @@ impl Ends {
     }
 }
 
-/// Reads the rounds.
+/// An outbox that returns the rounds.
 struct Script(Arc<Ends>);
 
 #[async_trait]
@@ -136,7 +136,7 @@ impl Bus for Ends {
     }
 }
 
-/// Runs a relay through these rounds of one row.
+/// Runs a relay through these rounds with one row.
 async fn relay(rounds: &[Round], in_stream: bool) -> Arc<Ends> {
     relay_rows(vec![row(1, "web.ann.example.org", 1)], rounds, in_stream, Memory::default()).await
 }
@@ -180,7 +180,7 @@ async fn it_is_backlogged_while_it_publishes_what_waited_for_the_bus() {
 
 #[tokio::test(start_paused = true)]
 async fn what_the_stream_may_have_forgotten_is_looked_for_before_it_is_sent_again() {
-    // Read, read for the look, and read again with what was found.
+    // The rows are read, read for the search, and read again with its result.
     let rounds: [Round; 3] = [(Some(HALF_WINDOW), true); 3];
     let once = [Step::Published(1), Step::Deleted(1)];
     assert_eq!(*relay(&rounds, true).await.steps(), [Step::Deleted(1)]);
@@ -188,7 +188,7 @@ async fn what_the_stream_may_have_forgotten_is_looked_for_before_it_is_sent_agai
     assert_eq!(*relay(&[(Some(Duration::ZERO), true)], true).await.steps(), once, "it is not old");
 }
 
-/// A deletion says that nothing of what was read is to be published any more.
+/// After a deletion, no row that was read before may be published.
 #[tokio::test(start_paused = true)]
 async fn what_is_stored_already_is_deleted_with_what_is_published_beside_it() {
     let rows = vec![row(1, "web.ann.example.org", 1), row(2, "web.bob.example.org", 1)];

@@ -4,7 +4,7 @@ use uuid::Uuid;
 
 use super::*;
 
-/// Rosters whose queries are seen, and answered one by one.
+/// Rosters whose queries the test sees, and answers one by one.
 struct Bench {
     rosters: Rosters,
     queries: UnboundedReceiver<usize>,
@@ -25,7 +25,7 @@ fn agent(session: i64) -> RosterAgent {
 }
 
 impl Bench {
-    /// The n-th query, from 1, finds one agent in each classroom, in session n.
+    /// The n-th query, counted from 1, finds one agent in each classroom, in session n.
     fn new() -> Self {
         let (begun, queries) = mpsc::unbounded_channel();
         let answers = Arc::new(Semaphore::new(0));
@@ -70,7 +70,7 @@ async fn whoever_asks_while_a_query_runs_shares_the_next_one() {
     bench.wait_for(50).await;
     bench.answers.add_permits(1);
     assert!(page(first).await.agents.get().contains("\"session_id\":1,"));
-    // One query for all of them, encoded once.
+    // There was one query for all of them, and one encoding.
     assert_eq!(bench.queries.recv().await, Some(1));
     bench.answers.add_permits(1);
     let mut pages = Vec::new();
@@ -106,7 +106,7 @@ async fn nobody_waits_beyond_the_limit() {
     for asked in [first, second] {
         assert!(matches!(asked.await.expect("no panic"), Err(StoreError::Unavailable(_))));
     }
-    // Nobody waits for the second any more.
+    // No caller waits for the second query any more.
     bench.answers.add_permits(1);
     let third = bench.ask(0);
     assert_eq!(bench.queries.recv().await, Some(1));

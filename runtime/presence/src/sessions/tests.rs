@@ -112,7 +112,7 @@ async fn an_opening_that_is_cut_off_is_undone() {
     assert_eq!(bench.sessions.close(closed).await, Closed::NotOwner);
 }
 
-/// Its history row is there already, so that the database refuses its end.
+/// Adds the session's history row, so that the database refuses its end.
 fn poison(bench: &Bench, session: SessionId) {
     let connection = rusqlite::Connection::open(bench.folder.path().join("rollcall.db")).expect("opened");
     connection.busy_timeout(Duration::from_secs(5)).expect("set");
@@ -131,7 +131,7 @@ fn mend(bench: &Bench, session: SessionId) {
 async fn an_end_that_is_refused_holds_up_nobody_and_is_written_once_that_is_mended() {
     let bench = Bench::new().await;
     let mut poisoned = Vec::new();
-    // More than may leave at once.
+    // These are more sessions than may end in one batch.
     for number in 0..300 {
         let agent = AgentId::parse(&format!("web.u{number}.example.org")).expect("an agent");
         let open = Open { user: agent.user(), agent, ..alice() };

@@ -1,4 +1,4 @@
-//! Against a store that is a channel: each batch waits until the test answers it.
+//! Tests with a channel in place of the store: each batch waits until the test answers it.
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::task::{JoinHandle, JoinSet};
@@ -7,7 +7,7 @@ use super::*;
 
 type Batch = (Vec<u64>, oneshot::Sender<Result<Vec<u64>, StoreError>>);
 
-/// A group of numbers; a number's key is its last digit, its answer itself.
+/// A group of numbers. The key of a number is its last digit, and its answer is the number.
 fn group(options: Options) -> (GroupCommit<u64, u64>, mpsc::UnboundedReceiver<Batch>) {
     let (sender, batches) = mpsc::unbounded_channel();
     let group = GroupCommit::spawn(
@@ -36,7 +36,7 @@ fn call(group: &GroupCommit<u64, u64>, number: u64) -> JoinHandle<Result<u64, St
     tokio::spawn(async move { group.call(number).await })
 }
 
-/// Calls in this order, and returns when all are queued.
+/// Makes calls in this order. Returns when all are queued.
 async fn calls(group: &GroupCommit<u64, u64>, numbers: &[u64]) -> Vec<JoinHandle<Result<u64, StoreError>>> {
     let mut tasks = Vec::new();
     for number in numbers {

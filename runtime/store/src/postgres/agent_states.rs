@@ -1,9 +1,9 @@
 //! The state that an agent sets: its row and its event, in one statement.
 //!
 //! An event's id is drawn while its session's row is locked, so that the ids of one agent's events follow the order of
-//! its commits; it is stored in the row as the state's version. By it the next update finds the one that may still wait,
-//! without an index of its own. One that the relay is about to delete is skipped, not waited for: two that wait for each
-//! other would be a deadlock.
+//! commits. It is stored in the row as the state's version. By it the next update finds the event that may still wait,
+//! without an index. If the relay is about to delete that event, the event is skipped, because waiting for the relay
+//! could be a deadlock.
 use std::collections::HashMap;
 
 use async_trait::async_trait;
@@ -12,7 +12,7 @@ use rollcall_schema::{JsonObject, SessionId, Shards, StateVersion};
 use super::{rows::get, store::PostgresStore};
 use crate::{AgentStates, Lease, SetState, StoreError};
 
-/// If the update that waits carries role and info, the one that replaces it carries them too.
+/// If the waiting update has role and info, the update that replaces it has them, too.
 const SET_STATE: &str = "with fence as materialized (
         select id from node where id = $1 and epoch = $2 for key share
     ), owned as materialized (

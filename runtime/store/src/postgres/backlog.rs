@@ -1,7 +1,8 @@
-//! How much waits in the outbox.
+//! Measures how much waits in the outbox.
 //!
-//! Invariant: a look does not walk over rows that were deleted long ago, of which an old snapshot (a transaction that
-//! somebody left open, a dump) may hold millions. It begins above an id below which nothing is left ([`super::floor`]).
+//! Invariant: a measurement does not step over rows that were deleted long ago, of which an old snapshot (a transaction
+//! that was left open, or a dump) may hold millions. It begins above an id below which no row is left
+//! ([`super::floor`]).
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
@@ -15,8 +16,8 @@ use super::{
 };
 use crate::{Backlog, Lease, Outbox, OutboxSource, StoreError};
 
-/// The count is exact below 5,000 rows; above, the distance of their ids stands for it. An id that is drawn after this
-/// look began is above `last`.
+/// Below 5,000 rows the count is exact. Above, it is the distance of their ids. An id that is drawn after this query
+/// began is above `last`.
 const BACKLOG: &str = "with drawn as materialized (
         select coalesce(pg_sequence_last_value(pg_get_serial_sequence('outbox', 'id')::regclass), 0) as last
     ), counted as (

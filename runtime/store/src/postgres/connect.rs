@@ -1,7 +1,8 @@
-//! How a connection is made, pooled or dedicated, so that none can hang on a stopped server or a network that drops everything.
+//! Makes connections, pooled or dedicated, so that none can hang on a stopped server or a network that drops
+//! everything.
 //!
-//! Invariant: no connection is used before it was seen to begin in the schema that the settings name, and before its
-//! database was compared with what is known of its history.
+//! Invariant: a connection is used only after two checks: it begins in the schema that the settings name, and its
+//! database agrees with what is known of its history.
 use std::{
     sync::{
         Arc, Mutex, PoisonError,
@@ -36,9 +37,10 @@ use super::{
 };
 use crate::StoreError;
 
-/// The server's own limits, for the case that it lives and we do not: see [`configure`].
+/// The server's own limits, in case it lives and this process is gone (see [`configure`]).
 const SETTINGS: &str = "-c statement_timeout=1500 -c lock_timeout=400 -c idle_in_transaction_session_timeout=10000";
-/// Each statement is planned once, and always by the indexes: a plan made while a table was empty would scan it.
+/// Each statement is planned once, and always with indexes, because a plan that was made while a table was empty would
+/// scan it.
 const PLANS: &str = "-c plan_cache_mode=force_generic_plan -c enable_seqscan=off -c enable_bitmapscan=off -c enable_hashjoin=off -c enable_mergejoin=off -c jit=off";
 
 const SILENT: &str = "no answer in time";
@@ -48,20 +50,20 @@ pub(super) struct Connector {
     url: BackendUrl,
     password: Option<RotatingSecret>,
     pub(super) schema: Option<SchemaName>,
-    /// How long connecting to each address of each host may take, where the URL has no `connect_timeout`.
+    /// How long connecting to each address of each host may take, if the URL has no `connect_timeout`.
     limit: Duration,
     hosts: Hosts,
     tls: TlsSource,
-    /// The latest connection's.
+    /// The protection of the latest connection.
     protection: Mutex<Option<Protection>>,
-    /// What each connection is compared with before it is used.
+    /// What this process knows of the database's history. Each connection is compared with it before it is used.
     pub(super) timeline: Arc<Timeline>,
-    /// The URL leads to a pooler.
+    /// Set if the URL leads to a pooler.
     pub(super) pooled: Option<Arc<Pooled>>,
 }
 
 impl Connector {
-    /// Makes none yet, but reads the files that the URL names.
+    /// Reads the files that the URL names, and makes no connection yet.
     pub(super) fn new(options: &PostgresOptions, timeline: Arc<Timeline>) -> Result<Self, ConnectError> {
         let refused = |why: String| ConnectError {
             why: format!("DATABASE_URL: {why}"),
@@ -81,8 +83,9 @@ impl Connector {
         })
     }
 
-    /// A new connection, with the password and the certificates of this moment. `settings` come after the common ones. An
-    /// address of the URL may take as long as its `connect_timeout` says, else the usual limit, and `least` in either case.
+    /// Makes a connection, with the present password and certificates. `settings` are added to the common ones.
+    /// Connecting to an address of the URL may take as long as its `connect_timeout` says, or else the usual limit, and
+    /// at least `least`.
     pub(super) async fn connect(&self, settings: &str, least: Duration) -> Result<Connected, ConnectError> {
         let PostgresUrl { config, tls } = parse(self.url.current().await.reveal())?;
         let limit = config.get_connect_timeout().copied().unwrap_or(self.limit).max(least);
@@ -103,7 +106,7 @@ impl Connector {
         self.check_schema(&client).await
     }
 
-    /// Checks that a new connection leads to where it should; see [`Timeline::compare`] for what it returns.
+    /// Checks that a new connection leads to the right database. [`Timeline::compare`] describes the result.
     pub(super) async fn compare(&self, client: &Client) -> Result<Option<Uuid>, StoreError> {
         self.check_schema(client).await.map_err(ConnectError::unavailable)?;
         flatten(timeout(LIMIT, self.timeline.compare(client)).await)
@@ -116,7 +119,7 @@ impl Connector {
 
     /// How the latest connection is protected.
     pub(super) fn protection(&self) -> Option<Protection> {
-        // An option is whole after any panic.
+        // The option is consistent after any panic.
         *self.protection.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -127,7 +130,7 @@ impl Connector {
         }
     }
 
-    /// The URL's settings with ours; a pooler takes none for a session.
+    /// The URL's settings with those of the store. A pooler accepts none for a session.
     fn configure(&self, mut config: Config, settings: &str) -> Config {
         let given = config.get_options().unwrap_or_default().to_owned();
         let schema = self.schema.as_ref().map(SchemaName::option).unwrap_or_default();
@@ -152,22 +155,23 @@ fn parse(url: &str) -> Result<PostgresUrl, ConnectError> {
     url::parse(url).map_err(|why| ConnectError::plain(format!("DATABASE_URL: {why}")))
 }
 
-/// A connection of one owner, for what lives as long as it, like a transaction. It closes when it is dropped.
+/// A connection of one owner, for something that needs it as long as it lives, such as a transaction. It closes when it
+/// is dropped.
 pub(super) struct Dedicated {
     client: ClientWrapper,
     driver: AbortHandle,
     timeline: Arc<Timeline>,
-    /// The incarnation of its database; none if there were no tables yet.
+    /// The incarnation of the database; `None` if there were no tables yet.
     incarnation: Option<Uuid>,
     pooled: Option<Arc<Pooled>>,
-    /// What a pooler's connection gets with each transaction.
+    /// The settings that a pooler's connection gets with each transaction.
     settings: Vec<(&'static str, &'static str)>,
     /// Whether a transaction has begun and is not committed yet.
     in_transaction: AtomicBool,
 }
 
 impl Dedicated {
-    /// Connects, and compares the database with what is known of its history. `settings` and `least` as in
+    /// Connects, and compares the database with what is known of its history. `settings` and `least` are those of
     /// [`Connector::connect`].
     pub(super) async fn connect(
         connector: &Connector,
@@ -177,7 +181,7 @@ impl Dedicated {
         let Connected { client, connection, .. } =
             connector.connect(settings, least).await.map_err(ConnectError::unavailable)?;
         let driver = tokio::spawn(async move {
-            // The next statement on it finds that it has ended.
+            // The next statement on the connection finds that it has ended.
             let _ = connection.await;
         });
         let mut made = Self {
@@ -196,8 +200,8 @@ impl Dedicated {
         Ok(made)
     }
 
-    /// Runs one statement, which is planned the first time. One that is not answered in time ends the connection: the
-    /// server then undoes what it can.
+    /// Runs one statement, which is planned the first time. A statement without an answer in time ends the connection,
+    /// and the server then undoes what it can.
     pub(super) async fn rows(
         &self,
         limit: Duration,
@@ -210,7 +214,7 @@ impl Dedicated {
         }
     }
 
-    /// The same without a limit: whoever gives it up drops the connection.
+    /// Runs one statement without a limit. A caller that gives up must drop the connection.
     pub(super) async fn query(&self, sql: &'static str, parameters: Parameters<'_>) -> Result<Vec<Row>, Failure> {
         match &self.pooled {
             None => Ok(self.client.query(&self.client.prepare_cached(sql).await?, parameters).await?),
@@ -231,7 +235,8 @@ impl Dedicated {
         self.end_on_timeout(timeout(limit, self.client.batch_execute(sql)).await)
     }
 
-    /// Whether it is of no more use: it is closed, or leads to another database than the latest connection does.
+    /// Whether the connection cannot be used any more, because it is closed, or leads to another database than the
+    /// latest connection.
     pub(super) fn is_closed(&self) -> bool {
         self.client.is_closed() || self.driver.is_finished() || !self.timeline.is_current(self.incarnation)
     }
@@ -253,7 +258,7 @@ fn flatten<T>(answer: Result<Result<T, tokio_postgres::Error>, Elapsed>) -> Resu
     }
 }
 
-/// Data exceptions, constraints, and syntax: the same would fail again.
+/// Data exceptions, violated constraints and syntax errors: the same statement would fail again.
 fn refused(error: &tokio_postgres::Error) -> bool {
     error.code().is_some_and(|code| ["22", "23", "42"].contains(&&code.code()[..2]))
 }

@@ -1,5 +1,6 @@
-//! When a heartbeat looks for dead nodes. While there are few nodes, each heartbeat does. With more, each of the node
-//! that holds the outbox's first shard does, and those of the others now and then, in case that node does not.
+//! Which heartbeats look for dead nodes. If there are few nodes, each heartbeat does. If there are more, each heartbeat
+//! of the node that holds the outbox's first shard does, and now and then those of the others, in case that node does
+//! not.
 use std::{
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -8,12 +9,12 @@ use std::{
 use rollcall_schema::Shards;
 use tokio::time::Instant;
 
-/// Up to this many nodes, each looks at all others.
+/// Up to this many nodes, each node looks at all others.
 const FEW_NODES: u32 = 8;
-/// Where there are more: how often a node looks that does not hold the first shard.
+/// If there are more: how often a node looks that does not hold the first shard.
 const LOOK_EVERY: Duration = Duration::from_secs(30);
 
-/// What this node knows of its looks.
+/// What this node knows of its own looks.
 #[derive(Debug, Default)]
 pub(super) struct DeadNodeLooks(Mutex<Look>);
 
@@ -24,15 +25,15 @@ struct Look {
 }
 
 impl DeadNodeLooks {
-    /// Whether the next heartbeat looks.
+    /// Whether the next heartbeat must look.
     pub(super) fn look(&self) -> bool {
         let look = self.lock();
         !look.may_wait || look.latest.is_none_or(|latest| latest.elapsed() >= LOOK_EVERY)
     }
 
-    /// Notes whether a heartbeat has looked and has found a dead node, how many nodes there are, and which shards this
-    /// one holds. After it has found one, the next one looks again, because ending that node's sessions may take many
-    /// rounds.
+    /// Records whether a heartbeat has looked and found a dead node, how many nodes there are, and which shards this
+    /// one holds. After it has found one, the next heartbeat looks again, because ending a node's sessions may take
+    /// many rounds.
     pub(super) fn looked(&self, (looked, dead): (bool, bool), nodes: u32, held: Shards) {
         let mut look = self.lock();
         if looked {
@@ -42,7 +43,7 @@ impl DeadNodeLooks {
     }
 
     fn lock(&self) -> MutexGuard<'_, Look> {
-        // A time and a flag are whole after any panic.
+        // The time and the flag are consistent after any panic.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,7 +1,7 @@
-//! Ends what dead nodes left: their sessions, and their stale fields.
+//! Ends the sessions of dead nodes, and takes over their stale fields.
 //!
-//! Invariant: one node at a time ends a dead node's sessions, the one that took its lease; if that one dies too, another takes
-//! it over. When a node looks for dead ones: [`super::dead_node_looks`].
+//! Invariant: one node at a time ends a dead node's sessions: the one that took its lease. If that one dies, too,
+//! another takes over. [`super::dead_node_looks`] says when a node looks for dead ones.
 use rollcall_schema::{SessionId, Shards};
 
 use super::{
@@ -12,8 +12,8 @@ use super::{
 };
 use crate::{Lease, StoreError};
 
-/// A node that the node `$1` may reap. A lease is taken a second after its end: by then a join of the node that
-/// was under way to the key store was carried out there, or never will be (the Redis keys).
+/// The condition for a node that node `$1` may reap. A lease is taken a second after its end. By then a join of that
+/// node that was on its way to Redis has been carried out, or never will be (see the crate of the keys).
 macro_rules! dead {
     () => {
         "id <> $1 and (
@@ -27,10 +27,10 @@ macro_rules! dead {
 }
 pub(super) use dead;
 
-/// Answers whether there is anything to reap. A node whose own lease has expired takes none: it was suspended, and all
-/// others may have been too. It takes none before a heartbeat has found its lease unbroken: the answer of one that
-/// renewed it after a gap may not be here yet. A node that is writing at this moment is not dead, and one whose writes
-/// hang does not hold up the others' ends.
+/// Answers whether there is a node to reap. A node whose own lease has expired takes none, because it was suspended,
+/// and all others may have been, too. It also takes none before a heartbeat has found its own lease unbroken, because
+/// the answer of a heartbeat that renewed it after a gap may not be here yet. A node that is writing at this moment is
+/// not dead, and a node whose writes hang does not delay the ends of others.
 const TAKE: &str = concat!(
     "with fence as materialized (
         select id from node where id = $1 and epoch = $2 for key share
@@ -51,8 +51,9 @@ const TAKE: &str = concat!(
     from fence"
 );
 
-/// Ends sessions of nodes that this one has taken; those that are locked are skipped: an earlier call ends them. The newest
-/// go first: where an old snapshot keeps dead rows, most of those are of older sessions, and need not be walked each time.
+/// Ends sessions of nodes that this one has taken. Locked sessions are skipped, because an earlier call ends them. The
+/// newest are ended first: if an old snapshot keeps dead rows, most of them are of older sessions, and need not be
+/// stepped over each time.
 macro_rules! reap {
     ($which:literal) => {
         concat!(
@@ -79,7 +80,7 @@ macro_rules! reap {
     };
 }
 
-/// At most `$3` sessions of each node, without those in quarantine.
+/// Ends at most `$3` sessions of each node, without those in quarantine.
 const REAP: &str = reap!("id <> all ($4) order by id desc limit $3");
 const REAP_ONE: &str = reap!("id = $3");
 
@@ -88,7 +89,7 @@ const LOST: &str = "select s.id from node n cross join lateral (
     ) as s
     where n.taken and n.taken_by = $3 limit $2";
 
-/// The stale fields of nodes that this one has taken become its own. No connection is left that they could be held for.
+/// Makes the stale fields of nodes that this one has taken its own. No connection is left for which they could be held.
 const ADOPT: &str = "with fence as materialized (
         select id from node where id = $1 and epoch = $2 for key share
     ), theirs as materialized (
@@ -101,9 +102,9 @@ const ADOPT: &str = "with fence as materialized (
     )
     select count(*) from adopted";
 
-/// Deletes nodes that were taken, and have no session, no stale field and no claim that holds. They cannot come back: their
-/// epoch is gone. Connections that lost their session while their node was dead are never told that they are replaced; a kick
-/// is kept for them for an hour.
+/// Deletes nodes that were taken, and have no session, no stale field and no valid claim. They cannot come back,
+/// because their epoch is gone. Connections that lost their session while their node was dead are never told that they
+/// are replaced. A kick is kept for them for an hour.
 pub(super) const FORGET_TAKEN: &str = concat!(
     "with forgotten as (
         delete from node n where taken and (taken_by = $1 or id = $1)
@@ -122,7 +123,7 @@ pub(super) const FORGET_TAKEN: &str = concat!(
 );
 
 impl PostgresStore {
-    /// See [`crate::NodeLeases::reap`].
+    /// Does the work of [`crate::NodeLeases::reap`].
     pub(super) async fn end_dead_nodes(&self, lease: Lease, max: usize) -> Result<usize, StoreError> {
         let Lease { node, epoch } = lease;
         let max = whole(max);
@@ -140,7 +141,7 @@ impl PostgresStore {
         let quarantined = self.quarantine.sessions();
         let gone: i64 = match self.background.rows("reap", REAP, &[&node.0, &epoch.0, &max, &quarantined]).await {
             Ok(rows) => only(&rows)?,
-            // One session of the batch is refused, so each is ended by a statement of its own.
+            // One session of the batch is refused, so each session is ended by a statement of its own.
             Err(StoreError::Refused(_)) => self.reap_singly(lease, max, &quarantined).await?,
             Err(error) => return Err(error),
         };
@@ -155,7 +156,7 @@ impl PostgresStore {
         unsigned(adopted)
     }
 
-    /// Ends each session by a statement of its own, so that one that is refused holds up no other.
+    /// Ends each session by a statement of its own, so that a refused one does not delay others.
     async fn reap_singly(&self, lease: Lease, max: i64, quarantined: &[i64]) -> Result<i64, StoreError> {
         let Lease { node, epoch } = lease;
         let mut gone = 0;

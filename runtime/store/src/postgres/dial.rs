@@ -1,7 +1,7 @@
 //! One connection to one address, with or without TLS as `sslmode` says.
 //!
-//! Invariant: as in libpq, prefer and allow try once more the other way where TLS fails or the server refuses the login;
-//! the stronger modes never go without TLS. A Unix socket is never encrypted.
+//! Invariant: as in libpq, prefer and allow make a second attempt with or without TLS if TLS fails or the server
+//! refuses the login. The stronger modes never connect without TLS. A Unix socket is never encrypted.
 use std::{fmt, net::IpAddr};
 
 use rustls::ProtocolVersion;
@@ -18,13 +18,13 @@ use super::{
     url::{RootCertificates, SslMode, TlsParameters},
 };
 
-/// One place to connect to.
+/// One address of a host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Address {
-    /// The host's place in the URL.
+    /// The host's index in the URL.
     pub(super) place: usize,
     pub(super) host: Option<Host>,
-    /// None for a Unix socket.
+    /// The IP address; `None` for a Unix socket.
     pub(super) ip: Option<IpAddr>,
     pub(super) port: u16,
 }
@@ -51,7 +51,7 @@ enum Checked {
     AuthorityAndName,
 }
 
-/// Connects to the address, with the rest of the configuration.
+/// Connects to the address with the other settings of the configuration.
 pub(super) async fn dial(all: &Config, address: &Address, tls: &Tls) -> Result<Connected, Refusal> {
     let mode = match &address.host {
         Some(Host::Unix(_)) => SslMode::Disable,
@@ -87,7 +87,8 @@ async fn once(mut config: Config, encryption: Encryption, tls: &Tls) -> Result<C
     Ok(Connected { client, connection, protection })
 }
 
-/// TLS did not begin, or the server let nobody in under this role's rules, which may be others with TLS or without.
+/// Whether another attempt with or without TLS may succeed: TLS did not begin, or the server refused the role. Its
+/// rules may be different with and without TLS.
 fn may_depend_on_tls(error: &Error) -> bool {
     let handshake = std::error::Error::source(error).is_some_and(|cause| cause.is::<HandshakeError>());
     handshake
@@ -95,7 +96,7 @@ fn may_depend_on_tls(error: &Error) -> bool {
         || error.code().is_some_and(|code| code.code().starts_with("28"))
 }
 
-/// The configuration with this address alone. The type has no way to take hosts out again.
+/// The configuration with only this address. The library's type cannot remove hosts, so a new one is made.
 fn only(all: &Config, address: &Address) -> Config {
     let mut one = Config::new();
     if let Some(user) = all.get_user() {
@@ -113,7 +114,7 @@ fn only(all: &Config, address: &Address) -> Config {
     if let Some(name) = all.get_application_name() {
         one.application_name(name);
     }
-    // The name is what a certificate is compared with.
+    // The certificate is compared with this name.
     match (&address.host, address.ip) {
         (Some(Host::Tcp(name)), _) => one.host(name),
         (Some(Host::Unix(path)), _) => one.host_path(path),

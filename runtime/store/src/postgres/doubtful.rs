@@ -1,7 +1,8 @@
-//! Sessions that were there when the database lost commits (PROTOCOL 5).
+//! Sessions that existed when the database lost commits (PROTOCOL 5).
 //!
-//! Invariant: none of them is taken over. Its end may have been among what was lost, and its left published: clients that
-//! heard that would not show the session again. So it ends, and its agent's next connection gets a new one.
+//! Invariant: no such session is taken over. Its end may be among the lost commits, although its left was published,
+//! and clients that got the left would not show the session again. So the session ends, and its agent's next connection
+//! gets a new one.
 use std::collections::HashMap;
 
 use tokio_postgres::types::ToSql;
@@ -15,7 +16,7 @@ use super::{
 };
 use crate::{Lease, Open, Opened, Sessions, StoreError};
 
-/// The connection that owned it is told as at a takeover, and its fields wait for its end.
+/// The connection that owned the session is closed as in a takeover, and its fields wait for its end.
 const END_DOUBTFUL: &str = concat!(
     "with fence as materialized (
         select id from node where id = $1 and epoch = $2 for key share
@@ -37,7 +38,7 @@ const END_DOUBTFUL: &str = concat!(
 );
 
 impl PostgresStore {
-    /// Opens sessions in place of those that were there when the database lost commits.
+    /// Opens new sessions in place of those that existed when the database lost commits.
     pub(super) async fn open_anew(&self, lease: Lease, batch: &[Open]) -> Result<Vec<Option<Opened>>, StoreError> {
         let sorted = sorted(batch, |open| (open.classroom, open.agent.as_str()));
         let classrooms: Vec<Uuid> = sorted.iter().map(|open| open.classroom.0).collect();

@@ -1,5 +1,5 @@
-//! What the tables keep of a user whose sessions have ended. There is no index of attendees by user, so what reads the whole
-//! table runs in the background.
+//! Reads and removes the rows of a user whose sessions have ended. There is no index of attendees by user, so queries
+//! that read the whole table run in the background.
 use async_trait::async_trait;
 use rollcall_schema::{LessonId, SessionId, UserId};
 use tokio_postgres::Row;

@@ -1,11 +1,11 @@
-//! An id of the outbox below which no row is left, so that a look does not walk over rows that were deleted long ago.
+//! An id of the outbox below which no row is left, so that a query does not step over rows that were deleted long ago.
 use std::{
     collections::VecDeque,
     sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
-/// A transaction that drew an id so long ago has ended: its statement may run for 1.5 s.
+/// A transaction that drew an id this long ago has ended, because its statement may run for 1.5 s.
 const SETTLED: Duration = Duration::from_secs(30);
 
 /// An id at or below which no row is left.
@@ -15,7 +15,7 @@ pub(super) struct Floor(Mutex<Ids>);
 #[derive(Debug, Default)]
 struct Ids {
     floor: i64,
-    /// The last id that was drawn, at some moments since.
+    /// The last drawn id at some times since.
     drawn: VecDeque<(Instant, i64)>,
 }
 
@@ -24,10 +24,11 @@ impl Floor {
         self.lock().floor
     }
 
-    /// A look that began `at` saw that `last` was drawn, and `oldest` as the lowest id above the floor.
+    /// Records a query that began `at` and found that `last` was the last drawn id, and `oldest` the lowest id above
+    /// the floor.
     pub(super) fn seen(&self, at: Instant, last: i64, oldest: Option<i64>) {
         let mut ids = self.lock();
-        // A sample each second is enough.
+        // One sample in a second is enough.
         if ids.drawn.back().is_none_or(|(sampled, _)| at.duration_since(*sampled) >= Duration::from_secs(1)) {
             ids.drawn.push_back((at, last));
         }
@@ -41,7 +42,7 @@ impl Floor {
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Ids> {
-        // Numbers are whole after any panic.
+        // The numbers are consistent after any panic.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,8 +1,8 @@
-//! How many connections a pool uses at once: few, until callers have waited for one.
+//! Limits how many connections a pool uses at once: few, until callers have waited for one.
 //!
-//! A connection costs the server a process and a plan of each statement, and calls that wait for the one in use become one
-//! larger batch. So another one is made only if that does not suffice, and not many in a moment: if many nodes made all of
-//! theirs in the same moment, the server would have no time left for their statements.
+//! A connection costs the server a process and a plan of each statement, and calls that wait for a connection become
+//! one larger batch. So another connection is made only if that is not enough, and not many at once: if many nodes made
+//! all their connections at the same moment, the server would have no time left for their statements.
 use std::{
     sync::{
         Arc,
@@ -17,11 +17,11 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-/// How many connections may be used at first: two, so that a connect need not wait for a join's commit.
+/// How many connections may be used at first. There are two, so that a connect need not wait for a join's commit.
 const FIRST: usize = 2;
 /// How long a caller waits for one of the allowed connections before one more may be allowed.
 const PATIENCE: Duration = Duration::from_millis(50);
-/// The least time between two that are allowed because of that.
+/// The least time between two connections that are allowed for that reason.
 const PAUSE: Duration = Duration::from_millis(250);
 
 #[derive(Debug)]
@@ -39,7 +39,7 @@ pub(super) struct Growth {
     max: usize,
 }
 
-/// Counts a caller while it waits.
+/// Counts a caller as waiting while this value lives.
 struct Waiting<'a>(&'a AtomicUsize);
 
 impl Drop for Waiting<'_> {
@@ -59,7 +59,7 @@ impl Growth {
         }
     }
 
-    /// Waits for the right to use one; whoever waited longest gets it first.
+    /// Waits for the right to use a connection. The caller that has waited longest gets it first.
     pub(super) async fn permit(&self) -> OwnedSemaphorePermit {
         self.waiting.fetch_add(1, Ordering::Relaxed);
         let _waiting = Waiting(&self.waiting);

@@ -12,10 +12,10 @@ use super::{
 };
 use crate::{History, HistoryPosition, HistorySweep, Moment, StoreError, Visit, VisitEnd};
 
-/// The advisory lock of the node that sweeps, beside those of the outbox.
+/// The advisory lock of the node that sweeps. Its number differs from those of the outbox's shards.
 const SWEEP: i32 = 101;
 
-/// Materialized, so that the ids of all other classrooms are left alone.
+/// The part is materialized, so that the index on ids, which has all classrooms, is not used.
 const PRESENT: &str = "with here as materialized (
         select id, agent_id, user_id, lesson_id, started_at from agent_session where classroom_id = $1
     )
@@ -29,7 +29,7 @@ const PAST: &str = "select id, agent_id, user_id, lesson_id, (extract(epoch from
         and (upper(lifetime), id) > (timestamptz 'epoch' + $2::bigint * interval '1 microsecond', $3)
     order by upper(lifetime), id limit $4";
 
-/// Ids ascend about as sessions begin, so a batch in which none began before the limit is the last one.
+/// Ids ascend roughly as sessions begin, so a batch of which no session began before the limit is the last one.
 const SWEEP_BATCH: &str = "with turn as materialized (
         select pg_try_advisory_xact_lock($1, $2) as mine, clock_timestamp() - make_interval(secs => $3::float8) as old
     ), looked as materialized (

@@ -1,8 +1,8 @@
-//! Which server to connect to: the one that takes writes, among all the addresses of all the hosts of the URL.
+//! Finds the server to connect to: the one that takes writes, among all addresses of all hosts in the URL.
 //!
-//! Invariant: each address has its own time, and one that does not answer, before or after it accepts, holds up the
-//! others by no more than [`HEAD_START`] each. They are tried in the URL's order, but for the one that took writes last,
-//! which comes first: so a host that hangs costs nothing once another was found, and a former primary that comes back
+//! Invariant: each address has its own time limit, and one that does not answer, before or after it accepts, delays the
+//! next one by no more than [`HEAD_START`]. They are tried in the URL's order, except that the address that last took
+//! writes comes first. So a host that hangs costs nothing once another was found, and a former primary that comes back
 //! and does not know it yet is not preferred.
 use std::{
     collections::VecDeque,
@@ -23,11 +23,11 @@ use super::{
     tls::Tls,
 };
 
-/// How long an address is waited for before the next one is tried beside it.
+/// How long an address may take before the next one is tried concurrently.
 const HEAD_START: Duration = Duration::from_millis(250);
 const DEFAULT_PORT: u16 = 5432;
 
-/// How one step of the search ended.
+/// The result of one step of the search.
 enum Step {
     Resolved(Vec<Address>),
     Connected(Address, Box<Connected>),
@@ -39,7 +39,7 @@ enum Step {
 pub(super) struct Hosts(Mutex<Option<Address>>);
 
 impl Hosts {
-    /// A connection to the server that takes writes. `limit` is for each address, and for the look-up of each name.
+    /// Connects to the server that takes writes. `limit` holds for each address, and for the look-up of each name.
     pub(super) async fn connect(&self, config: &Config, tls: &Tls, limit: Duration) -> Result<Connected, ConnectError> {
         let mut steps: FuturesUnordered<BoxFuture<'_, Step>> = FuturesUnordered::new();
         let mut waiting = VecDeque::new();
@@ -77,9 +77,9 @@ impl Hosts {
         }
     }
 
-    /// The last good one first, the others as in the URL.
+    /// Orders the addresses: the last good one first, the others as in the URL.
     fn order(&self, waiting: &mut VecDeque<Address>) {
-        // An option is whole after any panic.
+        // The option is consistent after any panic.
         let last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         waiting.make_contiguous().sort_by_key(|address| (last.as_ref() != Some(address), address.place));
     }
@@ -95,8 +95,8 @@ impl Hosts {
     }
 }
 
-/// The hosts of the URL. As in libpq, an address in `hostaddr` goes before the look-up of the name, and one port counts
-/// for all.
+/// The hosts of the URL. As in libpq, an address in `hostaddr` is used instead of looking up the name, and a single
+/// port counts for all.
 fn hosts(config: &Config) -> impl Iterator<Item = Address> {
     let (names, ips, ports) = (config.get_hosts(), config.get_hostaddrs(), config.get_ports());
     (0..names.len().max(ips.len())).map(move |place| {

@@ -1,6 +1,7 @@
-//! A connection of its own for what must be timely: it waits for nobody else's statements, as one of the pool would.
+//! A connection for work that must not be late. Unlike a connection of the pool, it never waits for the statements of
+//! others.
 //!
-//! What runs on it may be repeated: a statement that was given up may still be carried out, so each compares the epoch.
+//! A statement that was given up may still be carried out, and may be repeated, so each statement compares the epoch.
 use std::{sync::Arc, time::Duration};
 
 use tokio::{
@@ -18,10 +19,10 @@ use super::{
 use crate::StoreError;
 use rollcall_base::names;
 
-/// See the module.
+/// A connection for one kind of work, which is made when it is first used.
 pub(super) struct Keeper {
     connector: Arc<Connector>,
-    /// Settings of its session.
+    /// The settings of its session.
     settings: &'static str,
     /// How long a call may take, including a new connection if there is none.
     limit: Duration,
@@ -29,12 +30,12 @@ pub(super) struct Keeper {
 }
 
 impl Keeper {
-    /// Connects when it is first used.
+    /// Prepares the connection, which is made when it is first used.
     pub(super) fn new(connector: Arc<Connector>, settings: &'static str, limit: Duration) -> Self {
         Self { connector, settings, limit, connection: Mutex::default() }
     }
 
-    /// Runs one statement in a transaction of its own; `operation` names it in the metrics.
+    /// Runs one statement in a transaction of its own. `operation` is its name in the metrics.
     pub(super) async fn rows(
         &self,
         operation: &'static str,
@@ -51,7 +52,8 @@ impl Keeper {
         answer
     }
 
-    /// The connection is put back after an answer only: dropped meanwhile, it is closed.
+    /// Runs attempts until one is answered. The connection is put back only after an answer; if the call is dropped
+    /// before, the connection is closed.
     async fn attempts(&self, sql: &'static str, parameters: Parameters<'_>) -> Result<Vec<Row>, StoreError> {
         let mut held = self.connection.lock().await;
         let mut conflicts = 0;
@@ -74,7 +76,7 @@ impl Keeper {
                     conflicts += 1;
                     sleep(PAUSE * conflicts).await;
                 }
-                // The next connection may find the server that takes writes.
+                // The next connection may lead to the server that takes writes.
                 Err(Failure::ReadOnly(_)) => {}
                 Err(Failure::Broken(error)) => return Err(error),
             }

@@ -1,4 +1,4 @@
-//! Ends of sessions that an operator asks for.
+//! Ends sessions for operators.
 use async_trait::async_trait;
 use rollcall_schema::{ClassroomId, LessonId, NodeId, SessionId, Shards};
 use tokio_postgres::Row;
@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{Kick, KickTarget, KickedSession, Kicks, Lease, StoreError};
 
-/// Rows are locked in the order in which closes lock theirs. Where nothing was to end, it returns one row without a
+/// Rows are locked in the order in which closes lock theirs. If no session was to end, the result is one row without a
 /// session.
 macro_rules! kick {
     ($which:literal) => {
@@ -40,7 +40,7 @@ macro_rules! kick {
 }
 
 const KICK_SESSION: &str = kick!("s.id = $4");
-/// An agent's sessions are found by its user, for which there is an index.
+/// An agent's sessions are found by its user, because there is an index on users.
 const KICK_USER: &str =
     kick!("s.user_id = $4 and ($5::text is null or s.agent_id = $5) and ($6::uuid is null or s.classroom_id = $6)");
 

@@ -1,7 +1,7 @@
 //! Nodes and their leases: register, renew, take over, release.
 //!
 //! Every writer locks its node's row `for key share` and compares the epoch, in the statement that writes
-//! ([`super::sessions`]). A node that takes a lease locks the row `for update`: it waits for the writes in flight,
+//! ([`super::sessions`]). A node that takes a lease locks the row `for update`. So it waits for the writes under way,
 //! and writes that wait for it find the new epoch and write nothing.
 use std::{
     collections::HashMap,
@@ -28,11 +28,13 @@ const REGISTER: &str = "insert into node (label, lease_until, standalone, proces
     values ($1, clock_timestamp() + make_interval(secs => $2), $3, $4) \
     returning id, epoch, (extract(epoch from lease_until) * 1000000)::bigint";
 
-/// Another live node that may not be beside this one. Two that start at once see each other, and neither stays.
+/// Finds another live node that may not live beside this one. Two nodes that start at the same time see each other, and
+/// neither stays.
 const RIVAL: &str = "select label, extract(epoch from lease_until - clock_timestamp())::float8, id, process from node \
     where id <> $1 and not taken and lease_until > clock_timestamp() and (standalone or $2) order by id limit 1";
 
-/// Takes the lease of a node whose process is dead. Its sessions stay until they are reaped, for their clients to take over.
+/// Takes the lease of a node whose process is dead. Its sessions stay until they are reaped, so that its clients can
+/// take them over.
 const TAKE_DEAD: &str = "with dead as materialized (
         select id from node where id = $1 and process = $2 and not taken for update
     )
@@ -40,11 +42,12 @@ const TAKE_DEAD: &str = "with dead as materialized (
 
 const FORGET: &str = "delete from node where id = $1";
 
-/// Written only once a quarter of the lease has gone, or 3 s (half a second where the node has claims on shards): each write
-/// leaves a dead row version, and as long as somebody holds an old snapshot none of them is removed, and all of them are
-/// walked. Other nodes are counted up to 8, and looked at one by one only where that is asked for. The sixth column is of the
-/// lease as it was before. The node's statistics are long, and written every 3 s at most. A node without a relay (`$6`) gives
-/// up its claims, and wants none: the connection of its relay may be refused while this one stands.
+/// The lease is written only after a quarter of it or 3 s has gone (half a second if the node has claims on shards).
+/// Each write leaves a dead row version, and while an old snapshot exists, none of them is removed, and queries step
+/// over all of them. Other nodes are counted up to 8, and checked one by one only if that is asked for. The sixth
+/// column is about the lease as it was before. The node's statistics are long, and written every 3 s at most. A node
+/// without a relay (`$6`) gives up its claims and wants none, because its relay's connection may be refused while this
+/// one works.
 const RENEW: &str = concat!(
     "with own as materialized (
         select id, lease_until, renewed_at, claim_epoch, relays and $6 as gives_up from node where id = $1 and epoch = $2
@@ -94,13 +97,13 @@ const RENEW: &str = concat!(
     from own cross join held"
 );
 
-/// An expired lease is left to the heartbeat, which must notice it.
+/// The probe does not renew an expired lease, because the heartbeat must notice the expiry.
 const PROBE: &str = "update node set lease_until = greatest(lease_until, clock_timestamp() + make_interval(secs => $3))
     where id = $1 and epoch = $2 and lease_until > clock_timestamp() returning id";
 
 const ACK_TAKEOVERS: &str = "delete from takeover where node_id = $1 and sid = any ($2)";
 
-/// Its claims on shards end with it, where its relay has nothing left of what it has read.
+/// The node's claims on shards end with the lease, if its relay has no rows left that it has read.
 const RELEASE: &str = "with fence as materialized (
         select id from node where id = $1 and epoch = $2 for update
     ), given as (
@@ -211,7 +214,7 @@ impl NodeLeases for PostgresStore {
 
 impl PostgresStore {
     pub(super) fn unbroken_until(&self) -> MutexGuard<'_, HashMap<i64, i64>> {
-        // A map of numbers is whole after any panic.
+        // The map is consistent after any panic.
         self.unbroken_until.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,4 +1,4 @@
-//! Lessons that sessions are in: a batch is one statement, as in [`super::sessions`].
+//! Connections join lessons and leave them. A batch is one statement, as in [`super::sessions`].
 use std::collections::{HashMap, HashSet};
 
 use async_trait::async_trait;
@@ -13,9 +13,10 @@ use super::{
 };
 use crate::{Join, Joined, Lease, LeaveLesson, LessonJoins, LessonLeft, RestoreLesson, StoreError};
 
-/// The rows of `wanted` and those of `written`, one after the other: a join of the two would cost more than the
-/// rest. The seat is a subquery because a join with an empty table was planned to read all of a lesson's attendees.
-/// A guest with a token has no session whose end would add its stale field: that is written now, and held.
+/// The result has the rows of `wanted` and those of `written`, one after the other, because a join of the two would
+/// cost more than the rest. The seat is a subquery, because a join with an empty table was planned to read all of a
+/// lesson's attendees. A guest with a token has no session whose end would add its stale field, so that field is
+/// written now, and held.
 const JOIN: &str = "with fence as materialized (
         select id from node where id = $1 and epoch = $2 for key share
     ), wanted as materialized (
@@ -42,7 +43,7 @@ const JOIN: &str = "with fence as materialized (
     )
     select place, false, seats, seat from wanted union all select place, true, null, null from written";
 
-/// The field of the lesson that the row says now may be in Redis: it stays in the row as `lesson_before`.
+/// The field of the lesson that is now in the row may be in Redis, so the lesson stays in the row as `lesson_before`.
 const RESTORE: &str = "with fence as materialized (
         select id from node where id = $1 and epoch = $2 for key share
     ), written as (
@@ -58,7 +59,7 @@ const RESTORE: &str = "with fence as materialized (
     )
     select w.sid from fence left join written w on true";
 
-/// The lesson stays in the row as `lesson_before`: the session's end looks after its field, should nobody do so before.
+/// The lesson stays in the row as `lesson_before`. If its field is not removed before, the session's end removes it.
 const LEAVE: &str = "with fence as materialized (
         select id from node where id = $1 and epoch = $2 for key share
     ), gone as (

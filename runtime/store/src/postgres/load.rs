@@ -1,4 +1,5 @@
-//! Lessons and attendees, in one transaction on a connection of its own: dropped, it is undone.
+//! Loads lessons and attendees in one transaction, on a connection of its own. If it is dropped, the transaction is
+//! undone.
 use std::{collections::HashMap, hash::Hash, time::Duration};
 
 use async_trait::async_trait;
@@ -12,9 +13,9 @@ use super::{
 };
 use crate::{AttendeeRow, LessonRow, Lessons, Load, LoadError, StoreError};
 
-/// Rows a statement.
+/// The number of rows in a statement.
 const CHUNK: usize = 4096;
-/// How long a statement of that many rows may take: another load of the same lessons may be in the way.
+/// How long such a statement may take. Another load of the same lessons may delay it.
 const LIMIT: Duration = Duration::from_secs(10);
 const SETTINGS: &str = "-c statement_timeout=10000 -c lock_timeout=10000 -c idle_in_transaction_session_timeout=60000";
 
@@ -25,7 +26,7 @@ const LESSONS: &str = "insert into lesson (id, classroom_id, seats)
     select * from unnest($1::text[], $2::uuid[], $3::int[]) as i(id, classroom_id, seats)
     on conflict (id) do update set classroom_id = excluded.classroom_id, seats = excluded.seats";
 
-/// Nothing is inserted where a lesson is unknown; the answer then is the first such row's place.
+/// If a lesson is unknown, no row is inserted, and the answer is the index of the first such row.
 const ATTENDEES: &str = "with wanted as materialized (
         select i.*, exists (select from lesson where lesson.id = i.lesson_id) as known
         from unnest($1::text[], $2::text[], $3::int[]) with ordinality as i(lesson_id, user_id, seat, place)
@@ -59,7 +60,7 @@ impl Lessons for PostgresStore {
     }
 }
 
-/// One row for each key, the last one's: a statement may not write a row twice. With its place in the batch.
+/// The last row of each key, with its index in the batch, because a statement may not write a row twice.
 fn last_of_each<'a, T, K: Hash + Eq>(rows: &'a [T], key: impl Fn(&'a T) -> K) -> Vec<(usize, &'a T)> {
     let last: HashMap<K, usize> = rows.iter().enumerate().map(|(place, row)| (key(row), place)).collect();
     let mut places: Vec<usize> = last.into_values().collect();

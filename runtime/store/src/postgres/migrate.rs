@@ -1,6 +1,7 @@
-//! Brings the tables up to date: in one transaction, one process at a time.
+//! Brings the tables up to date in one transaction, by one process at a time.
 //!
-//! Invariant: tables that are up to date are only read, so that an account that may change no table can serve.
+//! Invariant: tables that are up to date are only read, so that an account without the right to change tables can
+//! serve.
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -20,12 +21,12 @@ use crate::{
     migrations::{STATE, State, migration_table, names},
 };
 
-/// A migration may wait for another process's, and for the tables' readers.
+/// How long a migration may take. It may wait for another process's, and for readers of the tables.
 const LIMIT: Duration = Duration::from_secs(30);
-/// A start may wait for a busy server longer than a call may.
+/// How long a start may wait for a connection. A busy server may take longer than a call may.
 const CONNECT: Duration = Duration::from_secs(5);
 const SETTINGS: &str = "-c statement_timeout=30000 -c lock_timeout=30000";
-/// The lock's number beside the shards'.
+/// The number of the lock. It differs from those of the shards.
 const MIGRATION: i32 = 200;
 
 #[async_trait]
@@ -69,7 +70,7 @@ impl Schema for PostgresStore {
     }
 }
 
-/// `migration 0001_presence is`.
+/// The beginning of a sentence about migrations, such as `migration 0001_presence is`.
 fn listed(missing: &[Migration]) -> String {
     match names(missing)[..] {
         [one] => format!("the migration {one} is"),
@@ -100,7 +101,7 @@ async fn apply_missing(connection: &Dedicated, schema: Option<&SchemaName>) -> R
         create(connection, schema).await?;
     }
     connection.run(LIMIT, migration_table!("timestamptz not null default clock_timestamp()")).await?;
-    // Another process may have done it meanwhile.
+    // Another process may have migrated the tables meanwhile.
     for Migration { version, name, sql, compatible_from } in state(connection).await?.missing(POSTGRES)? {
         connection.run(LIMIT, sql).await?;
         let applied = "insert into migration (version, name, compatible_from) values ($1, $2, $3)";

@@ -1,7 +1,7 @@
 //! The outbox's shards, each read by one relay at a time ([`super::shard_claims`]).
 //!
-//! Invariant: rows are read only where the claim on their shard holds in the same statement. To delete a row that is
-//! published does no harm, whoever does it and however late: no id is given out again.
+//! Invariant: rows are read only if the claim on their shard is valid in the same statement. Deleting a published row
+//! does no harm, by any node and at any time, because no id is given out again.
 mod looks;
 mod marks;
 mod statements;
@@ -37,15 +37,15 @@ use crate::{
     outbox_quarantine::{RELEASED_AT_ONCE, RETRY_AFTER, SortedRows},
 };
 
-/// A deletion that a crash of the server undoes means only that the same event is published again under its id: not worth
-/// a sync of the disk, for which joins would wait.
+/// If a crash of the server undoes a deletion, the same event is only published again with the same id. That is not
+/// worth waiting for the disk, for which joins would have to wait, too.
 const SETTINGS: &str = "-c synchronous_commit=off";
 
 /// How many deletions may wait for the next read, and for how long.
 const FEW: usize = 32;
 const DELETE_AFTER: Duration = Duration::from_millis(100);
 
-/// How often a read begins again after it quarantined rows, before it gives up for this time.
+/// How often a read begins again after it quarantined rows. After that it returns what it has.
 const READS: usize = 8;
 
 pub(super) struct PostgresOutbox {
@@ -86,7 +86,7 @@ impl PostgresOutbox {
         self.connection.rows(LIMIT, sql, parameters).await
     }
 
-    /// One read of these shards; none where a claim does not hold.
+    /// Reads these shards once. Returns `None` if a claim is not valid.
     async fn read_once(&mut self, looked_at: &[i16], max: i64) -> Result<Option<Vec<Row>>, StoreError> {
         let (node, epoch, claim_epoch) = self.claims.parameters();
         let (shards, ids): (Vec<i16>, Vec<i64>) = self.unwanted.iter().copied().map(unpacked).unzip();
@@ -112,7 +112,7 @@ impl PostgresOutbox {
     }
 }
 
-/// A row's id outside: with its shard in it, so that a deletion finds it by the primary key.
+/// The id of a row for callers. It contains the shard, so that a deletion finds the row by its primary key.
 fn packed(id: i64, shard: i16) -> i64 {
     id * SHARDS as i64 + i64::from(shard)
 }
@@ -161,7 +161,7 @@ impl Outbox for PostgresOutbox {
         if self.claims.are_settled(wants) {
             return Ok(self.claims.held().len());
         }
-        // Whoever gets a shard next would publish them again.
+        // The node that gets a shard next would publish these rows again, so they are deleted first.
         self.delete_unwanted().await?;
         let taken = self.claims.settle(&self.connection, wants).await?;
         if !taken.is_empty() {
@@ -263,7 +263,7 @@ impl Outbox for PostgresOutbox {
 
     async fn wait(&mut self, max: Duration) -> Result<(), StoreError> {
         self.shared.rest();
-        // The end of the wait is a reason to look, too.
+        // When the wait ends, the shards are read, too.
         let shared = Arc::clone(&self.shared);
         if self.owes() && timeout(DELETE_AFTER.min(max), shared.wait()).await.is_ok() {
             return Ok(());

@@ -17,8 +17,8 @@ macro_rules! rfc3339 {
     };
 }
 
-/// Steps from one classroom to the next in the index: grouping would read all agents, unless the planner finds this way
-/// itself.
+/// Steps from one classroom to the next in the index. Grouping would read all agents, unless the planner finds this
+/// method itself.
 const CLASSROOMS: &str = "with recursive room as (
         (
             select classroom_id from agent_session where classroom_id >= $1 and classroom_id <= $2
@@ -33,7 +33,7 @@ const CLASSROOMS: &str = "with recursive room as (
     select classroom_id, (select count(*) from agent_session s where s.classroom_id = room.classroom_id)
     from room where classroom_id is not null limit $3";
 
-/// Materialized, so that the ids of all others are left alone.
+/// The part is materialized, so that the index on ids, which has all sessions, is not used.
 macro_rules! sessions {
     ($which:literal) => {
         concat!(

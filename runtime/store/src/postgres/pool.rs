@@ -1,10 +1,10 @@
 //! Statements on pooled connections, each within the store's limit of time.
 //!
-//! Invariant: a connection goes back to the pool only after its statement was answered. One that was given up may
-//! still be carried out by the server, a stopped one hours later; so its backend is remembered as lost, and the next
-//! statement first ends the lost backends and waits until they are gone. Whatever runs after a write of unknown
-//! outcome therefore sees its final state: it is committed, or it never will be. Behind a pooler, where a backend is
-//! anybody's, the same is true by other means ([`super::pooled`]).
+//! Invariant: a connection goes back to the pool only after its statement was answered. A server may still carry out a
+//! statement that was given up, even hours later if the server was stopped. So the backend of such a statement is
+//! remembered as lost, and the next statement first ends the lost backends and waits until they are gone. Therefore a
+//! statement after a write of unknown outcome sees its final state: the write is committed, or it never will be. Behind
+//! a pooler, where clients share backends, this is true by other means ([`super::pooled`]).
 use std::{
     sync::{Arc, Mutex, OnceLock, PoisonError},
     time::{Duration, Instant},
@@ -35,11 +35,11 @@ use super::{
 use crate::StoreError;
 use rollcall_base::names;
 
-/// The pause between two looks for a lost backend, until it is gone: at first, and at most, for a server that has no time
-/// to end it.
+/// The first and the longest pause between two checks whether a lost backend is gone, for a server that has no time to
+/// end it.
 const LOOK: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(80));
 
-/// A server process, beyond the reuse of its pid.
+/// A backend process of the server. The start time distinguishes it from a later process with the same pid.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Identity {
     pid: i32,
@@ -48,22 +48,23 @@ struct Identity {
 
 struct ServerProcess {
     client: ClientWrapper,
-    /// None behind a pooler.
+    /// The backend's identity; `None` behind a pooler.
     identity: Option<Identity>,
-    /// The incarnation of its database.
+    /// The incarnation of the backend's database.
     incarnation: Option<Uuid>,
 }
 
-/// Makes backends, each with its identity and the database that it leads to.
+/// Makes backends, each with its identity and the incarnation of its database.
 struct ConnectionManager(Arc<Connector>);
 
 impl managed::Manager for ConnectionManager {
     type Type = ServerProcess;
     type Error = StoreError;
 
-    /// It has the connector's time limits; a caller that waits for it has its own, too.
+    /// The connector limits the time, and so does a caller that waits.
     async fn create(&self) -> Result<ServerProcess, StoreError> {
-        // Not from pg_stat_activity: the server plans and reads that view as a join of all connections.
+        // The query does not use pg_stat_activity, because the server plans and reads that view as a join of all
+        // connections.
         const WHO: &str = "select pid, backend_start::text from pg_stat_get_activity(pg_backend_pid())";
         let Connected { client, connection, .. } =
             self.0.connect("", Duration::ZERO).await.map_err(ConnectError::unavailable)?;
@@ -85,7 +86,7 @@ impl managed::Manager for ConnectionManager {
             }
         };
         let incarnation = self.0.compare(&client).await.map_err(|error| match error {
-            // It is the connection that fails, and not the statement that waits for it.
+            // The connection fails here, and not the statement that waits for it.
             StoreError::Refused(why) => StoreError::Unavailable(why),
             error => error,
         })?;
@@ -106,15 +107,16 @@ impl managed::Manager for ConnectionManager {
 type Lost = Mutex<Vec<Identity>>;
 
 fn lost(lost: &Lost) -> std::sync::MutexGuard<'_, Vec<Identity>> {
-    // A list of identities is whole after any panic.
+    // The list is consistent after any panic.
     lost.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A backend in use. Dropped before its statement was answered, it is lost.
+/// A backend in use. If it is dropped before its statement was answered, it is lost.
 struct Busy {
     backend: Option<managed::Object<ConnectionManager>>,
     lost: Arc<Lost>,
-    /// Behind a pooler: by when its transaction must have begun. Set before that may be sent.
+    /// Behind a pooler: the time by which its transaction must have begun. It is set before the transaction may be
+    /// sent.
     deadline: OnceLock<(Arc<Pooled>, f64)>,
     _permit: OwnedSemaphorePermit,
 }
@@ -124,7 +126,7 @@ impl Busy {
         self.backend = None;
     }
 
-    /// It answered, but is of no more use.
+    /// Closes a backend that has answered, but cannot be used any more.
     fn discard(mut self) {
         self.backend.take().map(managed::Object::take);
     }
@@ -165,7 +167,7 @@ impl Pool {
         Self { backends, growth: Growth::new(size), lost: Arc::default(), connector }
     }
 
-    /// Runs one statement in a transaction of its own; `operation` names it in the metrics.
+    /// Runs one statement in a transaction of its own. `operation` is its name in the metrics.
     pub(super) async fn rows(
         &self,
         operation: &'static str,
@@ -213,7 +215,7 @@ impl Pool {
         }
     }
 
-    /// Called after a call that was not answered: the server may be gone without a word, and each idle connection to it
+    /// Closes idle connections after a call without an answer: the server may be gone without closing them, and each
     /// would cost one more call its time. Connections that have answered meanwhile stay.
     fn forget_silent(&self) {
         self.backends.retain(|_, metrics| metrics.last_used() < LIMIT);

@@ -1,14 +1,14 @@
-//! Statements behind a pooler that lends a server's connection for one transaction: pgbouncer in transaction mode, and what
-//! behaves like it.
+//! Runs statements behind a pooler that lends a server's connection for one transaction, such as pgbouncer in
+//! transaction mode.
 //!
-//! What a session would keep is set in each transaction, ahead of its statement. Both go out with the commit in one piece, so
-//! that a call is one round trip still. Statements are prepared where the pooler keeps track of them, and sent as they are
-//! where it does not.
+//! The settings of a session are made in each transaction, before its statement. Both are sent with the commit in one
+//! piece, so that a call is still one round trip. Statements are prepared if the pooler keeps track of prepared
+//! statements, and otherwise sent as text.
 //!
-//! Invariant: a write of unknown outcome has ended before the next statement of this process begins. Each transaction holds a
-//! lock of this process, shared with its others, and then looks at the database's clock: past its deadline it fails. The
-//! statement after a lost one takes that lock alone, which waits for all that hold it, and looks at the clock once more: what
-//! has not begun before its deadline never will.
+//! Invariant: a write of unknown outcome has ended before the next statement of this process begins. Each transaction
+//! takes a lock of this process in shared mode, and then reads the database's clock: after its deadline it fails. The
+//! statement after a lost one takes that lock exclusively, which waits for all transactions that hold it, and reads the
+//! clock again: a transaction that has not begun before its deadline never will.
 use std::{
     collections::HashMap,
     fmt::Write,
@@ -37,7 +37,7 @@ use super::{
 };
 use crate::StoreError;
 
-/// What is set in each transaction: as in [`super::connect`], where sessions are our own.
+/// The settings of each transaction. Without a pooler [`super::connect`] makes them for the session.
 pub(super) const SETTINGS: [(&str, &str); 9] = [
     ("statement_timeout", "1500"),
     ("lock_timeout", "400"),
@@ -52,7 +52,7 @@ pub(super) const SETTINGS: [(&str, &str); 9] = [
 /// How long a reading of the database's clock is used.
 const CLOCK_FOR: Duration = Duration::from_secs(30);
 
-/// The database's clock, in seconds since 1970, as it was at a moment or a little later.
+/// The database's clock, in seconds since 1970, at `at` or a little later.
 #[derive(Clone, Copy, Debug)]
 struct Clock {
     at: Instant,
@@ -63,7 +63,7 @@ struct Clock {
 pub(super) struct Pooled {
     lock: i64,
     clock: Mutex<Option<Clock>>,
-    /// Whether the pooler keeps track of prepared statements; nobody knows before the first connection.
+    /// Whether the pooler keeps track of prepared statements. This is unknown before the first connection.
     prepares: AtomicBool,
     types: Mutex<HashMap<&'static str, Vec<Type>>>,
     /// The deadlines of transactions whose outcome is unknown.
@@ -71,7 +71,7 @@ pub(super) struct Pooled {
 }
 
 fn locked<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Each value is whole after any panic.
+    // The value is consistent after any panic.
     of.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -89,7 +89,7 @@ impl Default for Pooled {
 }
 
 impl Pooled {
-    /// Finds out whether the pooler keeps track of prepared statements: then it gives them names of its own.
+    /// Finds out whether the pooler keeps track of prepared statements. If it does, it gives them names of its own.
     pub(super) async fn learn(&self, client: &Client) -> Result<(), Error> {
         const OWN_NAME: &str = "select name from pg_prepared_statements where statement like '%rollcall asks%'";
         client.batch_execute("begin").await?;
@@ -98,13 +98,13 @@ impl Pooled {
         let is_ours = |name: &str| name.strip_prefix('s').is_some_and(|number| number.parse::<u64>().is_ok());
         let renamed = rows.iter().all(|row| row.try_get(0).is_ok_and(|name| !is_ours(name)));
         self.prepares.store(!rows.is_empty() && renamed, Ordering::Relaxed);
-        // The rows hold the statement, too. If it were closed after the commit, the pooler might send that to another
-        // connection.
+        // The rows hold the statement, too. If it were closed after the commit, the pooler might send the close to
+        // another connection.
         drop((statement, rows));
         client.batch_execute("commit").await
     }
 
-    /// By when a transaction of this process that is sent now must have begun.
+    /// The time by which a transaction of this process that is sent now must have begun.
     pub(super) async fn deadline(&self, client: &Client) -> Result<f64, Error> {
         let known = *locked(&self.clock);
         let clock = match known.filter(|clock| clock.at.elapsed() < CLOCK_FOR) {
@@ -118,12 +118,12 @@ impl Pooled {
         Ok(clock.time + clock.at.elapsed().as_secs_f64() + LIMIT.as_secs_f64())
     }
 
-    /// A transaction with this deadline got no answer.
+    /// Records that a transaction with this deadline got no answer.
     pub(super) fn lose(&self, deadline: f64) {
         locked(&self.lost).push(deadline);
     }
 
-    /// Returns when each lost transaction has ended, or never begins.
+    /// Returns when each lost transaction has ended, or can no longer begin.
     pub(super) async fn await_lost(&self, client: &Client) -> Result<(), Failure> {
         loop {
             if locked(&self.lost).is_empty() {
@@ -140,7 +140,7 @@ impl Pooled {
         }
     }
 
-    /// The database's clock after this statement, all in one transaction.
+    /// The database's clock after this statement, both in one transaction.
     async fn time(&self, client: &Client, first: &str) -> Result<f64, Error> {
         let sql = format!(
             "select set_config('lock_timeout', '400', true), set_config('statement_timeout', '1500', true); {first} \
@@ -151,11 +151,12 @@ impl Pooled {
             SimpleQueryMessage::Row(row) => row.get(0)?.parse().ok(),
             _ => None,
         });
-        // The server answers with a number.
+        // The server always returns a number here.
         Ok(times.into_iter().next().unwrap_or(f64::MIN))
     }
 
-    /// Runs one statement in a transaction of its own, with these settings beside the usual ones; a write with its deadline.
+    /// Runs one statement in a transaction of its own, with these settings added to the usual ones. A write has a
+    /// deadline.
     pub(super) async fn query(
         &self,
         client: &ClientWrapper,
@@ -184,7 +185,7 @@ impl Pooled {
             Err(error) if error.code() == Some(&SqlState::INVALID_ARGUMENT_FOR_LOG) => {
                 return Err(Failure::ReadOnly(StoreError::Unavailable("the database has another history".to_owned())));
             }
-            // The position in the log is asked for, which a standby refuses.
+            // The statement reads the position in the log, which a standby refuses.
             Err(error) if error.code() == Some(&SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE) => {
                 return Err(Failure::ReadOnly(StoreError::Unavailable("the database is a standby".to_owned())));
             }
@@ -220,7 +221,7 @@ impl Pooled {
         sql
     }
 
-    /// Runs one statement in the transaction that the caller has begun.
+    /// Runs one statement in a transaction that the caller has begun.
     pub(super) async fn query_within(
         &self,
         client: &Client,
@@ -237,7 +238,7 @@ impl Pooled {
         Ok(client.query_typed(sql, &typed).await?)
     }
 
-    /// The types of a statement's parameters, asked for once.
+    /// The types of a statement's parameters, which are asked for once.
     async fn types(&self, client: &Client, sql: &'static str) -> Result<Vec<Type>, Failure> {
         let known = locked(&self.types).get(sql).cloned();
         if let Some(types) = known {
@@ -249,7 +250,8 @@ impl Pooled {
         types
     }
 
-    /// Within a transaction: the statement is closed again before anybody else gets the connection with it.
+    /// Asks for the types in the transaction. The statement is closed before the pooler gives the connection to another
+    /// client.
     async fn learn_types(&self, client: &Client, sql: &'static str) -> Result<Vec<Type>, Failure> {
         let types = client.prepare(sql).await?.params().to_vec();
         locked(&self.types).insert(sql, types.clone());

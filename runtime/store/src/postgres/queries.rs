@@ -18,7 +18,7 @@ const MEMBERSHIPS: &str = "select s.id, s.sid, s.user_id, s.role, s.lesson_id, l
     from agent_session s join lesson l on l.id = s.lesson_id
     where s.node_id = $1 and s.id > $2 order by s.id limit $3";
 
-/// Materialized, so that the ids of all other classrooms are left alone.
+/// The part is materialized, so that the index on ids, which has all classrooms, is not used.
 const AGENTS: &str = "select i.place, a.*
     from unnest($1::uuid[], $2::text[], $3::bigint[])
         with ordinality as i(classroom_id, lesson_id, after, place)
@@ -36,7 +36,8 @@ const CLASSROOM: &str = "select classroom_id from lesson where id = $1";
 const COUNT: &str = "select (select count(*) from agent_session s where s.classroom_id = i.classroom_id)
     from unnest($1::uuid[]) with ordinality as i(classroom_id, place) order by place";
 
-/// Materialized as above. Only the agent's latest session in a classroom counts: it may have said DISCONNECT since.
+/// The part is materialized for the reason above. Only the agent's latest session in a classroom counts, because the
+/// client may have sent DISCONNECT since an earlier one.
 const RESUMABLE: &str = "with live as materialized (
         select s.id, s.classroom_id, s.lesson_id, s.agent_id, s.resume_id
         from agent_session s where s.user_id = any (array[$1])

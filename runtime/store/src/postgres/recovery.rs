@@ -1,4 +1,5 @@
-//! How sessions that a node remembers stand in the database, and which rows it has for the node.
+//! Compares the sessions that a node remembers with the database, and reads the rows that the database has for the
+//! node.
 use std::collections::HashMap;
 
 use async_trait::async_trait;
@@ -13,11 +14,13 @@ use super::{
 };
 use crate::{Close, Lease, Recovery, Remembered, Restored, Standing, StoreError};
 
-/// A takeover that the database has kept stands in `takeover` until the node's heartbeat has told it. Ids were raised when
-/// commits were lost, so an agent's session with a higher id is a later one, and one with a lower id is not. The field in
-/// Redis of a connection that does not own the session in its lesson is stale: no row names it, so no end of a session will.
+/// A takeover that the database has kept is in `takeover` until the node's heartbeat has reported it. Ids were raised
+/// when commits were lost, so an agent's session with a higher id is later, and one with a lower id is not. If a
+/// connection does not own the session in its lesson, its field in Redis is stale: no row names the field, so no end of
+/// a session will remove it.
 ///
-/// A state that was told may be among what is lost: what the row says is told once more, with a version above all others.
+/// A state that was published may be among the lost commits, so the row's state is published once more, with a version
+/// above all others.
 const VERIFY: &str = "with fence as materialized (
         select id from node where id = $1 and epoch = $2 for key share
     ), standing as materialized (

@@ -1,4 +1,5 @@
-//! After a backup was put back: nothing in it is live, and no id of it may be given out again.
+//! Prepares a database that was put back from a backup: no session in it is live, and no id of it may be given out
+//! again.
 use std::time::Duration;
 
 use super::{
@@ -8,12 +9,12 @@ use super::{
 };
 use crate::{Restored, StoreError, now_micros};
 
-/// The tables may be large, and the server cold.
+/// The tables may be large, and the server's cache empty.
 const LIMIT: Duration = Duration::from_secs(600);
 const CONNECT: Duration = Duration::from_secs(5);
 const SETTINGS: &str = "-c statement_timeout=600000 -c lock_timeout=5000";
 
-/// No node can register from here to the end of the transaction.
+/// From here to the end of the transaction no node can register.
 const LOCK: &str = "lock table node in share row exclusive mode";
 
 const ALIVE: &str = "select label, extract(epoch from lease_until - clock_timestamp())::float8 from node \
@@ -22,10 +23,11 @@ const ALIVE: &str = "select label, extract(epoch from lease_until - clock_timest
 const ANEW: &str = "update installation set id = gen_random_uuid(), incarnation = gen_random_uuid(), \
     timeline = null";
 
-/// Ids that were given out since the backup was made are unknown here; see [`now_micros`].
+/// Ids that were given out after the backup was made are unknown here (see [`now_micros`]).
 const RAISE: &str = "select raise_ids($1)";
 
-/// Their fields in Redis are removed as a dead node's are. Their events were published already, or are too old to be.
+/// The fields of these sessions in Redis are removed like those of a dead node. Their events were published already, or
+/// are too old to be published.
 const END: &str = concat!(
     "with gone as (
         delete from agent_session

@@ -1,4 +1,4 @@
-//! What a role that serves may do with the tables, asked of the server before it is needed.
+//! Checks the rights of a role on the tables, before it needs them.
 use std::time::Duration;
 
 use super::connect::Dedicated;
@@ -6,7 +6,7 @@ use crate::StoreError;
 
 const LIMIT: Duration = Duration::from_secs(5);
 
-/// What serving needs. Others may own lessons, and load them.
+/// The rights that serving needs. Another role may own and load the lessons.
 const NEEDED: &[(&str, &[&str])] = &[
     ("installation", &["select", "update"]),
     ("lesson", &["select"]),
@@ -24,14 +24,14 @@ const NEEDED: &[(&str, &[&str])] = &[
 ];
 const ALL: &[&str] = &["select", "insert", "update", "delete"];
 
-/// A table that is missing is a migration's matter.
+/// Finds missing rights. A missing table is not reported here, because a migration makes it.
 const LACKS: &str = "select current_user::text, n.table_name || ' (' || string_agg(n.privilege, ', ') || ')'
     from unnest($1::text[], $2::text[]) with ordinality as n(table_name, privilege, place)
     where to_regclass(n.table_name) is not null
         and not has_table_privilege(to_regclass(n.table_name)::oid, n.privilege)
     group by n.table_name order by min(n.place)";
 
-/// What the role lacks, with what to change, in one line; none: it may serve.
+/// The missing rights, and what to change, in one line; `None` if the role may serve.
 pub(super) async fn missing(connection: &Dedicated) -> Result<Option<String>, StoreError> {
     let needed = NEEDED.iter().flat_map(|(table, rights)| rights.iter().map(move |right| (*table, *right)));
     let (tables, rights): (Vec<_>, Vec<_>) = needed.unzip();

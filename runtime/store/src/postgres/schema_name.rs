@@ -1,18 +1,19 @@
 //! The schema of the tables, `ROLLCALL_SCHEMA`.
 //!
-//! Statements name no schema: each connection begins with a `search_path` whose first is this one. It is asked for at the
-//! start of the session. A pooler that shares server connections may leave that out, and settings made later would be
-//! another client's; only the role's own default (`ALTER ROLE ... SET`) reaches each of its connections, because the
-//! server itself applies it when a connection begins.
+//! Statements name no schema. Each connection begins with a `search_path` whose first schema is this one, which is
+//! requested at the start of the session. A pooler that shares server connections may ignore that request, and a
+//! setting made later could apply to another client. Only the role's own default (`ALTER ROLE ... SET`) reaches all its
+//! connections, because the server itself applies it when a connection begins.
 //!
-//! Invariant: no connection is used that begins in another schema; the error names the statement that mends it.
+//! Invariant: a connection that begins in another schema is not used, and the error names the statement that corrects
+//! it.
 use std::{fmt, str::FromStr};
 
 use tokio_postgres::Client;
 
 use super::connect_error::{ConnectError, Refusal};
 
-/// A schema's name: `[a-z_][a-z0-9_]*`, at most 63 characters, so it needs no quotes.
+/// The name of a schema: `[a-z_][a-z0-9_]*`, at most 63 characters, so that it needs no quotes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SchemaName(String);
 
@@ -38,12 +39,12 @@ impl fmt::Display for SchemaName {
 }
 
 impl SchemaName {
-    /// The option with which a session starts in this schema.
+    /// The option that makes a session begin in this schema.
     pub(super) fn option(&self) -> String {
         format!("-c search_path={self}")
     }
 
-    /// Whether a connection begins there. The schema itself may be missing before the first migration.
+    /// Checks whether a connection begins in this schema. The schema itself may be missing before the first migration.
     pub(super) async fn check(&self, client: &Client) -> Result<(), ConnectError> {
         const ASK: &str = "select current_setting('search_path'), current_user::text, current_database()::text";
         let row =

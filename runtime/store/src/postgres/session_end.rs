@@ -1,12 +1,12 @@
-//! How a session ends in SQL, once for every statement that ends some: at a close, when a dead node is reaped, and in a
-//! database that was put back.
+//! The SQL that ends a session, for every statement that ends sessions: at a close, when a dead node is reaped, and in
+//! a database that was put back.
 //!
-//! Invariant: such a statement deletes rows in a part named `gone`, with these columns, `reason` and `cause`, and the
-//! `resume_id` under which its client still finds the session, if it may; then the history row and the stale fields of the
-//! lessons follow from it. Where the ends are to be published, [`ended_events`] follows too, and needs `traceparent`.
+//! Invariant: such a statement deletes rows in a part named `gone`, which has these columns, `reason`, `cause`, and the
+//! `resume_id` by which the client may still find the session. The history row and the stale fields of the lessons
+//! follow from that part. If the ends must be published, [`ended_events`] follows, too, and needs `traceparent`.
 
-/// The parts `history` and `stale_fields`; `$node` is the node that removes the fields, `$held` whether that waits for the
-/// connection's end, `$conflict` what happens where the session is in the history already.
+/// The parts `history` and `stale_fields`. `$node` is the node that removes the fields, `$held` says whether that waits
+/// for the connection's end, and `$conflict` what happens if the history has the session already.
 macro_rules! ended {
     ($node:literal, $conflict:literal) => {
         ended!($node, "false", $conflict)
@@ -34,7 +34,7 @@ macro_rules! ended {
 }
 pub(super) use ended;
 
-/// The part `events`: agent.left of each.
+/// The part `events`, which writes an agent.left for each session.
 macro_rules! ended_events {
     () => {
         "events as (

@@ -1,12 +1,12 @@
-//! Sessions: a batch is one statement, so one transaction and one round trip.
+//! Sessions. A batch is one statement, and so one transaction and one round trip.
 //!
-//! Each begins with the `fence` (see [`super::lease`]) and takes what it writes from it: without a fence, no rows.
-//! Batches go in sorted, so that two of them lock common rows in one order. An outbox row's id is drawn while its
-//! agent's key in agent_session is locked, so that ids follow the order of commits for each key.
+//! Each statement begins with the `fence` (see [`super::lease`]), and every part that writes depends on it: without a
+//! fence no row is written. Batches are sorted, so that two of them lock common rows in the same order. An outbox row's
+//! id is drawn while its agent's key in agent_session is locked, so that ids follow the order of commits for each key.
 //!
-//! A join with a table says `= any (array[x])` where `= x` is meant. Equality would also offer the planner to read the
-//! whole table by its index, in order; it does where its statistics say that the table is empty, and they say so for
-//! a minute after a quiet night's vacuum, while the morning's agents come (measured: 1.5 s a batch instead of 7 ms).
+//! A join with a table uses `= any (array[x])` in place of `= x`. With equality the planner might read the whole table
+//! by its index, in order. It does so if its statistics say that the table is empty, as they do for a minute after the
+//! vacuum of a quiet night, while the morning's agents come (measured: 1.5 s for a batch instead of 7 ms).
 use std::collections::{HashMap, HashSet};
 
 use async_trait::async_trait;
@@ -21,10 +21,10 @@ use super::{
 };
 use crate::{Close, Closed, Lease, Open, Opened, Sessions, StoreError};
 
-/// `takeovers` tells a new row from one that was taken over. The same connection asking again (its first answer was
-/// lost) gets the same answer, and no second event. The connection that it replaces is noted where it is this node's, too:
-/// without the answer nobody here knows of it. `room` is how many sessions the user may have before this one. A session that
-/// was there when the database lost commits is not taken over ([`super::doubtful`]).
+/// `takeovers` distinguishes a new row from a taken over one. If a connection asks again, because its first answer was
+/// lost, it gets the same answer, and no second event is written. A replaced connection is noted even if it is on this
+/// node, because without the answer no part of this node knows of it. `room` is how many sessions the user may have
+/// before this one. A session that existed when the database lost commits is not taken over ([`super::doubtful`]).
 const OPEN: &str = "with fence as materialized (
         select id from node where id = $1 and epoch = $2 for key share
     ), wanted as materialized (
@@ -83,7 +83,7 @@ const OPEN: &str = "with fence as materialized (
     select classroom_id, agent_id, id, previous_node, previous_sid, false from entered
     union all select classroom_id, agent_id, null, null, null, doubtful from wanted where doubtful or not allowed";
 
-/// Where the fence holds and nothing was to close, it returns one row without a session.
+/// If the fence holds and there was no session to close, the result is one row without a session.
 const CLOSE: &str = concat!(
     "with fence as materialized (
         select id from node where id = $1 and epoch = $2 for key share
@@ -129,7 +129,7 @@ impl Sessions for PostgresStore {
         let infos: Vec<Option<&str>> = sorted.iter().map(|open| open.info.as_ref().map(JsonObject::as_str)).collect();
         let resume_ids: Vec<Option<i32>> = sorted.iter().map(|open| open.resume_id.map(|id| id.0.get())).collect();
         let traces: Vec<Option<String>> = sorted.iter().map(|open| open.trace.map(|trace| trace.to_string())).collect();
-        // Those of one user in this batch count each other.
+        // The sessions of one user in this batch count each other.
         let mut earlier: HashMap<&str, i64> = HashMap::with_capacity(sorted.len());
         let mut rooms = Vec::with_capacity(sorted.len());
         for open in &sorted {

@@ -1,15 +1,16 @@
 //! Which shards of the outbox a node publishes.
 //!
-//! A claim is a row of `outbox_shard` that names a node and its claim epoch. It ends when the node gives it back, or when its
-//! claim epoch is raised: by its next relay, by its heartbeat where it has had no relay for some seconds ([`super::lease`]), or
-//! by another node, which may do so once this one has been silent for [`silent!`]. That a node's lease is taken does not end its
-//! claims: what it has read it may still publish.
+//! A claim is a row of `outbox_shard` that names a node and its claim epoch. It ends when the node gives it back, or
+//! when the node's claim epoch is raised: by its next relay, by its heartbeat if it has had no relay for some seconds
+//! ([`super::lease`]), or by another node, which may do so once this node has been silent for [`silent!`]. When a
+//! node's lease is taken, its claims do not end, because it may still publish the rows that it has read.
 //!
 //! Invariant: a shard is read only by a node that has a claim on it, holds its lease, and has renewed it within
-//! [`readable!`]; what it has read it hands to the bus within 1.2 s or never, and the bus sends it within 0.7 s more or
-//! never. All add up to less than [`silent!`]. Whoever revokes a claim changes the row of the silent node: a renewal at the
-//! same moment is found by it, or finds the claims gone. A relay that begins raises the claim epoch of its own node: what
-//! an earlier one has under way claims nothing, and gives nothing back.
+//! [`readable!`]. It hands the rows to the bus within 1.2 s or never, and the bus sends them within 0.7 s more or
+//! never. Together these are less than [`silent!`]. A node that revokes claims changes the row of the silent node: so
+//! it finds a renewal that happens at the same moment, or the renewal finds the claims gone. A relay that starts raises
+//! the claim epoch of its own node, so statements of an earlier relay that are still under way neither claim shards nor
+//! give any back.
 use std::{sync::Arc, time::Duration};
 
 use rollcall_schema::Shards;
@@ -23,7 +24,7 @@ use super::{
 };
 use crate::{Lease, StoreError};
 
-/// As in the table's generated column.
+/// The number of shards, as in the table's generated column.
 pub(super) const SHARDS: usize = Shards::COUNT as usize;
 
 /// How old the latest renewal may be when a shard is read.
@@ -33,7 +34,7 @@ macro_rules! readable {
     };
 }
 pub(super) use readable;
-/// After which time without a renewal a node's claims may be revoked.
+/// The time without a renewal after which other nodes may revoke a node's claims.
 macro_rules! silent {
     () => {
         "interval '4 seconds'"
@@ -41,16 +42,18 @@ macro_rules! silent {
 }
 pub(super) use silent;
 
-/// The same by this process's clock, with time to spare: a heartbeat finds a renewal of half a second ago young enough.
+/// The age of a renewal up to which rows may be read, by this process's clock. It is shorter than [`readable!`],
+/// because a heartbeat accepts a renewal that is half a second old.
 const FRESH: Duration = Duration::from_secs(1);
-/// A claim statement is left out where a heartbeat of the last moments has found nothing to change.
+/// A claim statement is left out if a heartbeat this recently has found that nothing must change.
 const HEARTBEAT_COUNTS: Duration = Duration::from_millis(1500);
 
 const BEGIN: &str = "update node set claim_epoch = claim_epoch + 1, relays = true, renewed_at = clock_timestamp()
     where id = $1 and epoch = $2 returning claim_epoch";
 
-/// Renews, gives back what is more than this node's share, and takes free shards up to it. The share is 0 where this node
-/// wants none. Nothing here waits for another node: rows that it has locked are left for the next time.
+/// Renews the lease, gives back what exceeds this node's share, and takes free shards up to it. The share is 0 if this
+/// node wants no shards. The statement does not wait for other nodes: rows that they have locked are left for the next
+/// time.
 const CLAIM: &str = concat!(
     "with own as materialized (
         select id from node where id = $1 and epoch = $2 and claim_epoch = $3 for no key update
@@ -103,21 +106,21 @@ const CLAIM: &str = concat!(
     from own cross join others"
 );
 
-/// The set of one shard, by the number that its rows have.
+/// The set of one shard, by the number in its rows.
 pub(super) fn set(shard: i16) -> Shards {
     Shards::one(u8::try_from(shard).unwrap_or_default())
 }
 
-/// One relay's claims. Dropped, they are free for the next relay of this node, and for others once a heartbeat has given them
-/// up.
+/// The claims of one relay. When this value is dropped, they are free for the next relay of this node, and for other
+/// nodes once a heartbeat has given them up.
 pub(super) struct Claims {
     shared: Arc<ShardState>,
     lease: Lease,
     epoch: i64,
     held: Vec<i16>,
-    /// Other nodes that want shards.
+    /// How many other nodes want shards.
     others: usize,
-    /// When the latest claim statement was sent; none before the first.
+    /// When the latest claim statement was sent; `None` before the first.
     asked: Option<Instant>,
     wants: bool,
 }
@@ -135,7 +138,7 @@ impl Claims {
         Ok(Self { shared, lease, epoch, held: Vec::new(), others: 0, asked: None, wants: true })
     }
 
-    /// What a statement compares: node, its epoch, and its claim epoch.
+    /// The parameters that a statement compares: the node, its epoch, and its claim epoch.
     pub(super) fn parameters(&self) -> (i64, i64, i64) {
         (self.lease.node.0, self.lease.epoch.0, self.epoch)
     }
@@ -154,13 +157,14 @@ impl Claims {
         self.seen().map_or(self.others, |seen| seen.others) > 0
     }
 
-    /// Whether they were renewed so short a time ago that rows may be read.
+    /// Whether the claims were renewed so recently that rows may be read.
     pub(super) fn are_fresh(&self) -> bool {
         let Some(asked) = self.asked else { return false };
         self.seen().map_or(asked, |seen| seen.at.max(asked)).elapsed() < FRESH
     }
 
-    /// Takes and gives back what is to be, and returns the shards that were taken. Nothing is to be published meanwhile.
+    /// Takes shards and gives shards back, as necessary. Returns the shards that were taken. No row may be published
+    /// meanwhile.
     pub(super) async fn settle(&mut self, connection: &Dedicated, wants: bool) -> Result<Vec<i16>, StoreError> {
         let asked = Instant::now();
         let (node, epoch, claim_epoch) = self.parameters();
@@ -177,12 +181,13 @@ impl Claims {
         Ok(taken)
     }
 
-    /// A read has found that one of them does not hold: the next [`Claims::settle`] asks.
+    /// Records that a read has found an invalid claim, so the next [`Claims::settle`] makes a query.
     pub(super) fn doubt(&mut self) {
         self.asked = None;
     }
 
-    /// Whether a heartbeat since the latest claim statement has found what this relay knows, and nothing to change.
+    /// Whether a heartbeat since the latest claim statement has found what this relay knows, and that nothing must
+    /// change.
     pub(super) fn are_settled(&self, wants: bool) -> bool {
         wants
             && self.wants

@@ -1,5 +1,5 @@
-//! What the parts of the store tell each other about the shards of the outbox: who holds which, whether rows of them are being
-//! published, and where there are new ones.
+//! What the parts of the store tell each other about the shards of the outbox: which node holds which, whether rows of
+//! them are being published, and which have new rows.
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -9,23 +9,23 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-/// How long a node that ends waits for what its relay publishes: a drain has no more time left.
+/// How long a node that ends waits until its relay has published what it has read. A drain has no more time left.
 const PUBLISHING: Duration = Duration::from_millis(30);
-/// How long after its relay has ended a node gives up the claims: by then nothing that the relay has read is under way any
-/// more, as the times in [`super::shard_claims`] say.
+/// How long after the end of its relay a node gives up the claims. By then no row that the relay has read is under way
+/// any more, as the times in [`super::shard_claims`] ensure.
 const NO_RELAY: Duration = Duration::from_secs(2);
 
 /// What a heartbeat has found of a node's claims.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Seen {
     pub(super) node: NodeId,
-    /// When it was sent.
+    /// When the heartbeat was sent.
     pub(super) at: Instant,
     pub(super) claim_epoch: i64,
     pub(super) held: usize,
-    /// Other nodes that want shards, at most 7.
+    /// How many other nodes want shards, at most 7.
     pub(super) others: usize,
-    /// A shard is free.
+    /// Whether a shard is free.
     pub(super) free: bool,
 }
 
@@ -33,19 +33,19 @@ pub(super) struct Seen {
 #[derive(Clone, Copy, Debug, Default)]
 struct Reading {
     busy: bool,
-    /// This node reads no more.
+    /// Set if this node must not read any more.
     ended: Option<NodeId>,
 }
 
-/// What the parts of the store tell each other about shards.
+/// The state of the shards.
 pub(super) struct ShardState {
     seen: Mutex<Option<Seen>>,
-    /// Since when there is no relay; none while there is one.
+    /// Since when there is no relay; `None` while there is one.
     without_relay: Mutex<Option<Instant>>,
     reading: watch::Sender<Reading>,
     held: watch::Sender<Shards>,
     own: Notify,
-    /// The shards that were named to the relay as having new rows since the latest [`ShardState::take_woken`].
+    /// The shards that were named to the relay as having new rows, since the last [`ShardState::take_woken`].
     woken: Mutex<Shards>,
     others: watch::Sender<Shards>,
 }
@@ -67,7 +67,7 @@ impl Default for ShardState {
 }
 
 impl ShardState {
-    /// A heartbeat was answered. Where it found a free shard, the relay looks whether it may have it.
+    /// Records a heartbeat. If it found a free shard, the relay checks whether it may have it.
     pub(super) fn saw(&self, seen: Seen) {
         *self.seen.lock() = Some(seen);
         if seen.free {
@@ -80,25 +80,25 @@ impl ShardState {
         *self.seen.lock()
     }
 
-    /// A relay begins.
+    /// Records that a relay starts.
     pub(super) fn begin(&self) {
         *self.without_relay.lock() = None;
         self.reading.send_modify(|reading| *reading = Reading::default());
     }
 
-    /// The relay has ended, or has lost its connection.
+    /// Records that the relay has ended, or has lost its connection.
     pub(super) fn end_relay(&self) {
         self.without_relay.lock().get_or_insert_with(Instant::now);
         self.hold(Shards::default());
         self.rest();
     }
 
-    /// Whether this node has been without a relay for so long that others are to publish what it committed.
+    /// Whether this node has been without a relay for so long that other nodes must publish what it has committed.
     pub(super) fn has_no_relay(&self) -> bool {
         self.without_relay.lock().is_some_and(|since| since.elapsed() >= NO_RELAY)
     }
 
-    /// The relay holds these.
+    /// Records that the relay holds these shards.
     pub(super) fn hold(&self, shards: Shards) {
         self.held.send_replace(shards);
     }
@@ -108,8 +108,8 @@ impl ShardState {
         self.held.subscribe()
     }
 
-    /// This node may have committed rows into these shards: wakes the relay of this process if it holds one of them, and
-    /// notes those that other nodes hold.
+    /// Records that this node may have committed rows to these shards. It wakes the relay of this process if it holds
+    /// one of them, and notes those that other nodes hold.
     pub(super) fn wake(&self, shards: Shards) {
         self.woken(shards);
         let held = *self.held.borrow();
@@ -119,7 +119,8 @@ impl ShardState {
         }
     }
 
-    /// This node or another one has committed rows into these shards: wakes the relay of this process if it holds one of them.
+    /// Records that this node or another one has committed rows to these shards. It wakes the relay of this process if
+    /// it holds one of them.
     pub(super) fn woken(&self, shards: Shards) {
         if shards.meets(*self.held.borrow()) {
             let mut woken = self.woken.lock();
@@ -128,7 +129,7 @@ impl ShardState {
         }
     }
 
-    /// The shards in which there are new rows since the latest call.
+    /// The shards that have new rows since the last call.
     pub(super) fn take_woken(&self) -> Shards {
         std::mem::take(&mut *self.woken.lock())
     }
@@ -138,27 +139,27 @@ impl ShardState {
         self.own.notified().await;
     }
 
-    /// Waits until this process has committed rows into shards that it does not hold, and returns those.
+    /// Waits until this process has committed rows to shards that it does not hold, and returns those shards.
     pub(super) async fn rows_for_others(&self) -> Shards {
         let mut waiting = self.others.subscribe();
-        // The sender lives as long as this.
+        // An error is not possible, because the sender lives as long as this value.
         let _ = waiting.wait_for(|shards| !shards.is_empty()).await;
         self.others.send_replace(Shards::default())
     }
 
-    /// This node's relay reads no more. Whether it has nothing left of what it has read.
+    /// Records that this node's relay reads no more. Returns whether it has no rows left that it has read.
     pub(super) async fn end(&self, node: NodeId) -> bool {
         self.reading.send_modify(|reading| reading.ended = Some(node));
         let mut reading = self.reading.subscribe();
         timeout(PUBLISHING, reading.wait_for(|reading| !reading.busy)).await.is_ok()
     }
 
-    /// The relay no longer has rows that it may be publishing.
+    /// Records that the relay no longer has rows that it may be publishing.
     pub(super) fn rest(&self) {
         self.reading.send_if_modified(|reading| std::mem::take(&mut reading.busy));
     }
 
-    /// Whether the relay may read; from here to [`ShardState::rest`] it may have rows.
+    /// Whether the relay may read. From here to [`ShardState::rest`] it may have rows.
     pub(super) fn begin_read(&self, node: NodeId) -> bool {
         let mut may = false;
         self.reading.send_if_modified(|reading| {

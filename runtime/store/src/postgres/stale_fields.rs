@@ -1,4 +1,4 @@
-//! Stale fields, which wait until the key store has removed them; and removals, for as long as a failover of the key store
+//! Stale fields, which wait until Redis has removed them, and removals, which are kept as long as a failover of Redis
 //! may undo them.
 //!
 //! Their rows are written by the statements that end or take over sessions ([`super::sessions`], [`super::lease`]).
@@ -18,7 +18,7 @@ const ADD: &str = "with released as (
     insert into stale_field (node_id, lesson_id, user_id, sid)
     select $1, lesson_id, user_id, sid from unnest($2::text[], $3::text[], $4::text[]) as i(lesson_id, user_id, sid)";
 
-/// A connection that is still in the lesson is its own successor: its field stays.
+/// A connection that is still in the lesson is its own successor, so its field stays.
 const READ: &str = "select l.id, l.lesson_id, l.user_id, l.sid, (
         select s.sid from agent_session s where s.user_id = l.user_id and s.lesson_id = l.lesson_id
         order by s.joined_at desc limit 1
@@ -26,8 +26,8 @@ const READ: &str = "select l.id, l.lesson_id, l.user_id, l.sid, (
     from stale_field l
     where l.node_id = $1 and not l.held order by l.id limit $2";
 
-/// Of nodes without a row: a database that was put back, or that lost its last commits, knows of no end of theirs. From one
-/// node to the next in the index.
+/// Adopts the fields of nodes without a row: a database that was put back, or that lost its last commits, does not know
+/// when they ended. The query steps from one node to the next in the index.
 const ADOPT: &str = "with recursive owner as (
         (select node_id from stale_field order by node_id limit 1)
         union all
@@ -43,8 +43,8 @@ const ADOPT: &str = "with recursive owner as (
     )
     select count(*) from adopted";
 
-/// If a successor has left before this statement, its own removal may have been carried out before it was made the
-/// holder, so a new stale field is written for it. A successor that leaves later finds itself the holder.
+/// If a successor has left before this statement, its own removal may have been carried out before the field was set to
+/// it. So a new stale field is written for it. A successor that leaves later finds itself in the field.
 const FORGET: &str = "with forgotten as (
         delete from stale_field where id = any ($2) returning lesson_id, user_id, sid
     ), kept as (
@@ -60,7 +60,7 @@ const FORGET: &str = "with forgotten as (
 
 const HELD: &str = "select id, sid from stale_field where node_id = $1 and held and id > $2 order by id limit $3";
 
-/// A node that repeats a dead node's removals does so as its own: they are repeated once more if they get lost.
+/// If a node repeats a dead node's removals, they become its own, so they are repeated once more if they are lost.
 const REPEAT: &str = "with again as (
         select ctid from removal
         where minute >= extract(epoch from clock_timestamp())::bigint / 60 - $2
@@ -73,7 +73,8 @@ const REPEAT: &str = "with again as (
     )
     select count(*) from gone";
 
-/// A minute is over once nothing of it is found: what another node forgets at this moment, that node forgets.
+/// A minute is finished once no removal of it is found. If another node deletes some at this moment, that node deletes
+/// the rest, too.
 const EXPIRE: &str = "with bound as materialized (
         select extract(epoch from clock_timestamp())::bigint / 60 - $2 as minute
     ), old as (

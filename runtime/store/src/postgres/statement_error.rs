@@ -1,22 +1,22 @@
-//! What a failed statement means for the next step, and how it is shown.
+//! What a failed statement means for the next step, and its text.
 use std::time::Duration;
 
 use tokio_postgres::error::{Error, SqlState};
 
 use crate::StoreError;
 
-/// The pause before a deadlock's victim tries again: long enough for the survivor to commit.
+/// The pause before a deadlock's victim tries again. It is long enough for the other transaction to commit.
 pub(super) const PAUSE: Duration = Duration::from_millis(3);
 
 /// What a failed statement means for the next step.
 pub(super) enum Failure {
-    /// The backend answered: its connection is sound.
+    /// The backend answered, so its connection can be used.
     Answered(StoreError),
-    /// Another transaction was in the way: the same statement may succeed now.
+    /// Another transaction was in the way. The same statement may succeed now.
     Again(StoreError),
-    /// The server takes no writes any more: it was made a standby. Another one may have its place.
+    /// The server takes no writes any more, because it became a standby. Another server may have replaced it.
     ReadOnly(StoreError),
-    /// The backend is gone, or its outcome unknown.
+    /// The backend is gone, or the statement's outcome is unknown.
     Broken(StoreError),
 }
 
@@ -43,7 +43,7 @@ impl From<Error> for Failure {
             &SqlState::DISK_FULL => {
                 Self::Broken(StoreError::Unavailable(format!("{}; free space on the server's disk", text(&error))))
             }
-            // Connection, resources, operator's intervention, system, internal.
+            // The classes of errors: connection, resources, operator intervention, system, internal.
             code if ["08", "53", "57", "58", "XX"].contains(&&code.code()[..2]) => {
                 Self::Broken(StoreError::Unavailable(text(&error)))
             }
@@ -52,7 +52,7 @@ impl From<Error> for Failure {
     }
 }
 
-/// An error with its cause, which tokio-postgres leaves out.
+/// The text of an error with its cause, which tokio-postgres leaves out.
 pub(super) fn text(error: &Error) -> String {
     match std::error::Error::source(error) {
         Some(cause) => format!("{error}: {cause}"),

@@ -15,27 +15,28 @@ use super::{
 };
 use crate::{Store, StoreError, session_quarantine::SessionQuarantine};
 
-/// How long a statement in the background may take, which may walk over many dead rows of an old snapshot; and the
-/// server's own limit.
+/// How long a statement in the background may take, because it may step over many dead rows of an old snapshot; and the
+/// server's own limit for it.
 const BACKGROUND_LIMIT: Duration = Duration::from_secs(12);
 const BACKGROUND: &str = "-c statement_timeout=10000";
-/// The same, and no wait for the disk: a deletion that a crash undoes is made again.
+/// The settings for sweeps: the same limit, and no wait for the disk, because a deletion that a crash undoes is made
+/// again.
 const SWEEP: &str = "-c statement_timeout=10000 -c synchronous_commit=off";
 
-/// PostgreSQL.
+/// The store in PostgreSQL.
 pub struct PostgresStore {
     pub(super) pool: Pool,
-    /// Renews the lease.
+    /// The connection that renews the lease.
     pub(super) heartbeat: Keeper,
-    /// Reaps, and looks at the outbox.
+    /// The connection that reaps, and measures the outbox.
     pub(super) background: Keeper,
-    /// Deletes old history.
+    /// The connection that deletes old history.
     pub(super) sweep: Keeper,
     pub(super) floor: Floor,
     pub(super) connector: Arc<Connector>,
     /// When each node's lease ends, in microseconds since 1970, by the last heartbeat that did not find it expired.
     pub(super) unbroken_until: Mutex<HashMap<i64, i64>>,
-    /// What renewals write of this node.
+    /// The statistics of this node, which renewals write.
     pub(super) statistics: parking_lot::Mutex<Option<String>>,
     pub(super) taken_nodes: TakenNodes,
     pub(super) dead_node_looks: DeadNodeLooks,
@@ -48,7 +49,7 @@ impl PostgresStore {
     /// Prepares the pool; connections are made when they are needed, so the server may come up later.
     ///
     /// # Errors
-    /// [`ConnectError`] where the URL is none, or a file that it names cannot be used.
+    /// [`ConnectError`] if the URL is invalid, or a file that it names cannot be used.
     pub fn connect(options: &PostgresOptions) -> Result<Self, ConnectError> {
         let timeline = Arc::<Timeline>::default();
         let connector = Arc::new(Connector::new(options, Arc::clone(&timeline))?);
@@ -70,15 +71,16 @@ impl PostgresStore {
         })
     }
 
-    /// Whether there is a server that lets this process in: one connection is made for it.
+    /// Checks whether a server accepts this process, by making one connection.
     ///
     /// # Errors
-    /// [`ConnectError`], which says what to change where that is known.
+    /// [`ConnectError`], which says what to change if that is known.
     pub async fn reach(&self) -> Result<(), ConnectError> {
         self.connector.reach().await
     }
 
-    /// There are new rows in these shards: wakes this process's relay, or whoever wakes those of other nodes.
+    /// Records that there are new rows in these shards, which wakes this process's relay, or makes other nodes' relays
+    /// be woken.
     pub(super) fn wake(&self, shards: Shards) {
         self.shards.wake(shards);
     }

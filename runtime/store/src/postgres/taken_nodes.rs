@@ -1,7 +1,7 @@
-//! Leases that this process took a moment ago.
+//! Leases that this process took recently.
 //!
-//! A database that loses its last commits forgets that they were taken. Their nodes may live (they were suspended, or cut
-//! off), and would go on with sessions whose ends were published. So their leases are taken again.
+//! A database that loses its last commits forgets that these leases were taken. Their nodes may live, because they were
+//! only suspended or cut off, and would go on with sessions whose ends were published. So their leases are taken again.
 use std::{
     collections::VecDeque,
     sync::{Mutex, MutexGuard, PoisonError},
@@ -13,11 +13,11 @@ use uuid::Uuid;
 use super::{keeper::Keeper, rows::get};
 use crate::{Lease, StoreError};
 
-/// A replica that may be promoted is behind by less.
+/// How long a taken lease is remembered. A replica that may be promoted is behind by less than this.
 const KEPT: Duration = Duration::from_secs(60);
 
-/// A node whose row has its old epoch is taken again: the database has lost that it was. Where the fence holds, one row
-/// is returned.
+/// Takes a node again whose row has its old epoch, because the database has lost that it was taken. If the fence holds,
+/// one row is returned.
 const TAKE_AGAIN: &str = "with fence as materialized (
         select id from node where id = $1 and epoch = $2 for key share
     ), forgotten as materialized (
@@ -34,14 +34,14 @@ pub(super) struct TakenNodes(Mutex<Taken>);
 
 #[derive(Debug, Default)]
 struct Taken {
-    /// Id and new epoch of each, the oldest first.
+    /// The id and the new epoch of each node, the oldest first.
     nodes: VecDeque<(Instant, i64, i64)>,
-    /// The incarnation of the database in which they are known to be taken.
+    /// The incarnation of the database in which the nodes are known to be taken.
     known: Option<Uuid>,
 }
 
 impl TakenNodes {
-    /// Notes nodes whose leases were taken just now.
+    /// Records nodes whose leases were taken just now.
     pub(super) fn add(&self, nodes: impl Iterator<Item = (i64, i64)>) {
         let now = Instant::now();
         let mut taken = self.lock();
@@ -49,13 +49,13 @@ impl TakenNodes {
         taken.nodes.extend(nodes.map(|(id, epoch)| (now, id, epoch)));
     }
 
-    /// Whether the database may have lost, since it had this incarnation, that some were taken.
+    /// Whether the database, since it had this incarnation, may have lost that some were taken.
     pub(super) fn may_be_lost(&self, incarnation: Option<Uuid>) -> bool {
         let taken = self.lock();
         !taken.nodes.is_empty() && taken.known != incarnation
     }
 
-    /// Takes leases again whose taking the database has lost, once for each incarnation of it.
+    /// Takes leases again whose taking the database has lost, once for each incarnation of the database.
     pub(super) async fn take_again(
         &self,
         connection: &Keeper,
@@ -83,7 +83,7 @@ impl TakenNodes {
     }
 
     fn lock(&self) -> MutexGuard<'_, Taken> {
-        // Its fields are whole after any panic.
+        // The fields are consistent after any panic.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

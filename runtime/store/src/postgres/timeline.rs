@@ -1,9 +1,10 @@
-//! Which history of the database a connection leads to. After a failover to a replica, or with a backup that was put back,
-//! the last commits are missing, although they were answered.
+//! Finds out to which history of the database a connection leads. After a failover to a replica, or in a backup that
+//! was put back, the last commits are missing, although they were answered.
 //!
-//! Invariant: no connection writes before it was compared with what the database stores about itself and with what this
-//! process has seen. Whoever first finds a difference raises all ids and draws a new incarnation, in one transaction under
-//! a lock; everybody else finds the new incarnation. A connection to another incarnation than the latest is not used again.
+//! Invariant: no connection writes before its server was compared with what the database stores about itself and with
+//! what this process has seen. The first process that finds a difference raises all ids and stores a new incarnation,
+//! in one transaction under a lock. All other processes find the new incarnation. A connection to an incarnation other
+//! than the latest is not used again.
 use std::sync::{
     Mutex, PoisonError,
     atomic::{AtomicBool, AtomicI64, Ordering},
@@ -15,13 +16,13 @@ use tokio_postgres::{Client, Error, error::SqlState, types::Type};
 use tracing::warn;
 use uuid::Uuid;
 
-/// A copy of the server's files keeps the identifier, a promotion changes the timeline, and a dump that is loaded elsewhere
-/// changes the identifier. Any role may ask for both, unless somebody has revoked that.
+/// A copy of the server's files keeps the identifier, a promotion changes the timeline, and a dump that is loaded
+/// elsewhere changes the identifier. Any role may read both, unless that right was revoked.
 const PARTS: [&str; 2] = [
     "select (pg_control_system()).system_identifier::text",
     "select substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8)",
 ];
-/// Stands for a part that may not be asked for.
+/// The value of a part that the role may not read.
 const UNKNOWN: &str = "?";
 
 const STORED: &str = "select timeline, incarnation, last_session_id() from installation";
@@ -36,10 +37,10 @@ const CHANGE: &str = "update installation set timeline = $1, incarnation = gen_r
 pub(super) struct Timeline {
     /// The incarnation that the latest connection found.
     known: watch::Sender<Option<Uuid>>,
-    /// The highest session id that this process was given: a sequence that is below it has lost commits.
+    /// The highest session id that this process got. If a sequence is below it, commits were lost.
     seen: AtomicI64,
     warned: AtomicBool,
-    /// The timeline of the server's log, as the latest connection found it.
+    /// The timeline of the server's log that the latest connection found.
     wal: Mutex<Option<String>>,
 }
 
@@ -51,12 +52,12 @@ struct Stored {
 }
 
 impl Timeline {
-    /// The incarnation that the latest connection found; none before the tables are made.
+    /// The incarnation that the latest connection found; `None` before the tables are made.
     pub(super) fn known(&self) -> watch::Receiver<Option<Uuid>> {
         self.known.subscribe()
     }
 
-    /// The timeline of the server's log, where it may be asked for.
+    /// The timeline of the server's log, if the role may read it.
     pub(super) fn wal(&self) -> Option<String> {
         self.wal.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -66,13 +67,13 @@ impl Timeline {
         incarnation.is_some() && *self.known.borrow() == incarnation
     }
 
-    /// A session has this id.
+    /// Records that a session has this id.
     pub(super) fn saw(&self, SessionId(session): SessionId) {
         self.seen.fetch_max(session, Ordering::Relaxed);
     }
 
     /// Compares a new connection with what is known. If it is the first to find another history, it raises the ids.
-    /// Returns none where there are no tables yet: such a connection may only be used to make them.
+    /// Returns `None` if there are no tables yet; such a connection may only be used to make them.
     pub(super) async fn compare(&self, client: &Client) -> Result<Option<Uuid>, Error> {
         let here = self.here(client).await?;
         let stored = match stored(client, STORED).await {
@@ -83,7 +84,7 @@ impl Timeline {
         let incarnation =
             if self.agrees(&stored, &here) { stored.incarnation } else { self.resolve(client, &here).await? };
         let wal = here.rsplit_once('/').map(|(_, wal)| wal.to_owned()).filter(|wal| wal != UNKNOWN);
-        // An option is whole after any panic.
+        // The option is consistent after any panic.
         *self.wal.lock().unwrap_or_else(PoisonError::into_inner) = wal;
         self.known.send_if_modified(|known| known.replace(incarnation) != Some(incarnation));
         Ok(Some(incarnation))
@@ -93,7 +94,7 @@ impl Timeline {
         stored.timeline.as_deref() == Some(here) && stored.last_session >= self.seen.load(Ordering::Relaxed)
     }
 
-    /// The history of the database that this connection leads to.
+    /// The history of the database to which this connection leads.
     async fn here(&self, client: &Client) -> Result<String, Error> {
         let mut parts = Vec::with_capacity(PARTS.len());
         for sql in PARTS {
@@ -139,7 +140,7 @@ async fn stored(client: &Client, sql: &str) -> Result<Stored, Error> {
     Ok(Stored { timeline: row.try_get(0)?, incarnation: row.try_get(1)?, last_session: row.try_get(2)? })
 }
 
-/// The tables are not made yet.
+/// Whether an error says that the tables are not made yet.
 fn is_missing(error: &Error) -> bool {
     let missing = [SqlState::UNDEFINED_TABLE, SqlState::UNDEFINED_COLUMN, SqlState::UNDEFINED_FUNCTION];
     error.code().is_some_and(|code| missing.contains(code))

@@ -1,8 +1,10 @@
-//! TLS to the server: rustls's configuration from the URL's parameters, made again where a file was replaced.
+//! TLS to the server: the configuration for rustls from the URL's parameters. It is made again when a file was
+//! replaced.
 //!
-//! Invariant: as in libpq, a certificate is checked wherever `sslrootcert` is given, in every mode; without it none is,
-//! but the server must own the certificate that it shows, in every case. The name is checked in verify-full alone. Where the
-//! URL asks for something else than before, and its files cannot be used, there is no connection rather than a weaker one.
+//! Invariant: as in libpq, the server's certificate is checked if `sslrootcert` is given, in every mode. Without it the
+//! certificate is not checked, but the server must always prove that the certificate is its own. The name is checked in
+//! verify-full only. If the URL asks for something else than before, and its files cannot be used, no connection is
+//! made rather than a weaker one.
 use std::{fs, path::Path, sync::Arc, time::SystemTime};
 
 use rollcall_base::{
@@ -25,19 +27,19 @@ use super::{
     url::{RootCertificates, SslMode, TlsParameters},
 };
 
-/// What PostgreSQL 17 expects where TLS begins without a request for it; earlier servers ignore it.
+/// The protocol that PostgreSQL 17 expects if TLS begins without a request for it. Earlier servers ignore it.
 const PROTOCOL: &[u8] = b"postgresql";
 
-/// What a connection needs.
+/// What a connection needs for TLS.
 #[derive(Clone)]
 pub(super) struct Tls {
     pub(super) parameters: TlsParameters,
     pub(super) config: Arc<ClientConfig>,
-    /// The versions of the files that it was made from.
+    /// The versions of the files from which it was made.
     versions: Vec<Option<FileVersion>>,
 }
 
-/// Differs after a file was replaced or written.
+/// A version of a file, which differs after the file was replaced or written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct FileVersion {
     modified: Option<SystemTime>,
@@ -45,17 +47,17 @@ struct FileVersion {
     inode: u64,
 }
 
-/// The configuration of the latest connection.
+/// The TLS configuration of the latest connection, which is renewed from its files.
 pub(super) struct TlsSource(Reloaded<Tls>);
 
 impl TlsSource {
-    /// Reads the files; see [`ClientTls`].
+    /// Reads the files (see [`ClientTls`]).
     pub(super) fn read(parameters: &TlsParameters) -> Result<Self, TlsError> {
         Ok(Self(Reloaded::new("the files of DATABASE_URL's sslrootcert, sslcert and sslkey", Tls::read(parameters)?)))
     }
 
-    /// For a new connection with these parameters: the files are read again if one has changed. Those of the connection before
-    /// stay in use if that had the same parameters.
+    /// The configuration for a new connection with these parameters. The files are read again if one has changed. If
+    /// they cannot be used, those of the last connection stay in use, provided it had the same parameters.
     pub(super) async fn current(&self, parameters: TlsParameters) -> Result<Tls, ConnectError> {
         let asked = parameters.clone();
         let read = move |last: &Tls| {
@@ -70,7 +72,7 @@ impl TlsSource {
 impl Tls {
     fn read(parameters: &TlsParameters) -> Result<Self, TlsError> {
         let files = files(parameters);
-        // Taken before the files are read, so that one that is replaced meanwhile is read again.
+        // The versions are taken before the files are read, so that a file that is replaced meanwhile is read again.
         let versions = versions(&files);
         let mut config = match (&parameters.roots, parameters.mode) {
             (Some(_), SslMode::VerifyFull) => files.config()?,
@@ -105,7 +107,7 @@ fn version(path: &Path) -> Option<FileVersion> {
     Some(FileVersion { modified: found.modified().ok(), length: found.len(), inode: found.ino() })
 }
 
-/// Checks what is less than rustls's own check: everything but the name, or only that the certificate is the server's.
+/// Checks less than rustls does: everything but the name, or only that the certificate is the server's own.
 #[derive(Debug)]
 struct Verifier {
     roots: Option<RootCertStore>,
@@ -134,7 +136,7 @@ impl ServerCertVerifier for Verifier {
         Ok(ServerCertVerified::assertion())
     }
 
-    // Without this check a stranger could show the server's certificate, and channel binding would prove nothing.
+    // Without this check an attacker could show the server's certificate, and channel binding would prove nothing.
     fn verify_tls12_signature(
         &self,
         message: &[u8],

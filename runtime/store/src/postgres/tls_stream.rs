@@ -1,7 +1,7 @@
-//! A connection's stream inside TLS, as tokio-postgres wants it.
+//! A connection's stream inside TLS, in the form that tokio-postgres requires.
 //!
-//! Unlike in the published crates for this, the parameters of TLS come from [`super::tls`], which reads the files again
-//! where they were replaced.
+//! Unlike in the published crates for this, the TLS configuration comes from [`super::tls`], which reads replaced files
+//! again.
 use std::{
     io,
     pin::Pin,
@@ -26,12 +26,12 @@ pub(super) struct BeginTls {
     version: Arc<OnceLock<ProtocolVersion>>,
 }
 
-/// TLS did not begin.
+/// The TLS handshake failed.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub(super) struct HandshakeError(#[source] io::Error);
 
-/// The stream.
+/// The encrypted stream.
 pub(super) struct Encrypted<S>(TlsStream<S>);
 
 /// A handshake with one host.
@@ -45,7 +45,7 @@ impl BeginTls {
         Self { config, version: Arc::default() }
     }
 
-    /// What was agreed on; none: the connection is not encrypted.
+    /// The negotiated version of TLS; `None` if the connection is not encrypted.
     pub(super) fn version(&self) -> Option<ProtocolVersion> {
         self.version.get().copied()
     }
@@ -57,7 +57,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> MakeTlsConnect<S> for B
     type Error = HandshakeError;
 
     fn make_tls_connect(&mut self, host: &str) -> Result<Handshake, HandshakeError> {
-        // A name that no certificate can have is no fault where TLS is not used.
+        // A name that no certificate can have is no fault if TLS is not used.
         Ok(Handshake { begin: self.clone(), name: ServerName::try_from(host.to_owned()) })
     }
 }
@@ -111,8 +111,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Encrypted<S> {
     }
 }
 
-/// `tls-server-end-point` (RFC 5929, 4.1): the certificate's hash by the algorithm of its signature, but never MD5 or
-/// SHA-1. None where the signature names no hash, as Ed25519: such a connection is not bound.
+/// The channel binding `tls-server-end-point` (RFC 5929, 4.1): the certificate's hash by the algorithm of its
+/// signature, but never MD5 or SHA-1. `None` if the signature has no hash, as with Ed25519; such a connection is not
+/// bound.
 fn end_point(certificate: &[u8]) -> Option<Vec<u8>> {
     const RSA: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01];
     const ECDSA: &[u8] = &[0x2a, 0x86, 0x48, 0xce, 0x3d, 0x04];
@@ -136,7 +137,7 @@ fn signature_algorithm(certificate: &[u8]) -> Option<&[u8]> {
     element(OBJECT_IDENTIFIER, algorithm).map(|(identifier, _)| identifier)
 }
 
-/// The content of the first element of DER, if it has this tag, and what follows it.
+/// The content of the first DER element, if it has this tag, and the rest.
 fn element(tag: u8, der: &[u8]) -> Option<(&[u8], &[u8])> {
     let (&[found, first], rest) = der.split_first_chunk()?;
     let (length, rest) = match first {

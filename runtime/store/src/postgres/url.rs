@@ -1,36 +1,37 @@
-//! `DATABASE_URL` for PostgreSQL: what tokio-postgres reads of it, and what it leaves out: libpq's parameters of TLS.
+//! `DATABASE_URL` for PostgreSQL: the parts that tokio-postgres reads, and libpq's parameters of TLS, which it does not
+//! read.
 //!
-//! Invariant: an error names the parameter and what to write, and contains nothing else of the URL.
+//! Invariant: an error names the parameter and what to write, and contains no other part of the URL.
 use std::path::PathBuf;
 
 use percent_encoding::percent_decode_str;
 use rollcall_base::tls::ClientCertificate;
 use tokio_postgres::Config;
 
-/// When TLS is used, and how much of the server's certificate is checked, as libpq has it.
+/// When TLS is used, and how much of the server's certificate is checked, as in libpq.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum SslMode {
-    /// Never.
+    /// TLS is never used.
     Disable,
-    /// Where the server refuses without it.
+    /// TLS is used if the server refuses connections without it.
     Allow,
-    /// Where the server has it, and accepts it.
+    /// TLS is used if the server has it and accepts it.
     #[default]
     Prefer,
-    /// Always.
+    /// TLS is always used.
     Require,
-    /// Always, with a certificate of a trusted authority.
+    /// TLS is always used, and the certificate must be of a trusted authority.
     VerifyCa,
-    /// The same, and the certificate is for the host's name.
+    /// As [`Self::VerifyCa`], and the certificate must have the host's name.
     VerifyFull,
 }
 
-/// `sslrootcert`.
+/// The value of `sslrootcert`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum RootCertificates {
-    /// `system`: those that this machine trusts.
+    /// `system`: the authorities that this machine trusts.
     System,
-    /// A PEM file.
+    /// A PEM file of authorities.
     File(PathBuf),
 }
 
@@ -38,12 +39,12 @@ pub(super) enum RootCertificates {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct TlsParameters {
     pub(super) mode: SslMode,
-    /// Without it no certificate is checked.
+    /// The trusted authorities. Without them no certificate is checked.
     pub(super) roots: Option<RootCertificates>,
     pub(super) certificate: Option<ClientCertificate>,
 }
 
-/// The URL, taken apart.
+/// The parsed URL.
 pub(super) struct PostgresUrl {
     pub(super) config: Config,
     pub(super) tls: TlsParameters,
@@ -71,7 +72,7 @@ impl SslMode {
     }
 }
 
-/// The parameters that are read here, as they are given.
+/// The parameters that are read here, with their given values.
 #[derive(Default)]
 struct Given {
     mode: Option<SslMode>,
@@ -82,14 +83,14 @@ struct Given {
 
 const MALFORMED: &str = "not an address of PostgreSQL; escape special characters of the password as %XX";
 
-/// Takes a URL apart.
+/// Parses a URL.
 ///
 /// # Errors
-/// A sentence for the operator.
+/// Returns a sentence for the operator.
 pub(super) fn parse(url: &str) -> Result<PostgresUrl, String> {
     let of_parameter = |(before, _): (&str, &str)| before.split_once('?').is_some_and(|(_, rest)| rest.contains('='));
     if url.matches('@').count() > 1 || url.split_once('@').is_some_and(of_parameter) {
-        // What follows may be part of the password, or of a parameter, and would be taken for the host.
+        // The rest may be part of the password or of a parameter, and would be taken for the host.
         return Err(MALFORMED.to_owned());
     }
     let (address, query) = split(url);
@@ -107,15 +108,17 @@ pub(super) fn parse(url: &str) -> Result<PostgresUrl, String> {
     Ok(PostgresUrl { tls: given.check()?, config })
 }
 
-/// Whether a text is a URL that [`PostgresStore`](super::PostgresStore) connects to; the files that it names are not read.
+/// Checks that a text is a URL to which [`PostgresStore`](super::PostgresStore) can connect. The files that it names
+/// are not read.
 ///
 /// # Errors
-/// A sentence for the operator, which contains no password.
+/// Returns a sentence for the operator that contains no password.
 pub fn check_url(url: &str) -> Result<(), String> {
     parse(url).map(drop)
 }
 
-/// What is before the parameters, and the parameters. User and password come first: they may contain a `?`.
+/// Splits a URL into the part before the parameters, and the parameters. User and password come first, and may contain
+/// a `?`.
 fn split(url: &str) -> (&str, &str) {
     let credentials = url.find('@').unwrap_or(0);
     match url[credentials..].find('?') {
@@ -125,7 +128,7 @@ fn split(url: &str) -> (&str, &str) {
 }
 
 impl Given {
-    /// Takes a parameter that tokio-postgres does not know, or knows in part; false for all others.
+    /// Takes a parameter that tokio-postgres does not know, or only knows in part. Returns false for all others.
     fn take(&mut self, name: &str, value: &str) -> Result<bool, String> {
         match name {
             "sslmode" => self.mode = Some(SslMode::parse(value)?),
@@ -144,7 +147,7 @@ impl Given {
         Ok(true)
     }
 
-    /// What libpq checks.
+    /// Makes the checks that libpq makes.
     fn check(self) -> Result<TlsParameters, String> {
         let system = self.roots == Some(RootCertificates::System);
         let mode = self.mode.unwrap_or(if system { SslMode::VerifyFull } else { SslMode::default() });
@@ -169,7 +172,7 @@ impl Given {
     }
 }
 
-/// An empty value is none, as in libpq.
+/// The path of a file. As in libpq, an empty value means no file.
 fn file(name: &str, value: &str) -> Result<Option<PathBuf>, String> {
     match value {
         "" => Ok(None),
@@ -178,7 +181,8 @@ fn file(name: &str, value: &str) -> Result<Option<PathBuf>, String> {
     }
 }
 
-/// tokio-postgres's errors may contain a value, and thus a password; but the one of an unknown parameter has its name only.
+/// Explains an error of tokio-postgres. Its text may contain a value, and so a password, but that of an unknown
+/// parameter only has its name.
 fn explain(error: &tokio_postgres::Error) -> String {
     let cause = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
     match cause.strip_prefix("unknown option `") {

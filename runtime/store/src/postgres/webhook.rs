@@ -1,4 +1,4 @@
-//! The webhook's cursor. Events are in the stream of NATS; none are kept here.
+//! The webhook's cursor. The events are in the stream of NATS, and none are kept here.
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -10,11 +10,11 @@ use super::{
 };
 use crate::{KeptEvent, Lease, ParkedClassroom, StoreError, WebhookCursor, WebhookCursors, WebhookState};
 
-/// Whether this node holds its lease, and whether it delivers; nothing is written.
+/// Checks whether this node holds its lease, and whether it delivers, without a write.
 const LOOK: &str = "select exists (select from node where id = $1 and epoch = $2), w.node_id = $1 and w.node_epoch = $2
     from webhook w where w.single";
 
-/// A node delivers while its lease holds.
+/// A node delivers while its lease is valid.
 const CLAIM: &str = "with fence as materialized (
         select id, epoch from node where id = $1 and epoch = $2 for key share
     )
@@ -26,12 +26,12 @@ const CLAIM: &str = "with fence as materialized (
     returning w.node_id";
 
 const STATE: &str = "select stream, after_offset from webhook where single";
-/// Only those of the cursor's own stream: others are left from the stream before.
+/// The parked classrooms of the cursor's own stream. Others may be left from an earlier stream.
 const PARKED: &str = "select p.classroom_id, p.after_offset,
         greatest(extract(epoch from clock_timestamp() - p.refused_since), 0)::float8
     from webhook_parked p join webhook w on w.single and w.stream = p.stream";
 
-/// The part `mine`: a row where this node delivers, locked against a node that takes the delivery over.
+/// The part `mine`: it has a row if this node delivers, and locks it against a node that takes the delivery over.
 macro_rules! if_mine {
     ($write:literal) => {
         concat!(

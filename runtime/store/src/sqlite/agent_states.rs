@@ -1,4 +1,4 @@
-//! The state that an agent sets, row by row; as in Postgres its version is the id of its event.
+//! The state that an agent sets, row by row. As in Postgres, its version is the id of its event.
 use async_trait::async_trait;
 use rollcall_schema::{JsonObject, Role, StateVersion};
 use rusqlite::{Connection, OptionalExtension, params};
@@ -8,14 +8,14 @@ use crate::{AgentStates, Lease, SetState, StoreError};
 
 const OWNED: &str = "select state_n from agent_session where id = ?1 and sid = ?2";
 const FOLD: &str = "delete from outbox where id = ?1 returning role is not null";
-/// `?3`: also role and info.
+/// `?3` says whether the event also has role and info.
 const UPDATED: &str = "insert into outbox (classroom_id, agent_id, session_id, operation, state, role, info, \
     traceparent) \
     select classroom_id, agent_id, id, 'updated', ?2, iif(?3, role, null), iif(?3, info, null), traceparent \
     from agent_session where id = ?1";
 const WRITE: &str = "update or fail agent_session set state = ?2, state_n = ?3 where id = ?1";
 
-/// A takeover changes role and info: both, and the agent.updated that tells them.
+/// A takeover with another role or info changes both, and writes the agent.updated that has them.
 const IDENTITY: &str = "select id, state from agent_session \
     where classroom_id = ?1 and agent_id = ?2 and sid <> ?3 and (role <> ?4 or info is not ?5)";
 const IDENTIFIED: &str = "insert into outbox (classroom_id, agent_id, session_id, operation, state, role, info, \
@@ -60,7 +60,7 @@ fn set_one(connection: &Connection, set: &SetState) -> Result<Option<StateVersio
     Ok(Some(StateVersion(version)))
 }
 
-/// What a takeover is about to change of an agent.
+/// The role and info that a takeover is about to change.
 pub(super) struct Identity<'a> {
     pub(super) classroom: &'a str,
     pub(super) agent: &'a str,
@@ -70,7 +70,7 @@ pub(super) struct Identity<'a> {
     pub(super) trace: Option<&'a str>,
 }
 
-/// Tells role and info, where the connection that takes over has others than the one before.
+/// Writes role and info and their agent.updated, if the connection that takes over has others than the one before.
 pub(super) fn tell_identity(connection: &Connection, identity: &Identity<'_>) -> Result<(), StoreError> {
     let Identity { classroom, agent, sid, role, info, trace } = identity;
     let changed: Option<(i64, Option<String>)> = connection

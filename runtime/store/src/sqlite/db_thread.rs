@@ -1,11 +1,11 @@
-//! A thread that owns a connection: SQLite blocks, and has one writer at a time anyway.
+//! A thread that owns a connection, because SQLite blocks, and allows only one writer at a time.
 //!
-//! The writer is a group commit: whatever waits runs in one transaction, each piece of work in a savepoint of
-//! its own so that one that fails takes nothing with it, and all are answered after the commit. Work runs in the order
-//! of its arrival, also when its caller gave up: what follows a write of unknown outcome sees how it ended.
+//! The writer is a group commit: all waiting calls run in one transaction, each in a savepoint of its own, so that one
+//! that fails does not affect others. All are answered after the commit. Calls run in the order of their arrival, even
+//! if their callers gave up, so a call after a write of unknown outcome sees how that write ended.
 //!
-//! Invariant: nothing of a batch is written outside of its transaction. Some errors (a full disk, one that fails, no memory)
-//! end the transaction and undo all of it: then every call of the batch fails, and nothing more joins the batch.
+//! Invariant: no part of a batch is written outside of its transaction. Some errors (a full or failing disk, no memory)
+//! end the transaction and undo all of it. Then every call of the batch fails, and no further call joins it.
 use std::{
     io,
     sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel},
@@ -19,21 +19,21 @@ use tokio::{sync::oneshot, time::timeout};
 use crate::StoreError;
 use rollcall_base::{failpoint, names, tasks::Tasks};
 
-/// How long a call may take, with its wait in the queue.
+/// How long a call may take, including its wait in the queue.
 const LIMIT: Duration = Duration::from_millis(1500);
-/// Calls that may wait; each is a batch.
+/// The most calls that wait. Each is a batch.
 const QUEUE: usize = 1024;
-/// Calls in one transaction.
+/// The most calls in one transaction.
 const MAX_BATCH: usize = 64;
-/// Between two checkpoints.
+/// The time between two checkpoints.
 const CHECKPOINT: Duration = Duration::from_millis(250);
 
-/// Called with the fate of the transaction.
+/// A function that is called with the outcome of the transaction.
 type Reply = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
-/// Called with the connection, or with the reason why there is no transaction.
+/// A function that is called with the connection, or with the reason why there is no transaction.
 type Work = Box<dyn FnOnce(Result<&Connection, StoreError>) -> Reply + Send>;
 
-/// Hands work to the thread, which ends with the last clone.
+/// The handle of the thread. The thread ends with the last clone.
 #[derive(Clone)]
 pub(super) struct DbThread {
     queue: SyncSender<Work>,
@@ -41,15 +41,15 @@ pub(super) struct DbThread {
 }
 
 impl DbThread {
-    /// A thread whose work is written in transactions. `checkpointer` folds the log into the file meanwhile: the syncs that
-    /// takes would hold up every write.
+    /// Starts a thread that runs its work in transactions. Meanwhile `checkpointer` writes the log into the file,
+    /// because the syncs for that would delay every write.
     pub(super) fn writer(threads: &Tasks, connection: Connection, checkpointer: Connection) -> io::Result<Self> {
         let (committed, commits) = sync_channel(1);
         threads.dependent_thread("sqlite-checkpoint", move || checkpoint(&checkpointer, &commits))?;
         Self::spawn(threads, "sqlite-writer", true, move |queue| serve_writes(&connection, &queue, &committed))
     }
 
-    /// A thread whose work only reads: what was committed when it runs.
+    /// Starts a thread whose work only reads what is committed when it runs.
     pub(super) fn reader(threads: &Tasks, connection: Connection) -> io::Result<Self> {
         Self::spawn(threads, "sqlite-reader", false, move |queue| {
             for work in queue {
@@ -70,7 +70,7 @@ impl DbThread {
         Ok(Self { queue, writes })
     }
 
-    /// Hands work in and waits for its answer; `operation` names it in the metrics.
+    /// Queues work and waits for its answer. `operation` is its name in the metrics.
     pub(super) async fn call<T: Send + 'static>(
         &self,
         operation: &'static str,
@@ -82,7 +82,7 @@ impl DbThread {
             let result = connection
                 .and_then(|connection| if writes { in_savepoint(connection, work) } else { work(connection) });
             Box::new(move |committed| {
-                // A caller that went away needs no answer.
+                // A caller that is gone needs no answer.
                 sender.send(committed.and(result)).ok();
             })
         });
@@ -107,7 +107,7 @@ fn gone() -> StoreError {
     StoreError::Unavailable("the database's thread has ended".to_owned())
 }
 
-/// Passive: it waits for no other connection, and the next checkpoint takes what this one could not.
+/// Makes passive checkpoints: they do not wait for other connections, and the next one takes what this one could not.
 fn checkpoint(connection: &Connection, commits: &Receiver<()>) {
     while commits.recv().is_ok() {
         failpoint::reach("sqlite-checkpoint");
@@ -136,13 +136,13 @@ fn serve_writes(connection: &Connection, queue: &Receiver<Work>, checkpoint: &Sy
             Err(error) => Err(error),
         };
         if committed.is_err() && !connection.is_autocommit() {
-            // It has no effect if SQLite has rolled back by itself.
+            // The statement has no effect if SQLite has rolled back by itself.
             connection.execute_batch("rollback").ok();
         }
         for reply in replies {
             reply(committed.clone());
         }
-        // If it is full, the checkpointer has not begun with an earlier commit yet, and will find this one too.
+        // If the channel is full, the checkpointer has not begun with an earlier commit yet, and will include this one.
         checkpoint.try_send(()).ok();
     }
 }
@@ -151,7 +151,8 @@ fn rolled_back() -> StoreError {
     StoreError::Unavailable("an error ended the transaction, and all of it was undone".to_owned())
 }
 
-/// Undoes what it did where it fails. Only within a transaction: without one, each statement would be written for itself.
+/// Runs a function in a savepoint, and undoes its writes if it fails. A transaction must be open, because without one
+/// each statement would commit by itself.
 pub(super) fn in_savepoint<T>(
     connection: &Connection,
     work: impl FnOnce(&Connection) -> Result<T, StoreError>,
@@ -171,7 +172,7 @@ pub(super) fn in_savepoint<T>(
     answer
 }
 
-/// Data that the tables do not take is refused; everything else (a full disk, another writer) may pass.
+/// Data that the tables do not accept is refused. Every other error (a full disk, another writer) may pass.
 pub(super) fn failed(error: rusqlite::Error) -> StoreError {
     let hint = match error.sqlite_error_code() {
         Some(ErrorCode::DiskFull) => "; free space on the disk of the database's file",
@@ -202,7 +203,7 @@ mod tests {
 
     use super::*;
 
-    /// A database that has room for little, with a writer whose first work waits for a word.
+    /// A database with little room, and a writer whose first work waits for the test.
     struct Bench {
         thread: DbThread,
         go: std::sync::mpsc::Sender<()>,
@@ -257,7 +258,7 @@ mod tests {
         let ((one, large, two), ()) = tokio::join!(calls, go);
         assert!(matches!(one, Err(StoreError::Unavailable(_))), "{one:?}");
         assert!(matches!(large, Err(StoreError::Unavailable(_))), "{large:?}");
-        // It came behind the error, so it is in a transaction of its own.
+        // This call came after the error, so it is in a transaction of its own.
         assert!(two.is_ok(), "{two:?}");
         assert_eq!(bench.kept(), 1);
     }

@@ -1,4 +1,4 @@
-//! What the tables keep of a user whose sessions have ended.
+//! Reads and removes the rows of a user whose sessions have ended.
 use async_trait::async_trait;
 use rollcall_schema::{LessonId, SessionId, UserId};
 use rusqlite::{Connection, params};

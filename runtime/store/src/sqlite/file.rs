@@ -1,4 +1,4 @@
-//! The database's file: how it is opened, and the lock beside it that a serving process holds.
+//! Opens the database's file, and takes the lock beside it that a serving process holds.
 use std::{
     fs::{File, TryLockError},
     path::Path,
@@ -10,11 +10,11 @@ use rusqlite::{Connection, config::DbConfig};
 use super::db_thread::failed;
 use crate::StoreError;
 
-/// Another process may be writing: a load, or a person with the sqlite3 tool.
+/// How long a statement waits for another writer, such as a load, or a person with the sqlite3 tool.
 const BUSY: Duration = Duration::from_secs(1);
-/// All statements of the store stay prepared.
+/// The size of the cache of prepared statements. All statements of the store fit.
 const STATEMENTS: usize = 64;
-/// The writer folds the log into the file by itself only where the checkpointer cannot keep up (64 MiB).
+/// The writer writes the log into the file itself only if the checkpointer cannot keep up (64 MiB).
 const PRAGMAS: &str = "pragma journal_mode = wal; pragma synchronous = normal; pragma wal_autocheckpoint = 16384; \
     pragma temp_store = memory; pragma cache_size = -1024; \
     pragma cache_spill = off; pragma foreign_keys = on;";
@@ -26,14 +26,14 @@ pub(super) fn open(path: &Path) -> Result<Connection, StoreError> {
         .map_err(|error| StoreError::Refused(format!("cannot open {}: {error}", path.display())))?;
     connection.busy_timeout(BUSY).map_err(failed)?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS);
-    // Plans do not depend on the values bound, so that no statement is prepared anew for each row.
+    // Plans do not depend on the bound values, so that no statement is prepared again for each row.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true).map_err(failed)?;
     connection.execute_batch(PRAGMAS).map_err(failed)?;
     Ok(connection)
 }
 
-/// The writer's connection. It has tables of the connections that lost their session to another one, or to an operator,
-/// until they are told: in memory, for they end with the process.
+/// Opens the writer's connection. It has tables of the connections that lost their session to another connection or to
+/// an operator, until they are told. The tables are in memory, because these connections end with the process.
 pub(super) fn open_writer(path: &Path) -> Result<Connection, StoreError> {
     let connection = open(path)?;
     connection.execute_batch(TOLD).map_err(failed)?;

@@ -1,5 +1,5 @@
-//! The history of sessions. Pages are read beside the writer; a sweep's batch is short, because no other write runs
-//! meanwhile.
+//! The history of sessions. Pages are read concurrently with writes. A sweep's batch is short, because no other write
+//! runs meanwhile.
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{History, HistoryPosition, HistorySweep, Moment, StoreError, Visit, VisitEnd};
 
-/// Times are texts with milliseconds; outside they are microseconds.
+/// Times are stored as texts with milliseconds, and returned in microseconds.
 const PRESENT: &str = "select id, agent_id, user_id, lesson_id, \
         cast(round(unixepoch(started_at, 'subsec') * 1000) as integer) * 1000, null, null \
     from agent_session where classroom_id = ?1 and id > ?2 order by id limit ?3";
@@ -25,7 +25,7 @@ const PAST: &str = "select id, agent_id, user_id, lesson_id, \
     where classroom_id = ?1 and (ended_at, id) > (strftime('%Y-%m-%d %H:%M:%f', ?2 / 1000 / 1000.0, 'unixepoch'), ?3) \
     order by ended_at, id limit ?4";
 
-/// As in Postgres.
+/// As in Postgres, a batch of which no session began before the limit is the last one.
 const LOOK: &str = "select max(id), coalesce(max(started_at < strftime('%Y-%m-%d %H:%M:%f', 'now', ?3)), 0) \
     from (select id, started_at from agent_session_history where id > ?1 order by id limit ?2)";
 

@@ -1,4 +1,4 @@
-//! Ends of sessions that an operator asks for.
+//! Ends sessions for operators.
 use async_trait::async_trait;
 use rollcall_schema::{AgentId, ClassroomId, LessonId, NodeId, SessionId};
 use rusqlite::{Connection, Row, params};
@@ -94,7 +94,7 @@ fn of_row(row: &Row<'_>) -> Result<Kick, StoreError> {
     Ok(Kick { sid: sid(&text(row, 0)?)?, lesson })
 }
 
-/// What is still to be done.
+/// The kicks that are not carried out yet.
 pub(super) fn waiting(connection: &Connection) -> Result<Vec<Kick>, StoreError> {
     rows(connection, WAITING, [], of_row)
 }

@@ -1,5 +1,5 @@
-//! The node's right to write. A lock on a file beside the database lets one process serve, until it ends; the row in `node`
-//! makes sure that what an earlier registration left in flight writes nothing, as in Postgres.
+//! The node's right to write. A lock on a file beside the database lets only one process serve until it ends. As in
+//! Postgres, the row in `node` ensures that calls of an earlier registration that are still under way write nothing.
 use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
@@ -35,7 +35,7 @@ impl NodeLeases for SqliteStore {
         self.writer.call("renew_lease", move |connection| renew_lease(connection, lease, ttl)).await
     }
 
-    /// There is no other node that could read it.
+    /// There is no other node that could read the statistics.
     fn report(&self, _: String) {}
 
     async fn ack_takeovers(&self, _: NodeId, replaced: &[Sid]) -> Result<(), StoreError> {
@@ -65,9 +65,9 @@ impl NodeLeases for SqliteStore {
     }
 }
 
-/// Enters as the only node that lives. All ids jump at each start but the first: the file may be a copy that was made a
-/// moment before the last end, and ids that were given out since then are in the stream. Earlier processes' sessions stay until
-/// their lease ends, as a dead node's do, so that their agents can come back to them.
+/// Registers as the only node that lives. All ids jump at each start but the first: the file may be a copy that was
+/// made a moment before the last end, and ids that were given out since then are in the stream. Sessions of earlier
+/// processes stay until their lease ends, as those of a dead node do, so that their agents can come back to them.
 fn register(connection: &Connection, registration: &Registration) -> Result<Lease, StoreError> {
     let first: bool = connection
         .query_row("select not exists (select 1 from sqlite_sequence where name = 'node')", [], |row| row.get(0))
@@ -122,7 +122,8 @@ fn from_now(time: Duration) -> String {
     format!("+{:.3} seconds", time.as_secs_f64())
 }
 
-/// Written only once a quarter of it has gone: a commit for each heartbeat costs an idle node a fifth of its processor time.
+/// Renews the lease. It is written only after a quarter of it has gone, because a commit for each heartbeat costs an
+/// idle node a fifth of its processor time.
 fn renew(connection: &Connection, lease: Lease, ttl: Duration) -> Result<(), StoreError> {
     let fresh: Option<bool> = connection
         .prepare_cached(
@@ -140,7 +141,7 @@ fn renew(connection: &Connection, lease: Lease, ttl: Duration) -> Result<(), Sto
     extend(connection, lease, ttl)
 }
 
-/// Renews in any case: what is asked for is whether the file takes a write.
+/// Always renews the lease, because the probe must find out whether the file takes a write.
 fn probe(connection: &Connection, lease: Lease, ttl: Duration) -> Result<(), StoreError> {
     fence(connection, lease)?;
     extend(connection, lease, ttl)
@@ -163,7 +164,7 @@ fn renew_lease(connection: &Connection, lease: Lease, ttl: Duration) -> Result<H
         nodes: 1,
         // No other node runs beside this one.
         was_expired: false,
-        // An earlier process may be; to look is as cheap as to ask.
+        // An earlier process may be dead. Looking for it costs as little as checking whether to look.
         dead: true,
     })
 }
@@ -178,7 +179,7 @@ fn release_lease(connection: &Connection, lease: Lease) -> Result<(), StoreError
     let left: Option<i64> =
         connection.query_row("select 1 from agent_session limit 1", [], |row| row.get(0)).optional().map_err(failed)?;
     let end = match left {
-        // Free for the next process at once.
+        // The lease is free for the next process at once.
         Some(_) => format!("update node set epoch = epoch + 1, lease_until = {NOW} where id = ?1"),
         None => "delete from node where id = ?1".to_owned(),
     };

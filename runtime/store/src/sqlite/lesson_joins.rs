@@ -1,4 +1,4 @@
-//! Lessons that sessions are in, row by row.
+//! Connections join lessons and leave them, row by row.
 use async_trait::async_trait;
 use rollcall_schema::Seat;
 use rusqlite::{Connection, OptionalExtension, params};

@@ -1,7 +1,7 @@
-//! Lessons and attendees, in one transaction beside a running gateway.
+//! Loads lessons and attendees in one transaction beside a running gateway.
 //!
-//! Rows are gathered in temporary tables of this connection, which lock nothing, and written at the commit in one
-//! short transaction: the gateway's writer waits for that alone.
+//! Rows are gathered in temporary tables of this connection, which lock nothing. At the commit they are written in one
+//! short transaction, and the gateway's writer only waits for that.
 use std::future::Future;
 
 use async_trait::async_trait;
@@ -23,7 +23,7 @@ const WRITE: &str =
     insert into lesson_attendee (lesson_id, user_id, seat) select lesson_id, user_id, seat from new_attendee where true
     on conflict (lesson_id, user_id) do update set seat = excluded.seat;";
 
-/// The connection; none while a piece of work has it, or after one that panicked.
+/// The connection; `None` while a call uses it, or after a call that panicked.
 struct SqliteLoad(Option<Connection>);
 
 #[async_trait]
@@ -100,7 +100,7 @@ fn gather_lessons(connection: &mut Connection, rows: &[LessonRow]) -> Result<(),
     transaction.commit()
 }
 
-/// The place of the first attendee without a lesson, if there is one.
+/// The index of the first attendee without a lesson, if there is one.
 fn gather_attendees(connection: &mut Connection, rows: &[AttendeeRow]) -> Result<Option<usize>, rusqlite::Error> {
     let transaction = connection.transaction()?;
     let mut known = transaction

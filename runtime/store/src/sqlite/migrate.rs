@@ -51,7 +51,7 @@ fn migrate(path: &Path) -> Result<(), StoreError> {
     transaction
         .execute_batch(migration_table!("text not null default (strftime('%Y-%m-%d %H:%M:%f', 'now'))"))
         .map_err(failed)?;
-    // Another process may have done it meanwhile.
+    // Another process may have migrated the tables meanwhile.
     for Migration { version, name, sql, compatible_from } in state(&transaction)?.missing(SQLITE)? {
         transaction.execute_batch(sql).map_err(failed)?;
         let applied = "insert into migration (version, name, compatible_from) values (?1, ?2, ?3)";

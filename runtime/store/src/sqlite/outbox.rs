@@ -1,4 +1,4 @@
-//! The outbox, read by one relay of this process at a time.
+//! The outbox, which one relay of this process reads at a time.
 use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
@@ -21,7 +21,7 @@ use crate::{
     outbox_quarantine::{RELEASED_AT_ONCE, RETRY_AFTER, SortedRows},
 };
 
-/// How often a read begins again after it quarantined rows, before it gives up for this time.
+/// How often a read begins again after it quarantined rows. After that it returns what it has.
 const READS: usize = 8;
 
 const DELETE: &str = "delete from outbox where id = ?1";
@@ -31,7 +31,7 @@ const QUARANTINE: &str = "insert into outbox_quarantine (id, classroom_id, agent
     created_at, state, role, info, traceparent, ?2, strftime('%Y-%m-%d %H:%M:%f', 'now', ?3) from outbox where id = ?1";
 const DUE: &str = "select distinct classroom_id, agent_id from (select classroom_id, agent_id from outbox_quarantine \
     where retry_at <= strftime('%Y-%m-%d %H:%M:%f', 'now') order by retry_at limit ?1)";
-/// They keep their ids, so that later rows stay behind them.
+/// The rows keep their ids, so that later rows stay behind them.
 const RELEASE: &str = "insert into outbox (id, classroom_id, agent_id, session_id, operation, reason, nonce, created_at, \
     state, role, info, traceparent) select id, classroom_id, agent_id, session_id, operation, reason, nonce, created_at, \
     state, role, info, traceparent \
@@ -70,8 +70,8 @@ impl OutboxSource for SqliteStore {
     }
 }
 
-/// The distance of the ids at its ends, which is the count but for rows that were published out of order: nothing is
-/// walked.
+/// The count is the distance of the first and the last id. It is exact unless rows were published out of order, and no
+/// rows are stepped over.
 fn backlog(connection: &Connection) -> Result<Backlog, StoreError> {
     const SQL: &str = "select coalesce((select max(id) from outbox) - (select min(id) from outbox) + 1, 0), \
         coalesce((julianday('now') - julianday((select created_at from outbox order by id limit 1))) * 86400, 0)";
@@ -82,7 +82,7 @@ fn backlog(connection: &Connection) -> Result<Backlog, StoreError> {
 
 #[async_trait]
 impl Outbox for SqliteOutbox {
-    /// All of it is one shard.
+    /// The whole outbox is one shard.
     async fn claim(&mut self) -> Result<usize, StoreError> {
         if self.claimed.is_none() {
             self.claimed = self.relay.clone().try_lock_owned().ok();
@@ -124,7 +124,7 @@ impl Outbox for SqliteOutbox {
         if self.claimed.is_none() {
             return Ok(0);
         }
-        // Most of the time there is nothing, and a write would be a commit in vain.
+        // Most of the time there is nothing to release, and a write would be a commit in vain.
         let count = |connection: &Connection| {
             connection.query_row(QUARANTINED, [], |row| row.get::<_, u32>(0)).map(u64::from).map_err(failed)
         };
@@ -157,13 +157,13 @@ impl Outbox for SqliteOutbox {
     }
 
     async fn wait(&mut self, max: Duration) -> Result<(), StoreError> {
-        // The end of the wait, and an end of the store, are both a reason to look.
+        // When the wait or the store ends, the outbox is read, too.
         timeout(max, self.changed.changed()).await.ok();
         Ok(())
     }
 }
 
-/// Rows to publish, and ids to quarantine with the reason.
+/// The rows to publish, and the ids to quarantine with their reason.
 type Read = (Vec<OutboxRow>, Vec<(Vec<i64>, String)>);
 
 /// The columns that [`outbox_row`] reads, and whether an earlier row of the agent is quarantined.
@@ -191,7 +191,7 @@ fn read(connection: &Connection, max: usize) -> Result<Read, StoreError> {
     let mut sorted = SortedRows::default();
     while let Some(row) = rows.next().map_err(failed)? {
         let id = row.get(0).map_err(failed)?;
-        // What is no text is unreadable all the same.
+        // A row whose key is not text cannot be read, so the key does not matter.
         let key = (text(row, 1).unwrap_or_default(), text(row, 2).unwrap_or_default());
         sorted.add(key, id, row.get(8).map_err(failed)?, || outbox_row(row));
     }

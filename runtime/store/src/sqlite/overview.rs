@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{LiveClassroom, LiveSession, NodeReport, NodeRow, Overview, PastSession, StoreError, Whose};
 
-/// The index has them in this order.
+/// The index has the classrooms in this order.
 const CLASSROOMS: &str = "select classroom_id, count(*) from agent_session where classroom_id between ?1 and ?2 \
     group by classroom_id order by classroom_id limit ?3";
 
@@ -38,7 +38,7 @@ const NODES: &str = "select id, label, epoch, replace(lease_until, ' ', 'T') || 
     lease_until > strftime('%Y-%m-%d %H:%M:%f', 'now'), \
     (select count(*) from agent_session where node_id = node.id) from node order by id";
 
-/// julianday counts days; the result is in seconds.
+/// julianday counts days, so the result is multiplied to seconds.
 const REPORTS: &str = "select id, label, lease_until > strftime('%Y-%m-%d %H:%M:%f', 'now'), \
     max((julianday(lease_until) - julianday('now')) * 86400.0, 0.0) from node order by id";
 
@@ -173,10 +173,10 @@ mod tests {
 
     const MANY: u32 = 100_000;
     const PAGE: usize = 100;
-    /// A walk over all rows takes ten times as many.
+    /// The most steps of a page. Stepping over all rows takes ten times as many.
     const MAX_STEPS: i32 = 100_000;
 
-    /// How many rows a query has, and the steps of SQLite's machine that it took.
+    /// How many rows a query returns, and how many steps of SQLite's machine it took.
     fn cost(connection: &Connection, sql: &str, values: impl Params) -> (usize, i32) {
         let mut statement = connection.prepare(sql).expect("a statement");
         let mut rows = statement.query(values).expect("run");

@@ -113,7 +113,7 @@ fn resumable(
     id: ResumeId,
     within: Duration,
 ) -> Result<Option<ResumableSession>, StoreError> {
-    // As in Postgres. Of a group's rows, the other columns are those of the one with the maximum.
+    // The condition is that of Postgres. In SQLite, the other columns of a group are those of the row with the maximum.
     const SQL: &str = "select classroom_id, lesson_id from ( \
             select classroom_id, lesson_id, resume_id, max(at || printf('%020d', id)), at from ( \
                 select id, classroom_id, lesson_id, resume_id, '9999' as at from agent_session \

@@ -1,4 +1,5 @@
-//! How sessions that the node remembers stand in the database, and which rows it has for the node.
+//! Compares the sessions that the node remembers with the database, and reads the rows that the database has for the
+//! node.
 use async_trait::async_trait;
 use rollcall_schema::{AgentId, ClassroomId, LeftReason, LessonId, NodeId, SessionId};
 use rusqlite::{Connection, params};
@@ -15,8 +16,8 @@ use super::{
 };
 use crate::{Close, KeyField, Lease, Recovery, Remembered, Restored, Standing, StoreError};
 
-/// The owner of the row, whether that is this connection in this lesson, whether its end is in the history, and whether the
-/// agent has a later session.
+/// The owner of the row, whether that is this connection in this lesson, whether the history has its end, and whether
+/// the agent has a later session.
 const STANDING: &str = "select (select sid from agent_session where id = ?1), \
     exists (select 1 from agent_session where id = ?1 and sid = ?4 and lesson_id is ?5), \
     exists (select 1 from agent_session_history where id = ?1), \

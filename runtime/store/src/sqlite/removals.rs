@@ -1,4 +1,4 @@
-//! Removals that the key store has carried out, for as long as a failover of it may undo them.
+//! Removals that Redis has carried out. They are kept as long as a failover of Redis may undo them.
 use rollcall_schema::NodeId;
 use rusqlite::{Connection, params};
 
@@ -8,7 +8,7 @@ use crate::{StoreError, stale_fields::REPEATED_MINUTES};
 const KEEP: &str = "insert into removal (node_id, lesson_id, user_id, sid) \
     select ?1, lesson_id, user_id, sid from stale_field where id = ?2";
 
-/// There is no other node that lives.
+/// No other node lives, so all other nodes' removals are repeated.
 const REPEAT: &str = "insert into stale_field (node_id, lesson_id, user_id, sid) \
     select ?3, lesson_id, user_id, sid from removal \
     where minute >= strftime('%s', 'now') / 60 - ?1 and (?4 or node_id <> ?3) order by minute, rowid limit ?2";
@@ -20,7 +20,7 @@ const REPEATED: &str = "delete from removal where rowid in ( \
 const EXPIRE: &str = "delete from removal where rowid in ( \
     select rowid from removal where minute < ?1 order by minute limit ?2)";
 
-/// Keeps a stale field that was removed as a removal.
+/// Keeps a removed stale field as a removal.
 pub(super) fn keep(connection: &Connection, node: NodeId, id: i64) -> Result<(), StoreError> {
     connection.prepare_cached(KEEP).and_then(|mut keep| keep.execute([node.0, id])).map(drop).map_err(failed)
 }

@@ -1,4 +1,5 @@
-//! After a backup was put back: nothing in it is live, and no id of it may be given out again.
+//! Prepares a database that was put back from a backup: no session in it is live, and no id of it may be given out
+//! again.
 use std::path::Path;
 
 use rusqlite::TransactionBehavior;

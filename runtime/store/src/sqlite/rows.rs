@@ -1,16 +1,16 @@
-//! How rows become values.
+//! Values of rows.
 use rollcall_schema::Sid;
 use rusqlite::{Connection, Row};
 
 use super::db_thread::failed;
 use crate::StoreError;
 
-/// A row that cannot be read: somebody else wrote it.
+/// The error for a row that cannot be read, because another program wrote it.
 pub(super) fn unreadable(error: impl std::fmt::Display) -> StoreError {
     StoreError::Refused(format!("unreadable row: {error}"))
 }
 
-/// Reads what [`Sid`]'s display wrote.
+/// Parses the text that [`Sid`]'s display makes.
 pub(super) fn sid(text: &str) -> Result<Sid, StoreError> {
     Sid::parse(text).map_err(unreadable)
 }
@@ -23,7 +23,7 @@ pub(super) fn text(row: &Row<'_>, column: usize) -> Result<String, StoreError> {
     row.get(column).map_err(failed)
 }
 
-/// All rows of a statement, each made into a value.
+/// Reads all rows of a statement, each as a value.
 pub(super) fn rows<T>(
     connection: &Connection,
     sql: &str,

@@ -1,11 +1,11 @@
-//! How a session ends in SQL, once for a close and for the sessions of a dead process.
+//! Ends a session in SQL, at a close and for the sessions of a dead process.
 use rollcall_schema::{KickCause, LeftReason};
 use rusqlite::{Connection, params};
 
 use super::{db_thread::failed, stale_fields::stale_fields_of};
 use crate::StoreError;
 
-/// Writes sessions into the history.
+/// Writes sessions to the history.
 macro_rules! history {
     ($insert:literal, $reason:literal, $cause:literal, $resume_id:literal, $where:literal) => {
         concat!(
@@ -35,21 +35,21 @@ const DELETE: &str = "delete from agent_session where id = ?1";
 #[derive(Clone, Copy)]
 pub(super) struct End {
     pub reason: LeftReason,
-    /// The fields are not removed before the connection has ended.
+    /// Whether the fields are removed only after the connection has ended.
     pub held: bool,
-    /// Its client may still find it for a while.
+    /// Whether the client can still find the session for a while.
     pub resumable: bool,
 }
 
 impl End {
-    /// An operator ends it.
+    /// The end by an operator.
     pub const KICKED: Self =
         Self { reason: LeftReason::Kicked(Some(KickCause::OPERATOR)), held: true, resumable: false };
-    /// Its process has ended.
+    /// The end because the process has ended.
     pub const NODE_LOST: Self = Self { reason: LeftReason::NodeLost, held: false, resumable: true };
 }
 
-/// Ends a session: its stale fields, its history row and agent.left are written, and its row goes.
+/// Ends a session: writes its stale fields, its history row and agent.left, and deletes its row.
 pub(super) fn end(connection: &Connection, session: i64, end: End) -> Result<(), StoreError> {
     let End { reason, held, resumable } = end;
     let run = |sql, values: &[&dyn rusqlite::ToSql]| {

@@ -1,4 +1,4 @@
-//! Sessions, row by row: in one process and one transaction that costs what one statement would.
+//! Sessions, row by row. In one process and one transaction this costs as much as one statement would.
 use async_trait::async_trait;
 use rollcall_schema::{JsonObject, NodeId, SessionId};
 use rusqlite::{Connection, OptionalExtension, params};
@@ -73,7 +73,7 @@ fn open_one(connection: &Connection, lease: Lease, open: &Open) -> Result<Option
         .map_err(failed)?;
     let identity = Identity { classroom: &classroom, agent, sid: &sid, role: open.role, info, trace: trace.as_deref() };
     agent_states::tell_identity(connection, &identity)?;
-    // The same connection asking again gets the same answer.
+    // A connection that asks again gets the same answer.
     let taken_over: Option<(i64, Option<i64>, Option<String>)> = connection
         .prepare_cached(
             "update or fail agent_session set \
@@ -88,9 +88,9 @@ fn open_one(connection: &Connection, lease: Lease, open: &Open) -> Result<Option
             statement.query_row(values, |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).optional()
         })
         .map_err(failed)?;
-    // Its user has as many as it may, and this one is new.
+    // The user has as many sessions as it may have, and this one is new.
     let Some((session, node, previous)) = taken_over else { return Ok(None) };
-    // Connections of an earlier process are gone with it: after a restart everybody takes over.
+    // Connections of an earlier process ended with it. After a restart every agent takes its session over.
     if let Some(previous) = previous.as_ref().filter(|_| node == Some(lease.node.0)) {
         connection
             .prepare_cached("insert or ignore into temp.takeover (sid) values (?1)")

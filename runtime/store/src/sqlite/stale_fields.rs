@@ -1,4 +1,4 @@
-//! Stale fields, which wait until the key store has removed them. They are written before the rows of their sessions change.
+//! Stale fields, which wait until Redis has removed them. They are written before the rows of their sessions change.
 use async_trait::async_trait;
 use rollcall_schema::{LessonId, NodeId, Sid, UserId};
 use rusqlite::{Connection, params};
@@ -11,8 +11,8 @@ use super::{
 };
 use crate::{KeyField, StaleField, StaleFields, StoreError};
 
-/// Adds the fields of sessions. "or fail": what may be undone half way keeps a journal of its own, and a savepoint undoes all
-/// of it anyway.
+/// Adds the fields of sessions. With "or fail" SQLite keeps no journal for the statement, which is not needed, because
+/// a savepoint undoes all of it.
 macro_rules! stale_fields_of {
     ($node:literal, $held:literal, $where:literal) => {
         concat!(
@@ -33,7 +33,7 @@ macro_rules! stale_fields_of {
 }
 pub(super) use stale_fields_of;
 
-/// The stale fields of an agent's session in a classroom, if another connection has it that has not ended yet.
+/// The stale fields of an agent's session in a classroom, if another connection owns it that has not ended yet.
 pub(super) const OF_OTHER: &str =
     stale_fields_of!("node_id", "true", "classroom_id = ?1 and agent_id = ?2 and sid <> ?3");
 
@@ -42,7 +42,7 @@ const ADD: &str = "insert into stale_field (node_id, lesson_id, user_id, sid) va
 const HOLD: &str = "insert into stale_field (node_id, lesson_id, user_id, sid, held) select ?1, ?2, ?3, ?4, true \
     where not exists (select 1 from stale_field where held and sid = ?4 and lesson_id = ?2)";
 
-/// A connection that is still in the lesson is its own successor: its field stays.
+/// A connection that is still in the lesson is its own successor, so its field stays.
 const READ: &str = "select id, lesson_id, user_id, sid, ( \
         select s.sid from agent_session s where s.user_id = l.user_id and s.lesson_id = l.lesson_id \
         order by s.joined_at desc, s.id desc limit 1 \
@@ -100,7 +100,7 @@ pub(super) fn add(connection: &Connection, node: NodeId, fields: &[KeyField]) ->
     Ok(())
 }
 
-/// A guest has no session whose end would add its field.
+/// Holds the field of a guest, because a guest has no session whose end would add it.
 pub(super) fn hold(
     connection: &Connection,
     node: NodeId,
@@ -136,8 +136,8 @@ fn held(connection: &Connection, node: NodeId, after: i64, max: usize) -> Result
     })
 }
 
-/// If a successor has left meanwhile, its own removal may have been carried out before it was made the holder, so a new
-/// stale field is written for it.
+/// If a successor has left meanwhile, its own removal may have been carried out before the field was set to it. So a
+/// new stale field is written for it.
 fn forget(connection: &Connection, node: NodeId, done: &[(i64, StaleField)], keep: bool) -> Result<(), StoreError> {
     let mut delete = connection.prepare_cached("delete from stale_field where id = ?1").map_err(failed)?;
     let mut stays = connection.prepare_cached(STAYS).map_err(failed)?;

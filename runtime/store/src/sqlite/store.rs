@@ -13,31 +13,31 @@ use uuid::Uuid;
 use super::{db_thread::DbThread, file};
 use crate::{Store, StoreError, session_quarantine::SessionQuarantine};
 
-/// SQLite.
+/// The store in SQLite.
 pub struct SqliteStore {
     pub(super) path: PathBuf,
     pub(super) writer: DbThread,
     pub(super) reader: DbThread,
-    /// Held from the registration until the process ends.
+    /// The lock, which is held from the registration until the process ends.
     pub(super) lock: OnceCell<File>,
-    /// Counts up with each commit that may have put rows into the outbox.
+    /// A number that grows with each commit that may have put rows into the outbox.
     pub(super) wake: watch::Sender<u64>,
-    /// Held by the relay that reads the outbox.
+    /// A lock that the relay holds while it reads the outbox.
     pub(super) relay: Arc<tokio::sync::Mutex<()>>,
     pub(super) quarantine: Arc<SessionQuarantine>,
     /// Whether published events are kept for the webhook.
     pub(super) keep_published: bool,
-    /// Hears when a thread ends.
+    /// The threads, whose end is reported.
     threads: Tasks,
-    /// Never another: the file is not put back under a running process.
+    /// The incarnation. It never changes, because the file is not put back under a running process.
     pub(super) incarnation: watch::Sender<Option<Uuid>>,
 }
 
 impl SqliteStore {
-    /// Opens the file, and makes it where it is missing.
+    /// Opens the file, and makes it if it is missing.
     ///
     /// # Errors
-    /// [`StoreError::Refused`] where that cannot be done.
+    /// [`StoreError::Refused`] if that is not possible.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, StoreError> {
         let path = path.as_ref().to_owned();
         let refused = |error: std::io::Error| StoreError::Refused(error.to_string());
@@ -56,7 +56,8 @@ impl SqliteStore {
         })
     }
 
-    /// The same, which keeps published events for the webhook until it is past them ([`crate::WebhookCursors`]).
+    /// This store, with published events kept for the webhook until its cursor has passed them
+    /// ([`crate::WebhookCursors`]).
     #[must_use]
     pub fn keeping_published(self, keep_published: bool) -> Self {
         Self { keep_published, ..self }

@@ -1,4 +1,4 @@
-//! The webhook's cursor, and the events that are kept until it is past them.
+//! The webhook's cursor, and the events that are kept until the cursor has passed them.
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -30,7 +30,7 @@ const EVENTS: &str = "select id, classroom_id, reason, body, \
 const EVENTS_OF_ONE: &str = "select id, classroom_id, reason, body, \
     max((julianday('now') - julianday(created_at)) * 86400, 0), traceparent from webhook_event \
     where classroom_id = ?3 and id > ?1 order by id limit ?2";
-/// Rows go from the front, so what is looked at is little.
+/// Rows are deleted from the front, so few rows are checked.
 const FORGET: &str = "delete from webhook_event where id in ( \
     select id from webhook_event where id <= ?1 order by id limit ?2)";
 const AGED_OUT: &str = "delete from webhook_event where id in (select id from webhook_event order by id limit ?1) \

@@ -1,4 +1,4 @@
-//! What agents show of themselves: info and state, and the events that tell them.
+//! What agents show of themselves, info and state, and the events that publish them.
 use rollcall_loadtest::servers::psql;
 use rollcall_schema::{JsonObject, LessonId, Role, Seat, SessionId, StateVersion, Update};
 use rollcall_store::{Change, Closed, LeftReason, Open, OutboxRow, RosterQuery, SetState};
@@ -32,7 +32,7 @@ impl World {
         self.store.set_state(self.lease, &[set]).await.expect("answered").remove(0)
     }
 
-    /// What the events in the outbox say, and which info they tell.
+    /// The changes in the outbox, each with the info that its event has.
     async fn told(&self) -> Vec<(Change, Option<JsonObject>)> {
         let tell = |row: OutboxRow| (row.change, row.info);
         self.events().await.into_iter().map(tell).collect()
@@ -74,7 +74,7 @@ async fn an_update_that_waits_is_folded_into_the_next(world: World) {
         let version = world.set(&alice, session, Some(&format!(r#"{{"n":{n}}}"#))).await.expect("hers");
         assert!(version > last);
         last = version;
-        // A new row each time: what a relay has read is not changed under it.
+        // The update is a new row each time, so that a row that a relay has read does not change.
         assert_ne!(rows().await, before);
         before = rows().await;
     }
@@ -119,7 +119,7 @@ async fn a_takeover_tells_another_role_and_info_once(world: World) {
 
     let teacher = Open { role: Role::Teacher, sid: rollcall_schema::Sid::random(), ..open.clone() };
     open_all(&teacher).await;
-    // Its first answer was lost.
+    // The first answer of this connection was lost, so it asks again.
     open_all(&teacher).await;
     let agent = world.agents(alice.classroom).await.remove(0);
     assert_eq!((agent.role, agent.info.as_ref()), (Role::Teacher, Some(&info)));
@@ -189,7 +189,7 @@ async fn what_is_quarantined_keeps_what_it_tells(world: World) {
     let mut outbox = world.outbox().await;
     let ids: Vec<i64> = outbox.read(10).await.expect("read").iter().map(|row| row.id).collect();
     outbox.quarantine(&ids, "a test").await.expect("set aside");
-    // It is not there to be folded.
+    // The quarantined update is not in the outbox, so it is not folded.
     let later = world.set(&alice, session, Some(r#"{"n":2}"#)).await.expect("hers");
     assert!(outbox.read(10).await.expect("read").is_empty(), "it waits for the others");
     world.sql("update outbox_quarantine set retry_at = created_at");
@@ -239,7 +239,7 @@ async fn several_rosters_are_read_at_once(world: World) {
     assert_eq!((&read[1], &read[3][0]), (&all, &all[1]));
 }
 
-/// A relay that is about to delete what would be folded holds up nobody, nor is it held up.
+/// A relay that is about to delete the update that would be folded neither delays the new one, nor is delayed by it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_update_that_the_relay_deletes_is_not_waited_for() {
     let world = World::postgres().await;

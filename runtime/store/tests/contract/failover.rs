@@ -1,4 +1,4 @@
-//! What a database that lost its last commits is told and asked.
+//! What the store does with a database that lost its last commits.
 use std::time::Duration;
 
 use rollcall_schema::{JsonObject, Role, SessionId, Update, UserId};
@@ -66,10 +66,10 @@ async fn a_session_that_is_anothers_is_not_ended(world: World) {
     world.open(&second).await;
     assert_eq!(verify(&world, remembered(&first, session)).await, Standing::Replaced);
     assert_eq!(verify(&world, remembered(&second, session)).await, Standing::Owned);
-    // The takeover was told, so it is not known any more by whom.
+    // The takeover was acknowledged, so the database no longer has the connection that took over.
     world.store.ack_takeovers(world.lease.node, &[first.sid]).await.expect("told");
     assert_eq!(verify(&world, remembered(&first, session)).await, Standing::NotOwned);
-    // The agent came again, with a later session.
+    // The agent has come again, in a later session.
     let earlier = SessionId(session.0 - 1);
     assert_eq!(verify(&world, remembered(&first, earlier)).await, Standing::Replaced);
     let history = world.sql("select id from agent_session_history");
@@ -121,7 +121,7 @@ async fn a_restored_database_begins_anew(world: World) {
     let refused = store.prepare_restored().await;
     assert!(matches!(&refused, Err(StoreError::Refused(why)) if why.contains("stop")), "{refused:?}");
 
-    // A backup from before that node was put back, so it has never lived.
+    // The backup that was put back is from before that node existed.
     let world = world.forgets_its_lock();
     world.sql("update node set lease_until = '2000-01-01 00:00:00'");
     let done = store.prepare_restored().await.expect("restored");
@@ -135,7 +135,7 @@ async fn a_restored_database_begins_anew(world: World) {
     assert!(again.0 > session.0 + 1_000_000, "{again} after {session}");
 }
 
-/// The database's own word for another history.
+/// Changes the database's own record, so that its history differs.
 fn another_history(world: &World) {
     world.sql("update installation set timeline = 'another'");
 }
@@ -158,7 +158,7 @@ async fn the_first_connection_to_another_history_raises_the_ids_before_it_writes
     for lease in [one, two, three] {
         assert!(lease.node.0 > world.lease.node.0 + 1_000_000, "so that no other node has this one's id");
     }
-    // A session of before is not taken over but ended, for its left may have been published.
+    // A session from before the loss is ended and not taken over, because its left may have been published.
     world.events().await;
     let taking = [alice.again().open(), bob.again().open()];
     let opened = others[0].open(one, &taking).await.expect("opened");
@@ -173,7 +173,7 @@ async fn the_first_connection_to_another_history_raises_the_ids_before_it_writes
     assert_eq!((again.session, again.replaced), (anew.session, None), "the same connection asks again");
 }
 
-/// A later state may have been told, and be lost.
+/// A later state may have been published, and lost.
 #[tokio::test]
 async fn a_state_of_before_is_told_again_above_all_versions() {
     let world = World::postgres().await;
@@ -192,7 +192,7 @@ async fn a_state_of_before_is_told_again_above_all_versions() {
     let lease = register(&*other, LEASE).await;
     let mut batch: Vec<_> =
         members.iter().zip(&sessions).map(|(member, session)| remembered(member, *session)).collect();
-    // Its node knows that it has set a state, and the database does not.
+    // The session's node remembers that it has set a state, and the database does not have it.
     batch[3].sets_state = true;
     assert_eq!(other.verify(world.lease, &batch).await.expect("verified"), [Standing::Owned; 4]);
     let agents = world.agents(here).await;
@@ -205,7 +205,7 @@ async fn a_state_of_before_is_told_again_above_all_versions() {
     let events = async || world.events().await.into_iter().map(|row| (row.session, row.change)).collect::<Vec<_>>();
     let [alice, bob, _, dave] = [0, 1, 2, 3].map(|n| agents[n].state_n);
     assert_eq!(events().await, [told(0, alice, &state), told(1, bob, &state), told(3, dave, &None)]);
-    // The agent's next connection gets a session of its own, without a state.
+    // The agent's next connection gets a new session without a state.
     let anew = other.open(lease, &[members[0].again().open()]).await.expect("opened")[0].expect("let in").session;
     let left = Change::Left(Some(LeftReason::NodeLost));
     assert_eq!(events().await, [(sessions[0], left), (anew, Change::Entered)]);
@@ -225,7 +225,7 @@ async fn ids_that_were_given_out_and_are_unknown_to_the_database_show_another_hi
     );
     let dora = Member::new(classroom(), "web.dora");
     let opened = loop {
-        // The first may meet a connection that has just ended.
+        // The first call may meet a connection that has just ended.
         if let Ok(opened) = world.store.open(world.lease, &[dora.open()]).await {
             break opened[0].expect("let in").session;
         }
@@ -248,7 +248,7 @@ async fn a_role_without_rights_to_sequences_raises_the_ids() {
         .expect("let in")
         .session;
     assert!(opened.0 > 1_000_000, "{opened}");
-    // Nor does it need some for a takeover that is told, and for a state.
+    // The role does not need such a right for a takeover with an event, nor for a state.
     let carol = Member::new(classroom(), "web.carol");
     store.open(lease, &[carol.open()]).await.expect("opened");
     let teacher = Open { role: Role::Teacher, ..carol.again().open() };

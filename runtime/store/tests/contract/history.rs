@@ -46,7 +46,7 @@ async fn pages_have_each_session_once_in_the_order_of_their_ends(world: World) {
     let present = world.store.present(room, sessions[2], 2).await.expect("read");
     assert_eq!(present.iter().map(|visit| visit.session).collect::<Vec<_>>(), [sessions[4], sessions[6]]);
     assert!(present.iter().all(|visit| visit.end.is_none() && visit.entered > Moment(1_700_000_000_000_000)));
-    // Those of one moment are told apart by their ids.
+    // Sessions that ended at the same time are distinguished by their ids.
     let (table, moment) = ("agent_session_history", past(&world, room, 9).await[0].end.clone().expect("ended").at);
     let same = match world.is_postgres() {
         true => format!("update {table} set lifetime = tstzrange('2020-01-01', '2020-01-02') returning id"),
@@ -68,7 +68,8 @@ async fn a_sweep_deletes_what_is_old_and_nothing_else(world: World) {
         sessions.push(world.open(member).await.session);
         world.close(member).await;
     }
-    // All began long ago; the third ended a moment ago. The last two began a moment ago.
+    // All but the last two sessions began long ago; of those, the third ended a moment ago. The last two began a moment
+    // ago.
     let (old, last) = (sessions[7], sessions[2]);
     for statement in match world.is_postgres() {
         true => [

@@ -1,4 +1,4 @@
-//! Several hosts in the URL, some of which are gone without a word, and a password that is replaced.
+//! A URL with several hosts, some of which do not answer, and a password that is replaced.
 use std::{
     fs,
     os::unix::fs::PermissionsExt,
@@ -17,7 +17,7 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 use crate::world::{LEASE, Member, classroom, connect, register, start_server};
 
-/// How soon the server that takes writes is found after a failover.
+/// Within this time after a failover, the server that takes writes is found.
 const FOUND: Duration = Duration::from_secs(5);
 
 fn url(ports: &[u16]) -> String {
@@ -25,7 +25,7 @@ fn url(ports: &[u16]) -> String {
     format!("postgres://postgres@{}/postgres", hosts.join(","))
 }
 
-/// Everything that connects: the pool, migrations, the relay and a load.
+/// Uses everything that makes connections: the pool, migrations, the relay and a load.
 async fn all_connect(store: &dyn Store) {
     store.ping().await.expect("the second host is found");
     store.migrate().await.expect("migrated");
@@ -40,7 +40,8 @@ async fn a_host_that_accepts_and_never_answers_holds_up_nobody() {
     let server = start_server().expect("a server");
     let silent = TcpListener::bind("127.0.0.1:0").await.expect("bound");
     let silent_port = silent.local_addr().expect("an address").port();
-    // Nobody accepts: the kernel does. The URL's own time for a host is longer than a call's.
+    // The kernel accepts the connections, and no process answers. The URL's time limit for a host is longer than a
+    // call's.
     for limit in ["", "?connect_timeout=30"] {
         let store = connect(&format!("{}{limit}", url(&[silent_port, silent_port, server.port()])));
         all_connect(&*store).await;
@@ -54,7 +55,7 @@ async fn a_host_that_answers_no_packet_holds_up_nobody() {
     socket.bind("127.0.0.1:0".parse().expect("an address")).expect("bound");
     let full = socket.listen(1).expect("listens");
     let address = full.local_addr().expect("an address");
-    // Its queue is full, so the kernel drops what comes.
+    // The listener's queue is full, so the kernel drops new packets.
     let mut queued = Vec::new();
     while let Ok(connected) = tokio::time::timeout(Duration::from_millis(200), TcpStream::connect(address)).await {
         queued.push(connected.expect("queued"));
@@ -62,7 +63,7 @@ async fn a_host_that_answers_no_packet_holds_up_nobody() {
     all_connect(&*connect(&url(&[address.port(), server.port()]))).await;
 }
 
-/// Calls until one succeeds.
+/// Calls until a call succeeds.
 pub(crate) async fn serves_again(store: &dyn Store, since: Instant) {
     let member = Member::new(classroom(), "web.alice");
     loop {
@@ -86,12 +87,12 @@ async fn after_a_failover_the_new_primary_is_found() {
     let store: Arc<dyn Store> = Arc::new(PostgresStore::connect(&options).expect("a URL"));
     store.migrate().await.expect("migrated");
     let lease = register(&*store, LEASE).await;
-    // The whole pool is connected to the primary.
+    // All connections of the pool lead to the primary.
     let pings = (0..options.pool_size).map(|_| store.ping());
     futures_util::future::join_all(pings).await.into_iter().for_each(|ping| ping.expect("answered"));
     standby.catch_up(&primary.url()).expect("caught up");
 
-    // Its connections stand, and nothing answers.
+    // The connections stay open, and nothing answers.
     primary.pause().expect("paused");
     standby.promote().expect("promoted");
     let promoted = Instant::now();
@@ -134,7 +135,7 @@ async fn a_password_that_is_replaced_in_its_file_counts_from_the_next_connection
     let replaced = async |password: &str| {
         sql(&format!("alter role rotated password '{password}'"));
         sql(disconnect);
-        // A connection that has ended is noticed a moment later.
+        // The store notices a moment later that a connection has ended.
         let deadline = Instant::now() + FOUND;
         let mut answer = store.ping().await;
         while answer.is_err() && Instant::now() < deadline {

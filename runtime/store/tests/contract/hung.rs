@@ -1,4 +1,4 @@
-//! A PostgreSQL that stands still, comes back, or dies.
+//! A PostgreSQL that is stopped, runs again, or dies.
 use std::{sync::Arc, time::Duration};
 
 use rollcall_loadtest::servers::{Postgres, psql};
@@ -56,7 +56,7 @@ async fn a_hung_server_answers_within_two_seconds_and_recovers_within_three() {
         assert!(matches!(answer, Err(StoreError::Unavailable(_) | StoreError::Overloaded)), "{answer:?}");
         assert!(took < Duration::from_secs(2), "{took:?}");
     }
-    // With every connection lost, new ones cannot be made either.
+    // After every connection is lost, new ones cannot be made either.
     let start = Instant::now();
     assert!(matches!(store.renew_lease(lease, LEASE).await, Err(StoreError::Unavailable(_))));
     assert!(start.elapsed() < Duration::from_secs(2));

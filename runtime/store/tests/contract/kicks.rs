@@ -39,7 +39,7 @@ async fn a_kicked_session_is_ended_whole(world: World) {
     );
     let changes: Vec<_> = world.events().await.into_iter().map(|row| row.change).collect();
     assert_eq!(changes, [Change::Entered, Change::Left(Some(LeftReason::Kicked(None)))]);
-    // A join of the connection may be under way: its field goes once it has ended.
+    // A join of the connection may be under way, so its field is removed once the connection has ended.
     assert_eq!(world.store.stale_fields(world.lease.node, 10).await.expect("read"), []);
     world.store.add_stale_fields(world.lease.node, &[], &[alice.sid]).await.expect("released");
     assert_eq!(world.store.stale_fields(world.lease.node, 10).await.expect("read").len(), 1);

@@ -1,4 +1,4 @@
-//! The right to write, for as long as nobody took it.
+//! The right to write, which holds until another node takes it.
 use std::time::Duration;
 
 use rollcall_schema::Epoch;
@@ -18,7 +18,7 @@ on_both!(
     a_database_of_a_newer_rollcall_is_refused,
 );
 
-/// Tries everything with this lease.
+/// Expects that every kind of write with this lease fails.
 async fn expect_fenced(world: &World, lease: Lease, member: &Member) {
     let session = world.sql("select id from agent_session").parse().map(rollcall_schema::SessionId).expect("a session");
     let lesson = world.lesson("algebra-1", member.classroom, &[]).await;

@@ -1,4 +1,4 @@
-//! Connections leave their lessons, and stay in their classrooms; and changes of a lesson that are written out of order.
+//! Connections leave their lessons and stay in their classrooms, and changes of a lesson are written out of order.
 use rollcall_store::{Closed, Joined, LessonLeft};
 
 use crate::{
@@ -24,7 +24,7 @@ async fn lesson_and_seat_go_out_of_the_row(world: World) {
     assert_eq!(world.leave_lesson(alice.leave(session, &lesson)).await, LessonLeft::Left { shared: false });
     let agent = world.agents(alice.classroom).await.remove(0);
     assert_eq!((agent.lesson_id, agent.seat), (None, None));
-    // Its field in Redis is looked after once more when the session ends.
+    // When the session ends, its field in Redis is removed once more.
     assert_eq!(world.close(&alice).await, Closed::Left);
     assert_eq!(world.sql("select lesson_id, user_id from stale_field"), "algebra-1|alice");
     assert_eq!(world.sql("select coalesce(lesson_id, 'none') from agent_session_history"), "none");
@@ -83,7 +83,7 @@ async fn a_change_that_comes_after_a_later_one_writes_nothing(world: World) {
     assert_eq!(row(), "none|0");
 
     let (undo, late) = (alice.restore(session, None), alice.leave(session, &algebra));
-    // The lesson that was undone once, and is joined again.
+    // A lesson whose join was undone once is joined again.
     assert_ne!(world.join(alice.join(session, &algebra)).await, Joined::NotOwner);
     assert!(!world.restore(undo).await);
     assert_eq!(world.leave_lesson(late).await, LessonLeft::NotOwner);

@@ -1,4 +1,4 @@
-//! Lessons and attendees come all together or not at all.
+//! Lessons and attendees are loaded completely or not at all.
 use rollcall_schema::{LessonId, Seat, UserId};
 use rollcall_store::{AttendeeRow, LessonRow, LoadError};
 
@@ -53,7 +53,7 @@ async fn an_unknown_lesson_is_named_by_its_place(world: World) {
     load.lessons(vec![lesson("a", 3)]).await.expect("lessons");
     let mut rows: Vec<_> = (1..=9_000).map(|n| attendee("a", &format!("u{n}"), 1)).collect();
     rows[8_500].lesson = LessonId::parse("unknown").expect("an id");
-    // Twice the same attendee, so that places and rows differ.
+    // One attendee is there twice, so that the index in the batch and the number of rows differ.
     rows[8_400] = rows[8_399].clone();
     let answer = load.attendees(rows).await;
     assert!(matches!(answer, Err(LoadError::UnknownLesson(8_500))), "{answer:?}");

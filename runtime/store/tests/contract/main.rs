@@ -1,4 +1,4 @@
-//! What every [`Store`] must do: each case runs against a private PostgreSQL and against an SQLite file.
+//! The contract of every [`Store`]: each case runs against a private PostgreSQL and against an SQLite file.
 mod agent_states;
 mod failover;
 mod history;
@@ -26,7 +26,7 @@ mod tls;
 mod webhook;
 mod world;
 
-/// One test a case and store.
+/// Makes a test of each case for each store.
 macro_rules! on_both {
     ($($case:ident),* $(,)?) => {
         mod postgres {

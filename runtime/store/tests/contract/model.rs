@@ -1,4 +1,4 @@
-//! Random calls against a model of the session table: every answer, and everything that stays, must be the same.
+//! Compares random calls with a model of the session table: every answer and all remaining rows must be the same.
 use std::{collections::HashMap, sync::LazyLock};
 
 use proptest::{prelude::*, test_runner::TestRunner};
@@ -10,7 +10,7 @@ use crate::world::{Member, World, classroom};
 
 const AGENTS: usize = 3;
 const ROOMS: usize = 2;
-/// Connections an agent has at most.
+/// The most connections of an agent.
 const SIDS: usize = 3;
 
 #[derive(Clone, Copy, Debug)]
@@ -57,11 +57,11 @@ struct Live {
 
 type Key = (usize, usize);
 
-/// What should be.
+/// The expected state.
 #[derive(Default)]
 struct Model {
     live: HashMap<Key, Live>,
-    /// The latest session of each agent, ended or not.
+    /// The latest session of each agent, live or ended.
     sessions: HashMap<Key, SessionId>,
     events: HashMap<Key, Vec<(SessionId, Change)>>,
 }
@@ -152,7 +152,7 @@ impl<'a> Run<'a> {
                 if let (Some(state_n), Some(live)) = (set, self.model.live.get_mut(&key)) {
                     assert!(state_n > live.state_n);
                     live.state_n = state_n;
-                    // Nothing is published meanwhile, so the one before still waits.
+                    // Nothing is published meanwhile, so the earlier update still waits.
                     let events = self.model.events.entry(key).or_default();
                     events.retain(|(of, change)| *of != session || !matches!(change, Change::Updated(_)));
                     events.push((session, Change::Updated(Box::new(Update { state, state_n, role: None }))));

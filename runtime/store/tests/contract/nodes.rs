@@ -15,7 +15,7 @@ pub(crate) async fn two() -> (World, Arc<dyn Store>, Lease) {
     (world, other, lease)
 }
 
-/// Lets the lease of the world's first node run out, long ago.
+/// Makes the lease of the world's first node expired for a long time.
 async fn expire(world: &World) {
     let node = world.lease.node;
     world.sql(&format!("update node set lease_until = clock_timestamp() - interval '1 minute' where id = {node}"));
@@ -49,7 +49,7 @@ async fn what_a_node_says_of_itself_comes_with_its_renewals() {
     let long = "x".repeat(4096);
     for text in [r#"{"connections":1}"#, &long] {
         other.report(text.to_owned());
-        // Makes it look as if some seconds had passed.
+        // Makes the rows look as if some seconds had passed.
         world.sql(
             "update node set renewed_at = renewed_at - interval '4 s', statistics_at = statistics_at - interval '4 s'",
         );
@@ -59,7 +59,7 @@ async fn what_a_node_says_of_itself_comes_with_its_renewals() {
     other.report(String::new());
     other.renew_lease(lease, LEASE).await.expect("renewed");
     assert_eq!(said(&read().await)[1], Some(long), "not more often than the lease");
-    // Probes keep the lease fresh, and hold up nothing.
+    // Probes keep the lease valid, and delay no other call.
     world.sql(
         "update node set renewed_at = renewed_at - interval '4 s', statistics_at = statistics_at - interval '1 minute'",
     );
@@ -110,7 +110,7 @@ async fn one_node_ends_a_dead_nodes_sessions_and_takes_over_its_fields() {
     let lesson = world.lesson("algebra-1", alice.classroom, &[]).await;
     let session = world.open(&alice).await.session;
     world.join(alice.join(session, &lesson)).await;
-    // One whose field waits, and one whose field is held.
+    // One session has a field that waits, and one has a field that is held.
     world.store.open(world.lease, &[alice.again().open()]).await.expect("taken over");
     let bob = Member::new(classroom(), "web.bob");
     world
@@ -129,7 +129,7 @@ async fn one_node_ends_a_dead_nodes_sessions_and_takes_over_its_fields() {
     assert!(dead(&*other, lease).await && !dead(&*third, third_lease).await, "one has claimed it");
     assert_eq!(third.reap(third_lease, 10).await.expect("answered"), 0);
     assert_eq!(other.reap(lease, 10).await.expect("reaped"), 2);
-    // It dies before it is done.
+    // The node dies before it has ended all sessions.
     world.sql(&format!("update node set lease_until = '2000-01-01' where id = {}", lease.node));
     assert!(dead(&*third, third_lease).await);
     assert_eq!(third.reap(third_lease, 10).await.expect("adopted"), 2);
@@ -149,7 +149,8 @@ async fn a_lease_whose_taking_the_database_has_lost_is_taken_again() {
     assert_eq!(other.reap(lease, 10).await.expect("reaped"), 1);
     assert_eq!(other.reap(lease, 10).await.expect("answered"), 0);
 
-    // The rows of a replica that lagged: the node lives, although its session's end was published.
+    // The rows are those of a replica that lagged: by them the node lives, although the end of its session was
+    // published.
     let node = world.lease.node;
     world.sql(&format!(
         "insert into node (id, label, lease_until, standalone) overriding system value \
@@ -167,7 +168,7 @@ async fn a_lease_whose_taking_the_database_has_lost_is_taken_again() {
          and application_name = 'rollcall'",
     );
     let deadline = Instant::now() + LEASE;
-    // The first may meet a connection that has just ended.
+    // The first call may meet a connection that has just ended.
     while !matches!(other.reap(lease, 10).await, Ok(1)) {
         assert!(Instant::now() < deadline, "it is not taken again");
     }
@@ -285,7 +286,7 @@ async fn whose_own_lease_has_run_out_takes_nobodys() {
     world.sql("update node set lease_until = clock_timestamp() - interval '1 minute'");
     assert_eq!(other.reap(lease, 10).await.expect("answered"), 0);
     other.renew_lease(lease, LEASE).await.expect("renewed");
-    // A reaper that began before it could hear of the gap.
+    // This reaper began before it could learn of the gap.
     assert_eq!(other.reap(lease, 10).await.expect("answered"), 0);
     other.renew_lease(lease, LEASE).await.expect("renewed without a gap");
     assert_eq!(other.reap(lease, 10).await.expect("reaped"), 1);

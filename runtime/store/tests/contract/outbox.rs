@@ -1,4 +1,4 @@
-//! What is committed and not yet published.
+//! Events that are committed and not yet published.
 use std::{
     collections::{HashMap, HashSet},
     time::Duration,
@@ -50,11 +50,12 @@ async fn what_is_not_deleted_comes_again(world: World) {
         world.open(&Member::new(here, &format!("web.u{n}"))).await;
     }
     let mut outbox = world.outbox().await;
-    // All but how long they waited, which grows.
+    // Everything but the time that a row has waited, because it grows.
     let rows = |rows: Vec<OutboxRow>| -> Vec<OutboxRow> {
         rows.into_iter().map(|row| OutboxRow { waited: Duration::ZERO, ..row }).collect()
     };
-    // All are of one shard, of Postgres's eight or SQLite's one, and each has a part of what is asked for.
+    // All rows are in one shard, of Postgres's eight or SQLite's one. Each shard gets an equal part of the number that
+    // is asked for.
     let first = rows(outbox.read(24).await.expect("read"));
     assert!([3, 24].contains(&first.len()), "{first:?}");
     assert_eq!(rows(outbox.read(24).await.expect("read")), first);
@@ -97,7 +98,7 @@ async fn of_two_relays_each_row_is_one_of_theirs(world: World) {
             outbox.delete(&rows.iter().map(|row| row.id).collect::<Vec<_>>()).await.expect("deleted");
         }
     }
-    // Whatever its share was, the first's goes over with its end.
+    // When the first relay ends, its shards go to the second.
     drop(first);
     if world.is_postgres() {
         world.store.release_lease(world.lease).await.expect("released");
@@ -124,7 +125,7 @@ async fn the_backlog_tells_what_waits(world: World) {
     assert_eq!(backlog().await.rows, 0);
 }
 
-/// A database that was put back gives the same session id again: its event is another one.
+/// A database that was put back gives out the same session id again, and its event is a different one.
 async fn a_row_keeps_a_nonce_of_its_own(world: World) {
     let alice = Member::new(classroom(), "web.alice");
     world.open(&alice).await;
@@ -149,7 +150,7 @@ async fn a_reason_of_a_newer_version_is_left_out(world: World) {
     assert_eq!(changes, [Change::Entered, Change::Left(None)]);
 }
 
-/// Everything that is read until nothing is left, as agent and change.
+/// Everything that is read until no row is left, as agent and change.
 async fn drained(outbox: &mut dyn Outbox) -> Vec<(String, Change)> {
     let mut all = Vec::new();
     loop {
@@ -176,12 +177,12 @@ async fn a_row_that_cannot_be_read_is_quarantined_with_what_follows_it(world: Wo
          select classroom_id, agent_id, session_id, 'frowned' from outbox",
     );
     world.close(&alice).await;
-    // An agent id that is none.
+    // A text that is not an agent's id.
     world.sql("insert into outbox (classroom_id, agent_id, session_id, operation) select classroom_id, '?', 0, 'left' from outbox");
     world.open(&bob).await;
     let read = drained(&mut *outbox).await;
     assert_eq!(read, [(names[0].clone(), Change::Entered), (names[1].clone(), Change::Entered)]);
-    // What follows later stays behind it as well.
+    // Later rows stay behind it, too.
     world.open(&alice).await;
     assert_eq!(drained(&mut *outbox).await, []);
     let quarantined = "select operation from outbox_quarantine where agent_id <> '?' order by id";
@@ -192,7 +193,7 @@ async fn a_row_that_cannot_be_read_is_quarantined_with_what_follows_it(world: Wo
     outbox.release_quarantined().await.expect("put back");
     assert_eq!(drained(&mut *outbox).await, [], "it can still not be read");
     assert_eq!(world.sql(quarantined), "frowned\nleft\nentered");
-    // A newer version reads it.
+    // A newer version of Rollcall can read the row.
     world.sql("update outbox_quarantine set operation = 'left' where operation = 'frowned'");
     world.sql(DUE);
     outbox.release_quarantined().await.expect("put back");

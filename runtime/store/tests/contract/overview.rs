@@ -1,4 +1,4 @@
-//! What operators ask: why sessions ended, and the classrooms among a hundred thousand.
+//! Operators' queries: why sessions ended, and a page of a hundred thousand classrooms.
 use std::{
     ops::RangeInclusive,
     time::{Duration, Instant},
@@ -16,7 +16,7 @@ use crate::{
     world::{Member, World, classroom},
 };
 
-/// How soon the server shows what a statement has read.
+/// The longest time until the server's statistics show what a statement has read.
 const SOON: Duration = Duration::from_secs(20);
 const MANY: u64 = 100_000;
 const PAGE: usize = 100;
@@ -42,7 +42,7 @@ async fn why_a_session_was_kicked_is_in_the_history(world: World) {
     }
 }
 
-/// A server's own counts: walks over the whole table, and rows of its indexes.
+/// The server's own counts: scans of the whole table, and rows read by its indexes.
 fn read(world: &World) -> (u64, u64) {
     let counts = "select (select seq_scan from pg_stat_user_tables where relname = 'agent_session'),
         (select sum(idx_tup_read) from pg_stat_user_indexes where relname = 'agent_session')";
@@ -51,7 +51,8 @@ fn read(world: &World) -> (u64, u64) {
     (walks.parse().expect("a count"), rows.parse().expect("a count"))
 }
 
-/// The server shows what a connection has read all at once, a second later: it has when it shows a later read of another table.
+/// Waits until the statistics are complete. The server shows all reads of a connection at once, a second later, so they
+/// are complete when they show a later read of another table.
 async fn until_told(world: &World, store: &dyn Store) {
     let lessons = "select seq_scan + coalesce(idx_scan, 0) from pg_stat_user_tables where relname = 'lesson'";
     let (before, deadline) = (world.sql(lessons), Instant::now() + SOON);
@@ -68,7 +69,7 @@ async fn page(store: &dyn Store, ids: RangeInclusive<u128>) -> Vec<ClassroomId> 
     found.into_iter().map(|classroom| classroom.classroom_id).collect()
 }
 
-/// Also where the table has no statistics yet.
+/// The page must be cheap even if the table has no statistics yet.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_page_of_a_hundred_thousand_classrooms_reads_no_others() {
     let world = World::postgres().await;
@@ -80,7 +81,7 @@ async fn a_page_of_a_hundred_thousand_classrooms_reads_no_others() {
             from generate_series(1::bigint, {MANY}) as i",
         world.lease.node
     ));
-    // What one connection reads is told in its order.
+    // One connection, so that its reads appear in their order.
     let store = PostgresStore::connect(&PostgresOptions { pool_size: 1, ..PostgresOptions::new(world.url()) });
     let store = store.expect("a URL");
     for statistics in ["select 1", "analyze agent_session"] {
@@ -90,7 +91,7 @@ async fn a_page_of_a_hundred_thousand_classrooms_reads_no_others() {
         let first = page(&store, 0..=u128::MAX).await;
         let next = page(&store, first[PAGE - 1].0.as_u128() + 1..=u128::MAX).await;
         assert!(first.len() == PAGE && next.len() == PAGE && first.is_sorted() && first[PAGE - 1] < next[0]);
-        // Those that begin with 7f.
+        // The classrooms whose ids begin with 7f.
         let prefix = page(&store, 0x7f << 120..=(0x80 << 120) - 1).await;
         assert!(prefix.len() == PAGE && prefix.iter().all(|id| id.to_string().starts_with("7f")));
         let whole = prefix[PAGE / 2];

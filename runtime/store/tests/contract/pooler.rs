@@ -1,4 +1,4 @@
-//! Behind a pgbouncer in transaction mode, with as few connections to PostgreSQL as make two nodes share them.
+//! Behind a pgbouncer in transaction mode, with so few connections to PostgreSQL that two nodes must share them.
 use std::{sync::Arc, time::Duration};
 
 use rollcall_loadtest::servers::{Pgbouncer, PgbouncerOptions, PgbouncerVersion, Postgres, psql};
@@ -11,7 +11,7 @@ use tokio::{task::JoinSet, time::Instant};
 
 use crate::world::{LEASE, Member, classroom, events_of, register, start_server};
 
-/// Fewer than the clients of one node.
+/// The pooler's connections to PostgreSQL: fewer than one node has to the pooler.
 const CONNECTIONS: u32 = 3;
 
 struct Pooled {
@@ -62,7 +62,7 @@ async fn two_nodes_share_connections_of_a_pooler_that_keeps_track_of_prepared_st
     assert_ne!(of_the_pooler, "0");
 }
 
-/// How many prepared statements of the pooler a connection has at the end.
+/// Returns how many of the pooler's prepared statements a connection has at the end.
 async fn two_nodes_share_connections(version: PgbouncerVersion) -> String {
     let (pooled, store, lease) = Pooled::start(version).await;
     let other = pooled.store();
@@ -78,7 +78,7 @@ async fn two_nodes_share_connections(version: PgbouncerVersion) -> String {
         let (member, lesson) = (Member::new(here, &format!("web.u{n}")), lesson.clone());
         calls.spawn(async move {
             let deadline = Instant::now() + LEASE;
-            // Some calls wait for a connection for too long.
+            // Some calls may wait for a connection for too long.
             let opened = loop {
                 match store.open(lease, &[member.open()]).await {
                     Ok(opened) => break opened[0].expect("its user has few"),
@@ -109,7 +109,7 @@ async fn two_nodes_share_connections(version: PgbouncerVersion) -> String {
     assert_eq!(changes.iter().filter(|change| **change == Change::Entered).count(), 40);
     assert_eq!(changes.iter().filter(|change| **change == Change::Left(Some(LeftReason::NodeLost))).count(), 20);
     assert_eq!(store.backlog().await.expect("counted").rows, 0);
-    // What is set for one transaction is not there for the next.
+    // Settings of one transaction do not hold in the next.
     let prepared = |names: &str| {
         let count = format!("select count(*) from pg_prepared_statements where name {names} '^PGBOUNCER'");
         psql(&pooled.pgbouncer.url(), &count).expect("answered")
@@ -123,7 +123,7 @@ async fn two_nodes_share_connections(version: PgbouncerVersion) -> String {
     prepared("~")
 }
 
-/// Only the role's own setting reaches each connection behind the pooler: without it no node starts.
+/// Only the role's own setting reaches each connection behind the pooler, so without it no node starts.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn tables_in_a_schema_of_their_own_need_the_roles_setting() {
     for version in [PgbouncerVersion::Distribution, PgbouncerVersion::Current] {
@@ -149,7 +149,7 @@ async fn tables_in_a_schema_of_their_own_need_the_roles_setting() {
     }
 }
 
-/// The pooler stands still with the statement, and passes it on much later.
+/// The pooler is stopped with the statement, and passes it on much later.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_write_that_comes_after_its_deadline_writes_nothing() {
     for version in [PgbouncerVersion::Distribution, PgbouncerVersion::Current] {
@@ -176,7 +176,7 @@ async fn a_late_write_writes_nothing(version: PgbouncerVersion) {
     assert_eq!(pooled.sql("select count(*) from agent_session"), "1");
 }
 
-/// It is under way while somebody else's lock holds it up.
+/// The write is under way while another client's lock delays it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_follows_a_write_of_unknown_outcome_waits_for_its_end() {
     for version in [PgbouncerVersion::Distribution, PgbouncerVersion::Current] {
@@ -188,7 +188,7 @@ async fn what_follows_a_lost_write_waits(version: PgbouncerVersion) {
     let (pooled, store, lease) = Pooled::start(version).await;
     let alice = Member::new(classroom(), "web.alice");
     store.open(lease, &[Member::new(alice.classroom, "web.bob").open()]).await.expect("opened");
-    // Its backend stands still in the middle of it, and goes on when the caller has long given up.
+    // Its backend is stopped in the middle of it, and goes on long after the caller has given up.
     let (client, connection) =
         tokio_postgres::connect(&pooled.postgres.url(), tokio_postgres::NoTls).await.expect("connected");
     tokio::spawn(connection);

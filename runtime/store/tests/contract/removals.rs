@@ -1,4 +1,4 @@
-//! Removals that the key store carried out are kept for ten minutes, and held ones can be found.
+//! Removals that Redis has carried out are kept for ten minutes, and held ones can be listed.
 use rollcall_store::{KeyField, LeftReason};
 
 use crate::{
@@ -14,7 +14,7 @@ on_both!(
     what_is_held_is_found_page_by_page,
 );
 
-/// Alice's field, removed and forgotten.
+/// Alice's field, which was removed, and whose row is deleted or kept.
 async fn carried_out(world: &World, keep: bool) -> KeyField {
     let alice = Member::new(classroom(), "web.alice");
     let lesson = world.lesson("algebra-1", alice.classroom, &[]).await;

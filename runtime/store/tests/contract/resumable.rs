@@ -60,12 +60,12 @@ async fn an_ended_session_is_found_for_a_while_unless_its_end_was_final(world: W
     let there = Some(ResumableSession { classroom: here, lesson: Some(lesson) });
     assert_eq!(found(&world, &alice, id, LONG).await, there);
     assert_eq!(found(&world, &alice, id, Duration::ZERO).await, None, "too late");
-    // The live one is before those that have ended.
+    // A live session counts before ended ones.
     let again = alice.again();
     open(&world, &again, id).await;
     let nowhere = Some(ResumableSession { classroom: here, lesson: None });
     assert_eq!(found(&world, &alice, id, LONG).await, nowhere);
-    // After a final end there is nothing to go on with, also where it went on once before.
+    // After a final end the client cannot go on, even if it went on with the session before.
     world.store.close(world.lease, &[again.close(LeftReason::Closed)]).await.expect("closed");
     assert_eq!(found(&world, &alice, id, LONG).await, None);
     let bob = Member::new(here, "web.bob");

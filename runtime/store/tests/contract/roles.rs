@@ -1,14 +1,14 @@
-//! The tables' owner migrates; another role, which may only read and write rows, serves (README, "Upgrades").
+//! The tables' owner migrates; another role, which may only read and write rows, serves (see README).
 use rollcall_store::{Backlog, Closed, Joined, LeftReason, Store, StoreError};
 
 use crate::world::{LEASE, Member, World, connect, register};
 
-/// As README has them.
+/// The statements that README gives.
 const GRANTS: &str = "grant usage on schema public to app;
     grant select, insert, update, delete on all tables in schema public to app;
     grant usage, select, update on all sequences in schema public to app;";
 
-/// A role that serves, and a store of it.
+/// Makes a role that may serve, and a store that connects as this role.
 fn role(world: &World) -> std::sync::Arc<dyn Store> {
     world.sql("do $$ begin create role app login; exception when others then null; end $$");
     connect(&world.url().replace("postgres@", "app@"))
@@ -32,7 +32,7 @@ async fn a_role_that_may_change_no_table_serves() {
     let joined = store.join(lease, &[alice.join(opened.session, &lesson)]).await.expect("joined");
     assert!(matches!(joined[0], Joined::Lesson { .. }));
     assert_eq!(store.close(lease, &[alice.close(LeftReason::Closed)]).await.expect("closed"), [Closed::Left]);
-    // The relay: claims and deletions.
+    // The relay claims shards and deletes rows.
     let mut outbox = store.open_outbox(lease).await.expect("an outbox");
     while outbox.claim().await.expect("claimed") < 8 {}
     let rows = outbox.read(100).await.expect("read");

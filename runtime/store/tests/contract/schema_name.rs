@@ -1,4 +1,4 @@
-//! Tables in a schema of their own (`ROLLCALL_SCHEMA`), beside those of others.
+//! Tables in a schema of their own (`ROLLCALL_SCHEMA`), beside other tables.
 use rollcall_store::{
     Schema, Sessions,
     postgres::{PostgresOptions, PostgresStore},
@@ -17,7 +17,7 @@ async fn tables_are_made_and_used_in_the_schema_of_the_settings() {
     assert_eq!(east.missing_migrations().await.expect("answered"), ["0001_presence"]);
     east.migrate().await.expect("migrated");
     east.migrate().await.expect("it is there");
-    // Whoever may make no schema uses one that is there.
+    // A role that may not make a schema uses an existing one.
     world.sql("create schema west");
     west.migrate().await.expect("migrated");
     let [there, _] = [register(&east, LEASE).await, register(&west, LEASE).await];

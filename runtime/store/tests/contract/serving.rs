@@ -1,4 +1,4 @@
-//! One process serves an SQLite file; what it leaves behind is the next one's as a dead node's is.
+//! One process serves an SQLite file. The next process takes over what it leaves behind, as from a dead node.
 use std::sync::Arc;
 
 use rollcall_store::{Change, LeftReason, Registration, StoreError, sqlite::SqliteStore};

@@ -60,7 +60,7 @@ async fn a_takeover_keeps_the_session_and_leaves_its_lesson(world: World) {
 
 async fn a_takeover_is_named_until_it_was_told(world: World) {
     let first = Member::new(classroom(), "web.alice");
-    // Asking again replaces nobody.
+    // When the connection asks again, it replaces no connection.
     world.open(&first).await;
     world.open(&first).await;
     let replaced = async || world.store.renew_lease(world.lease, LEASE).await.expect("renewed").replaced;
@@ -117,7 +117,7 @@ async fn closing_moves_the_session_into_history(world: World) {
     assert!(again.session > session, "an ended session's id never comes back");
 }
 
-/// Whatever the agent's id makes of it.
+/// The user is stored as in the token, whatever the encoding in the agent's id is.
 async fn the_user_is_the_one_of_the_token_in_the_row_and_in_history(world: World) {
     let alice = Member::new(classroom(), "web.alice");
     let user = UserId::parse("another+spelling").expect("a user");
@@ -289,11 +289,12 @@ async fn a_user_has_only_so_many_sessions(world: World) {
     };
     let members: Vec<_> = (0..5).map(|label| of_alice(label, room)).collect();
     let opens: Vec<_> = members.iter().map(|(_, open)| open.clone()).collect();
-    // Those of one batch count each other.
+    // The sessions of one batch count each other.
     assert_eq!(opened(&opens).await.iter().filter(|opened| **opened).count(), 3);
     assert_eq!(opened(&opens[3..]).await, [false, false]);
     let bob = Member::new(room, "web.bob").open();
-    // Another classroom's count, another user's do not; the same agent takes over whatever there is.
+    // Sessions in another classroom count, and those of another user do not. The same agent may always take its session
+    // over.
     let again = Open { sid: rollcall_schema::Sid::random(), ..opens[0].clone() };
     let elsewhere = of_alice(9, classroom()).1;
     assert_eq!(opened(&[elsewhere.clone(), bob, again]).await, [false, true, true]);
@@ -301,6 +302,6 @@ async fn a_user_has_only_so_many_sessions(world: World) {
     assert_eq!(world.events().await.len(), 4);
     world.store.close(world.lease, &[members[1].0.close(LeftReason::Closed)]).await.expect("closed");
     assert_eq!(opened(&[elsewhere]).await, [true]);
-    // No other session of the user can be opened, also if all of a batch are refused.
+    // No other session of the user can be opened, even if all requests of a batch are refused.
     assert_eq!(opened(&opens[3..4]).await, [false]);
 }

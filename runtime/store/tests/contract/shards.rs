@@ -1,4 +1,4 @@
-//! Claims of several nodes on the shards of one PostgreSQL's outbox.
+//! The claims of several nodes on the shards of one PostgreSQL's outbox.
 use std::{sync::Arc, time::Duration};
 
 use rollcall_schema::Shards;
@@ -10,12 +10,12 @@ use crate::{
     world::{LEASE, Member, World, classroom, register},
 };
 
-/// Lets a node be silent for long.
+/// Makes a node look silent for a long time.
 fn silence(world: &World, lease: Lease) {
     world.sql(&format!("update node set renewed_at = renewed_at - interval '1 minute' where id = {}", lease.node));
 }
 
-/// With its relay.
+/// A node and its relay.
 type Node = (Arc<dyn Store>, Lease, Box<dyn Outbox>);
 
 async fn relay(store: &dyn Store, lease: Lease) -> Box<dyn Outbox> {
@@ -81,7 +81,7 @@ async fn a_relay_that_stands_still_loses_its_shards() {
     silence(&world, world.lease);
     assert_eq!(claim(&mut *relay).await, 8);
     assert_eq!(relay.read(1).await.expect("read").len(), 1);
-    // It renews its lease again, but its claims are gone.
+    // The node renews its lease again, but its claims are gone.
     world.store.renew_lease(world.lease, LEASE).await.expect("renewed");
     let deadline = Instant::now() + LEASE;
     let error = loop {
@@ -92,7 +92,7 @@ async fn a_relay_that_stands_still_loses_its_shards() {
         assert!(Instant::now() < deadline, "it does not find out");
     };
     assert!(matches!(error, StoreError::Unavailable(_)), "{error}");
-    // Its next relay is one of two.
+    // The node's next relay shares the shards with another.
     let mut anew = world.store.open_outbox(world.lease).await.expect("an outbox");
     while claim(&mut *anew).await < 4 {
         claim(&mut *relay).await;
@@ -149,7 +149,7 @@ async fn a_relay_that_publishes_nothing_leaves_it_to_others() {
     let mut stuck = world.outbox().await;
     world.open(&Member::new(classroom(), "web.alice")).await;
     let deadline = Instant::now() + LEASE;
-    // The only one goes on.
+    // The only relay does not yield.
     let since = Instant::now();
     while since.elapsed() < Duration::from_millis(1500) {
         assert_eq!(claim(&mut *stuck).await, 8);
@@ -163,7 +163,7 @@ async fn a_relay_that_publishes_nothing_leaves_it_to_others() {
     }
     let row = other.read(10).await.expect("read").remove(0);
     other.delete(&[row.id]).await.expect("deleted");
-    // It comes back later.
+    // The relay takes shards again later.
     while claim(&mut *stuck).await < 4 {
         claim(&mut *other).await;
         assert!(Instant::now() < deadline, "it comes back");
@@ -186,7 +186,7 @@ async fn a_node_without_a_relay_gives_up_its_shards_while_it_renews_its_lease() 
         assert!(Instant::now() < deadline, "they are free");
     }
     assert_eq!(relay.read(10).await.expect("read").len(), 1);
-    // Its next relay gets its share.
+    // The node's next relay gets its share.
     let mut again = world.store.open_outbox(world.lease).await.expect("an outbox");
     while claim(&mut *again).await < 4 {
         world.store.renew_lease(world.lease, LEASE).await.expect("renewed");
@@ -208,7 +208,7 @@ async fn a_commit_names_the_shards_whose_relay_is_to_be_woken() {
     world.store.wake_relay(shards);
     timeout(LEASE, relay.wait(2 * LEASE)).await.expect("soon").expect("woken");
     assert_eq!(relay.read(10).await.expect("read").len(), 1);
-    // Its own it does not tell.
+    // The node does not name its own shards.
     world.open(&Member::new(classroom(), "web.bob")).await;
     timeout(LEASE, relay.wait(2 * LEASE)).await.expect("soon").expect("woken");
     assert!(timeout(Duration::ZERO, world.store.rows_for_others()).await.is_err());

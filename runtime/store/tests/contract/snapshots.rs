@@ -1,4 +1,5 @@
-//! Somebody leaves a transaction open in PostgreSQL, so that no deleted row goes; or all connections of the pool wait.
+//! A transaction is left open in PostgreSQL, so that no deleted row is removed, or all connections of the pool are
+//! waiting.
 use std::time::{Duration, Instant};
 
 use rollcall_store::Backlog;
@@ -6,7 +7,7 @@ use tokio_postgres::{Client, NoTls};
 
 use crate::world::{LEASE, Member, World, classroom, register};
 
-/// How soon the server shows what a statement has read.
+/// The longest time until the server's statistics show what a statement has read.
 const SOON: Duration = Duration::from_secs(20);
 const DEAD: u32 = 200_000;
 
@@ -35,7 +36,7 @@ async fn with_dead_rows(world: &World) -> Client {
     snapshot
 }
 
-/// Does something again and again until the server says that the table was read, and returns what it says then.
+/// Repeats `again` until the server's statistics show that the table was read. Returns these statistics.
 async fn until_read(world: &World, table: &str, columns: &str, again: impl AsyncFn()) -> String {
     let reads = format!("select coalesce(idx_scan, 0) + seq_scan from pg_stat_user_tables where relname = '{table}'");
     let (before, deadline) = (world.sql(&reads), Instant::now() + SOON);
@@ -75,7 +76,7 @@ async fn a_dead_node_is_reaped_by_an_index_in_spite_of_dead_rows() {
     let reap = async || assert_eq!(other.reap(lease, 2).await.expect("answered"), 0);
     assert_eq!(until_read(&world, "agent_session", walks, reap).await, before);
     assert_eq!(world.sql("select count(*) from node"), "1");
-    // What waits is counted in spite of them, too.
+    // Waiting rows are also counted in spite of dead rows.
     assert_eq!(world.store.backlog().await.expect("counted").rows, 6);
 }
 
@@ -87,7 +88,7 @@ async fn a_lease_is_renewed_and_the_dead_are_reaped_while_the_pool_waits() {
     let blocker = client(&world).await;
     blocker.batch_execute("begin; lock table lesson in access exclusive mode").await.expect("locked");
     world.sql(&format!("update node set lease_until = '2000-01-01' where id = {}", dead.node));
-    // More than the pool has connections, or makes in this time.
+    // These are more calls than the pool has connections, or makes in this time.
     let waiting: Vec<_> = (0..16)
         .map(|_| {
             let store = world.store.clone();
@@ -107,7 +108,7 @@ async fn a_lease_is_renewed_and_the_dead_are_reaped_while_the_pool_waits() {
     assert_eq!(world.sql("select count(*) from node"), "1", "the dead node is gone");
     blocker.batch_execute("rollback").await.expect("released");
     for call in waiting {
-        // Some calls have waited for too long.
+        // Some calls have waited for too long, which is no fault here.
         let _ = call.await.expect("no panic");
     }
 }

@@ -33,7 +33,7 @@ async fn waiting(world: &World) -> Vec<(i64, StaleField)> {
     world.store.stale_fields(world.lease.node, 10).await.expect("read")
 }
 
-/// Lesson, sid and successor of each.
+/// The lesson, the sid and the successor of each stale field.
 async fn left(world: &World) -> Vec<(String, Sid, Option<Sid>)> {
     let all = waiting(world).await.into_iter();
     all.map(|(_, StaleField { field, successor })| (field.lesson.to_string(), field.sid, successor)).collect()
@@ -144,7 +144,7 @@ async fn a_successor_that_left_meanwhile_leaves_one_too(world: World) {
     world.close(&web).await;
     let one = waiting(&world).await;
     assert_eq!(one[0].1.successor, Some(ios.sid));
-    // The successor's own is carried out before it is made the holder, on another node.
+    // The successor's own removal is carried out on another node before the field is set to it.
     world.close(&ios).await;
     let other = waiting(&world).await.split_off(1);
     world.store.forget_stale_fields(world.lease.node, &other, false).await.expect("forgotten");
@@ -178,7 +178,7 @@ async fn an_earlier_processs_fields_are_its_reapers(mut world: World) {
     assert_eq!(left(&world).await.len(), 1);
 }
 
-/// As in a database that was put back.
+/// A database that was put back has such fields.
 async fn fields_of_a_node_that_nobody_knows_are_taken_over(world: World) {
     let alice = Member::new(classroom(), "web.alice");
     let lesson = world.lesson("algebra-1", alice.classroom, &[]).await;
@@ -197,7 +197,7 @@ async fn fields_of_a_node_that_nobody_knows_are_taken_over(world: World) {
     assert_eq!(world.store.adopt_stale_fields(world.lease.node, 10).await.expect("answered"), 0);
 }
 
-/// Joins without a session, as two lessons' guest.
+/// Joins two lessons as a guest, without a session.
 async fn guest(world: &World) -> Member {
     let alice = Member::new(classroom(), "web.alice");
     for name in ["algebra-1", "algebra-2", "algebra-2"] {

@@ -1,4 +1,4 @@
-//! TLS to PostgreSQL, as libpq's parameters have it: a server that takes nothing else, with a private authority.
+//! TLS to PostgreSQL with libpq's parameters. The server requires TLS, and its authority is private.
 use std::{fs, sync::Arc, sync::LazyLock, time::Instant};
 
 use rollcall_base::RotatingSecret;
@@ -13,13 +13,13 @@ use crate::{
     world::{LEASE, register},
 };
 
-/// Who may connect: all by TLS alone.
+/// The server's rules: every role must use TLS.
 const RULES: &str = "hostssl all certified all cert\n\
     hostssl all app all scram-sha-256\n\
     hostssl all postgres all trust\n\
     hostssl replication postgres all trust\n";
 
-/// A server for `localhost`, and an authority that it does not know.
+/// A server for `localhost`, its authority, and an authority that it does not trust.
 struct Private {
     authority: Authority,
     stranger: Authority,
@@ -48,13 +48,13 @@ fn store(url: &str) -> PostgresStore {
     PostgresStore::connect(&PostgresOptions::new(url)).expect("a URL with good files")
 }
 
-/// How a connection is protected, or why there is none.
+/// How a connection is protected, or why none could be made.
 async fn reach(url: &str) -> Result<String, ConnectError> {
     let store = store(url);
     store.reach().await.map(|()| store.protection().expect("there was a connection"))
 }
 
-/// What to change.
+/// The advice in the error of a connection.
 async fn advice(url: &str) -> String {
     let error = reach(url).await.expect_err("refused");
     let advice = error.advice.clone().unwrap_or_else(|| panic!("no advice for {}", error.why));
@@ -75,7 +75,7 @@ async fn each_mode_protects_as_libpq_has_it() {
             format!("sslmode=require&{ca}"),
             "TLS 1.3, certificate checked without its name (sslmode=require)",
         ),
-        // The certificate has no such name.
+        // The certificate does not have this name.
         (
             "db.example",
             format!("sslmode=verify-ca&{ca}"),
@@ -213,7 +213,7 @@ async fn after_a_failover_the_new_primary_is_found_over_tls() {
     let lease = register(&*store, LEASE).await;
     standby.catch_up(&primary.url()).expect("caught up");
 
-    // Its connections stand, and nothing answers.
+    // The connections stay open, and nothing answers.
     primary.pause().expect("paused");
     standby.promote().expect("promoted");
     serves_again(&*store, Instant::now()).await;

@@ -1,4 +1,4 @@
-//! The webhook's cursor: one node moves it, and a parked classroom has its own.
+//! The webhook's cursor. One node moves it, and a parked classroom has a cursor of its own.
 use std::time::Duration;
 
 use rollcall_schema::Offset;
@@ -29,7 +29,7 @@ async fn a_cursor_and_parked_classrooms_are_kept(world: World) {
     let WebhookState { cursor: found, parked: all } = state(&world).await;
     assert_eq!((found, all.len(), all[0].classroom, all[0].after), (cursor("e", 7), 1, parked.classroom, Offset(6)));
     let refused_for = all[0].refused_for.as_secs();
-    // SQLite keeps times in milliseconds.
+    // SQLite stores times in milliseconds.
     assert!((59..120).contains(&refused_for), "{refused_for}");
     world.store.unpark_classroom(world.lease, parked.classroom).await.expect("unparked");
     assert!(state(&world).await.parked.is_empty());
@@ -55,7 +55,7 @@ async fn what_is_restarted_has_no_parked_classrooms(world: World) {
     let parked = ParkedClassroom { classroom: classroom(), after: Offset(5), refused_for: Duration::ZERO };
     world.store.park_classroom(world.lease, "e", &parked).await.expect("parked");
     world.store.restart_webhook(world.lease, &cursor("f", 0)).await.expect("restarted");
-    // One that was under way comes late: its offset is of the epoch before.
+    // This write was under way and comes late, so its offset belongs to the epoch before.
     world.store.park_classroom(world.lease, "e", &parked).await.expect("parked");
     assert_eq!(state(&world).await, WebhookState { cursor: cursor("f", 0), parked: Vec::new() });
 }
@@ -75,7 +75,7 @@ async fn another_node_delivers_only_once_the_lease_is_over() {
     ));
     let taken = other.claim_webhook(lease).await.expect("asked").expect("free");
     assert_eq!(taken.cursor, cursor("e", 7));
-    // Its lease is its own again, but not the delivery.
+    // The node has its lease again, but it no longer delivers.
     world.store.renew_lease(world.lease, Duration::from_secs(30)).await.expect("renewed");
     assert!(is_fenced(world.store.move_webhook(world.lease, &cursor("e", 9)).await));
     assert!(world.store.claim_webhook(world.lease).await.expect("asked").is_none());

@@ -1,4 +1,4 @@
-//! A database of the test's own, and short words for what the cases do with it.
+//! A database that a test has for itself, and short calls for the steps of the cases.
 use std::{
     path::PathBuf,
     sync::{
@@ -32,7 +32,7 @@ pub(crate) struct World {
     database: Database,
 }
 
-/// One for all cases that do it no harm. They are not about disks, which are slow where other tests run beside them.
+/// The server for all cases that do it no harm. It does not wait for the disk, which is slow while other tests run.
 static SERVER: LazyLock<Postgres> = LazyLock::new(|| start_server().expect("a private PostgreSQL starts"));
 
 pub(crate) fn start_server() -> std::io::Result<Postgres> {
@@ -74,7 +74,7 @@ impl World {
         Self { store, lease, database }
     }
 
-    /// Another process on the same database.
+    /// Another process's store on the same database.
     pub(crate) fn another(&self) -> Arc<dyn Store> {
         match &self.database {
             Database::Postgres(url) => connect(url),
@@ -82,7 +82,7 @@ impl World {
         }
     }
 
-    /// The store where one process serves the file, else another process's.
+    /// This store if only one process may serve the file, otherwise another process's.
     pub(crate) fn another_or_same(&self) -> Arc<dyn Store> {
         match &self.database {
             Database::Postgres(url) => connect(url),
@@ -114,7 +114,7 @@ impl World {
         }
     }
 
-    /// Makes the close of a session fail: its row is in the history already.
+    /// Makes the end of a session fail, by writing its row to the history.
     pub(crate) fn poison(&self, session: SessionId) {
         let lifetime = match &self.database {
             Database::Postgres(_) => "lifetime) values ($, 'x', gen_random_uuid(), 'x', 'closed', 'empty')",
@@ -125,7 +125,7 @@ impl World {
         self.sql(&statement.replace('$', &session.to_string()));
     }
 
-    /// What a statement returns, asked from outside: a line a row, columns divided by `|`.
+    /// Runs a statement outside of the store. Returns a line for each row, with its columns divided by `|`.
     pub(crate) fn sql(&self, statement: &str) -> String {
         match &self.database {
             Database::Postgres(url) => psql(url, statement).expect("answered"),
@@ -137,7 +137,7 @@ impl World {
         outbox_of(&*self.store, self.lease).await
     }
 
-    /// Everything in the outbox, in the order in which a relay publishes it.
+    /// All events in the outbox, in the order in which a relay publishes them.
     pub(crate) async fn events(&self) -> Vec<OutboxRow> {
         events_of(&*self.store, self.lease).await
     }
@@ -160,7 +160,7 @@ impl World {
         self.store.join(self.lease, &[join]).await.expect("joined")[0]
     }
 
-    /// Whether the session is the connection's.
+    /// Whether the session belongs to the connection.
     pub(crate) async fn restore(&self, restore: RestoreLesson) -> bool {
         self.store.restore_lesson(self.lease, &[restore]).await.expect("restored")[0]
     }
@@ -185,10 +185,10 @@ impl World {
     }
 }
 
-/// All of it, for the relay of this node.
+/// The outbox of this node's relay, with all shards.
 async fn outbox_of(store: &dyn Store, lease: Lease) -> Box<dyn Outbox> {
     let mut outbox = store.open_outbox(lease).await.expect("an outbox");
-    // Another node may have held everything before, and not be silent for long.
+    // Another node may have held all shards before, until it counts as silent.
     let deadline = Instant::now() + LEASE;
     while outbox.claim().await.expect("claimed") == 0 {
         assert!(Instant::now() < deadline, "nothing to claim");
@@ -197,14 +197,14 @@ async fn outbox_of(store: &dyn Store, lease: Lease) -> Box<dyn Outbox> {
     outbox
 }
 
-/// As [`World::events`], for another node.
+/// The events as in [`World::events`], read by another node.
 pub(crate) async fn events_of(store: &dyn Store, lease: Lease) -> Vec<OutboxRow> {
     let mut outbox = outbox_of(store, lease).await;
     let mut all = Vec::new();
     loop {
         let mut rows = outbox.read(100).await.expect("read");
         if rows.is_empty() {
-            // A claim that was not renewed for a while shows nothing.
+            // A claim that was not renewed for a while is not valid, so no rows would be read.
             outbox.claim().await.expect("claimed");
             rows = outbox.read(100).await.expect("read");
         }
@@ -291,13 +291,13 @@ impl Member {
     }
 }
 
-/// Later than all before, of whichever connection.
+/// A number above all earlier ones, for any connection.
 fn next_change() -> LessonChange {
     static LATEST: AtomicI32 = AtomicI32::new(0);
     LessonChange(LATEST.fetch_add(1, Ordering::Relaxed))
 }
 
-/// `label.user`, at example.org.
+/// The agent's id for `label.user`, at example.org.
 pub(crate) fn agent_id(name: &str) -> AgentId {
     AgentId::parse(&format!("{name}.example.org")).expect("an agent's id")
 }

@@ -106,7 +106,7 @@ proptest! {
         }
     }
 
-    /// More bytes complete a header or make it refused; they never make a refused one legal.
+    /// Further bytes may complete a header or make it refused. They never make a refused header legal.
     #[test]
     fn a_refusal_is_final(bytes in prop::collection::vec(any::<u8>(), 0..16), cut in 0usize..16) {
         let early = parse(&bytes[..cut.min(bytes.len())], EXPECT);
@@ -122,7 +122,7 @@ proptest! {
         let mut bytes = Vec::new();
         encode_text(&payload, &mut bytes);
         let head = bytes.len() - payload.len();
-        // A client's frame is the same with the mask bit and a mask.
+        // A client's frame differs in the mask bit and the mask.
         bytes[1] |= 0x80;
         bytes.splice(head..head, [0; 4]);
         let (header, size) = parse(&bytes, EXPECT).expect("legal").expect("whole");

@@ -51,7 +51,7 @@ fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// Decodes the pieces one after the other, like single reads.
+/// Decodes the pieces one after the other, as single reads.
 fn decode(pieces: &[&[u8]], options: &SocketOptions) -> (Vec<Received>, Option<Violation>, MessageDecoder) {
     let mut decoder = MessageDecoder::default();
     let mut received = Vec::new();
@@ -130,7 +130,7 @@ fn memory_is_at_most_twice_the_input() {
     }
 }
 
-/// A legal conversation: what should be received, and the frames that carry it.
+/// A legal conversation: the messages to receive, and the frames that carry them.
 fn conversation() -> impl Strategy<Value = (Vec<Received>, Vec<u8>)> {
     let control = prop_oneof![
         prop::collection::vec(any::<u8>(), 0..=125)
@@ -191,7 +191,7 @@ proptest! {
         prop_assert!(decoder.is_idle());
     }
 
-    /// Legal frames, then noise: the output does not depend on how the bytes are split into reads.
+    /// After legal frames follows noise. The output must not depend on how the bytes are split into reads.
     #[test]
     fn the_split_into_reads_does_not_change_the_output(
         (_, mut bytes) in conversation(),

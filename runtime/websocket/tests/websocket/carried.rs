@@ -1,4 +1,4 @@
-//! Connections that another one's transport carries.
+//! Connections that another connection's transport carries.
 use rollcall_websocket::{Cause, SocketId};
 
 use crate::{
@@ -80,7 +80,7 @@ fn a_pause_of_it_holds_the_transport() {
     pause(first, false);
     pause(first, true);
     pause(second, false);
-    // One that ends holds nothing any more.
+    // A connection that has ended pauses the transport no longer.
     server.with_socket(first, |socket| socket.end_carried(Cause::ClosedByServer));
     is(&finish(&mut posting), 200, "ok");
     let seen = [server.seen(), server.seen()];

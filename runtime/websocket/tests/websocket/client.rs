@@ -1,4 +1,4 @@
-//! A client that sends any bytes, legal or not, and reads the exact bytes that come back.
+//! A client that sends any bytes, legal or not, and reads exactly the bytes that come back.
 use std::{
     io::{ErrorKind, Read, Write},
     net::{SocketAddr, TcpStream},
@@ -68,7 +68,7 @@ impl Client {
         self.stream.write_all(bytes).expect("the server reads");
     }
 
-    /// Sends until the server closes or resets the connection; returns how many bytes it took.
+    /// Sends until the server closes or resets the connection. Returns how many bytes the kernel took.
     pub fn flood(&mut self, bytes: &[u8]) -> usize {
         let start = Instant::now();
         let mut sent = 0;
@@ -99,7 +99,7 @@ impl Client {
         bytes
     }
 
-    /// A response's head.
+    /// Reads the head of a response.
     pub fn head(&mut self) -> String {
         let mut head = Vec::new();
         while !head.ends_with(b"\r\n\r\n") {
@@ -108,7 +108,7 @@ impl Client {
         String::from_utf8(head).expect("a head is text")
     }
 
-    /// The next frame: first byte and payload.
+    /// The first byte and the payload of the next frame.
     pub fn frame(&mut self) -> (u8, Vec<u8>) {
         let head = self.take(2);
         let size = match head[1] {
@@ -119,14 +119,14 @@ impl Client {
         (head[0], self.take(size))
     }
 
-    /// Reads until the server's FIN; a reset is a failure.
+    /// Reads until the server's FIN. A reset fails the test.
     pub fn rest(&mut self) -> Vec<u8> {
         let mut rest = Vec::new();
         self.stream.read_to_end(&mut rest).expect("the server's FIN in time");
         rest
     }
 
-    /// Expects exactly a close frame with this code, then the FIN.
+    /// Expects exactly one close frame with this code, and then the FIN.
     #[track_caller]
     pub fn expect_close(&mut self, code: u16) {
         let [high, low] = code.to_be_bytes();

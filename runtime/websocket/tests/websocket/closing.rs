@@ -1,4 +1,4 @@
-//! How connections end; nothing of them is left.
+//! How connections end. Afterwards nothing of them is left.
 use std::{net::Shutdown, time::Duration};
 
 use rollcall_websocket::{Cause, Close, SocketOptions};

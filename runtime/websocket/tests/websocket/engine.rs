@@ -1,4 +1,4 @@
-//! Engine.IO: what its public suite does not ask, of long-polling above all.
+//! Engine.IO: cases that its public test suite does not have, mostly about long-polling.
 use std::time::Duration;
 
 use rollcall_websocket::{Cause, ListenerOptions, Origins, SocketId, SocketOptions, Violation};
@@ -18,7 +18,7 @@ fn with(options: SocketOptions) -> Server {
     Server::with(options, listening, None)
 }
 
-/// A request on a connection of its own, and the connection.
+/// Sends a request on a connection of its own, and returns the connection.
 pub(crate) fn begin(server: &Server, method: &str, query: &str, headers: &str, body: &str) -> Client {
     let mut client = Client::dial(server.address);
     let length = body.len();
@@ -58,7 +58,7 @@ pub(crate) fn is(answer: &(String, String), status: u16, body: &str) {
 const UNKNOWN: &str = r#"{"code":1,"message":"Session ID unknown"}"#;
 const BAD: &str = r#"{"code":3,"message":"Bad request"}"#;
 
-/// A session by long-polling: its sid and its socket.
+/// Begins a session by long-polling. Returns its sid and its socket.
 pub(crate) fn session(server: &Server) -> (String, SocketId) {
     let (_, body) = ask(server, "GET", "", "", "");
     let (_, rest) = body.split_once(r#"0{"sid":""#).expect("the open packet");
@@ -98,7 +98,7 @@ fn a_get_whose_client_goes_away_ends_the_session() {
     let server = server();
     let (sid, id) = session(&server);
     let waiting = begin(&server, "GET", &format!("&sid={sid}"), "", "");
-    // Once the GET waits, what is sent is answered by it alone; so this one is it.
+    // Once the GET waits, only it gets what is sent, so this is the waiting GET.
     drop(waiting);
     assert_eq!(server.seen(), Seen::Closed(id, Cause::Lost));
     is(&get(&server, &sid), 400, UNKNOWN);
@@ -114,7 +114,7 @@ fn a_body_is_read_for_its_session_only_and_once_at_a_time() {
     is(&post(&server, &sid, &format!("4{}", "x".repeat(65_536))), 413, "");
     is(&ask(&server, "POST", &format!("&sid=x{sid}x"), "", "4a"), 400, UNKNOWN);
     is(&ask(&server, "PUT", &query, "", ""), 400, BAD);
-    // None of these has ended it.
+    // None of these requests has ended the session.
     is(&post(&server, &sid, "4a"), 200, "ok");
     assert_eq!(server.seen(), Seen::Text(id, "a".into()));
     let mut client = Client::dial(server.address);
@@ -122,7 +122,7 @@ fn a_body_is_read_for_its_session_only_and_once_at_a_time() {
         format!("POST /engine?EIO=4&transport=polling{query} HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n4a")
             .as_bytes(),
     );
-    // Its body is being read once another is refused for it.
+    // The first body is being read once another one is refused.
     let refused = loop {
         let answer = post(&server, &sid, "4b");
         if answer.1 != "ok" {
@@ -164,7 +164,7 @@ fn pages_that_are_let_in_may_read_answers() {
     assert!(!refused.0.contains("access-control-allow-origin"), "{}", refused.0);
 }
 
-/// A WebSocket for a session.
+/// A WebSocket that asks for a session.
 pub(crate) fn probe(server: &Server, sid: &str) -> Client {
     let mut client = Client::dial(server.address);
     client.send(upgrade(&format!("/engine/?EIO=4&transport=websocket&sid={sid}"), "").as_bytes());
@@ -182,7 +182,7 @@ fn an_upgrade_loses_and_reorders_nothing() {
     client.send(&text("2probe"));
     assert_eq!(client.frame(), (0x81, b"3probe".to_vec()));
     is(&finish(&mut waiting), 200, "6");
-    // Nobody fetches these any more.
+    // The client fetches no more, so these wait.
     server.with_socket(id, |socket| {
         socket.send_text(b"one");
         socket.send_binary(&[7]);

@@ -1,4 +1,4 @@
-//! The real listener and workers on a free port, with an application that records what it is told.
+//! The real listener and workers on a free port, with an application that records its calls.
 use std::{
     net::SocketAddr,
     sync::mpsc::{Receiver, Sender, channel},
@@ -16,7 +16,7 @@ use tokio::runtime::Runtime;
 
 use crate::client::{Client, upgrade};
 
-/// Whatever takes longer has failed.
+/// A deadline. Anything that takes longer has failed.
 pub const DEADLINE: Duration = Duration::from_secs(10);
 
 /// A call that the application got.
@@ -28,7 +28,7 @@ pub enum Seen {
     Closed(SocketId, Cause),
 }
 
-/// Run by the worker.
+/// A function that the worker runs.
 pub type Job = Box<dyn FnOnce(&mut Sockets<()>) + Send>;
 
 struct Recorder {
@@ -38,7 +38,7 @@ struct Recorder {
 
 impl Recorder {
     fn record(&self, seen: Seen) {
-        // Fails if the test has ended already.
+        // Sending fails if the test has ended already.
         let _ = self.seen.send(seen);
     }
 }
@@ -107,7 +107,7 @@ impl Server {
         Self::with(options, ListenerOptions::default(), None)
     }
 
-    /// The application pauses a socket after the message `pause_after`.
+    /// Starts a server whose application pauses a socket after the message `pause_after`.
     pub fn with(options: SocketOptions, listening: ListenerOptions, pause_after: Option<&str>) -> Self {
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
@@ -139,7 +139,7 @@ impl Server {
         client
     }
 
-    /// Has the worker run `job`, and waits for its result.
+    /// Lets the worker run `job`, and waits for its result.
     pub fn run<T: Send + 'static>(&self, job: impl FnOnce(&mut Sockets<()>) -> T + Send + 'static) -> T {
         let (sender, receiver) = channel();
         let job: Job = Box::new(move |sockets| sender.send(job(sockets)).expect("the test waits"));
@@ -147,7 +147,7 @@ impl Server {
         receiver.recv_timeout(DEADLINE).expect("the worker answers in time")
     }
 
-    /// Has the worker run `act` on one open socket.
+    /// Lets the worker run `act` on one open socket.
     pub fn with_socket<T: Send + 'static>(
         &self,
         id: SocketId,
@@ -156,7 +156,7 @@ impl Server {
         self.run(move |sockets| act(&mut sockets.get_mut(id).expect("the socket is open")))
     }
 
-    /// Waits until all connections are gone; returns how long that took.
+    /// Waits until all connections are gone. Returns how long that took.
     pub fn emptied(&self) -> Duration {
         let start = Instant::now();
         while self.workers.connections() > 0 {

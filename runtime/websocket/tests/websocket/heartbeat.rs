@@ -23,7 +23,7 @@ fn a_client_that_answers_is_pinged_again_and_again() {
         assert_eq!(client.frame(), (0x89, vec![]));
         client.send(&frame(0x8a, b""));
     }
-    // The first ping comes anywhere within an interval, the others one interval apart.
+    // The first ping may come at any time within an interval, and the others follow one interval apart.
     assert!(start.elapsed() >= 4 * 9 * TICK, "{:?}", start.elapsed());
     client.send(&text("alive"));
     assert_eq!(server.seen(), Seen::Text(client.id(), "alive".into()));
@@ -33,7 +33,7 @@ fn a_client_that_answers_is_pinged_again_and_again() {
 fn silence_after_a_ping_is_pong_timed_out() {
     let server = Server::with_options(quick());
     let mut client = server.client();
-    // Measured from before the ping: on a busy machine it may be read here long after it was sent.
+    // The time is measured from before the ping, because on a busy machine the ping may be read long after it was sent.
     let start = Instant::now();
     assert_eq!(client.frame(), (0x89, vec![]));
     assert_eq!(client.rest(), b"\x81\x0epong_timed_out\x88\x02\x0b\xc4");
@@ -59,7 +59,7 @@ fn a_paused_socket_never_times_out() {
     let paused = client.id();
     assert_eq!(client.frame(), (0x89, vec![]));
     server.with_socket(paused, |socket| socket.pause());
-    // Meanwhile another client is pinged and times out; the paused one stays.
+    // Meanwhile another client is pinged and times out. The paused one stays.
     let mut other = server.client();
     assert_eq!(other.frame(), (0x89, vec![]));
     other.rest();
@@ -71,7 +71,8 @@ fn a_paused_socket_never_times_out() {
 
 #[test]
 fn pings_of_clients_that_connected_at_once_are_spread() {
-    // Long enough that no ping is due before the last client has connected, and that none times out meanwhile.
+    // The times are so long that no ping is due before the last client has connected, and that no client times out
+    // meanwhile.
     let server = Server::with_options(SocketOptions { ping_interval: 100 * TICK, pong_timeout: DEADLINE, ..quick() });
     let clients: Vec<_> = (0..20).map(|_| server.client()).collect();
     let wait = |mut client: Client| {

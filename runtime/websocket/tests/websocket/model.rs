@@ -1,5 +1,5 @@
-//! Compares a connection with a model: for any frames, however they are split, it receives, answers and ends like the
-//! model.
+//! Compares a connection with a model. For any frames, split in any way, the connection receives, answers and ends like
+//! the model.
 //!
 //! The model handles whole frames only, and checks each rule by itself. If a frame breaks several rules, any of their
 //! codes is right.
@@ -38,7 +38,7 @@ impl Sent {
 /// The state after some frames, and what the connection should do.
 #[derive(Debug, Default)]
 struct Model {
-    /// The incomplete message: whether it is text, its data so far, and its fragments so far.
+    /// The incomplete message: whether it is text, its data, and the number of its fragments.
     message: Option<(bool, Vec<u8>, usize)>,
     received: Vec<Received>,
     pongs: Vec<u8>,
@@ -53,9 +53,9 @@ enum Received {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum End {
-    /// The client's close frame, which is answered with the same code.
+    /// The client's close frame, which the server answers with the same code.
     Closed(Option<u16>),
-    /// One of these violations.
+    /// One of these violations. If a frame breaks several rules, any of them may be reported.
     Violated(Vec<Violation>),
 }
 
@@ -127,10 +127,11 @@ impl Model {
     }
 }
 
-/// One step of a client's script.
+/// One step of a client.
 #[derive(Clone, Debug)]
 enum Step {
-    /// A fragment: the next of the incomplete message if there is one, else the first of a text or binary message.
+    /// A fragment: the next one of the incomplete message if there is one, and otherwise the first one of a text or
+    /// binary message.
     Data { text: bool, payload: Vec<u8>, last: bool },
     /// Any frame.
     Frame(Sent),
@@ -207,7 +208,7 @@ fn a_connection_behaves_like_its_model() {
     let scripts = (script(), prop::collection::vec(any::<prop::sample::Index>(), 0..6));
     let mut runner = TestRunner::new(ProptestConfig { cases: 1_000, ..ProptestConfig::default() });
     let outcome = runner.run(&scripts, |(mut script, cuts)| {
-        // Ends every script, also in the middle of a message.
+        // This frame ends every script, even in the middle of a message.
         script.push(Sent { first: 0x88, payload: 1000_u16.to_be_bytes().to_vec(), masked: true });
         let mut model = Model::default();
         for sent in &script {

@@ -11,7 +11,7 @@ use crate::{
 
 const LIMIT: usize = 256 << 10;
 
-/// Ticks and timeouts short enough for a test.
+/// Options with ticks and timeouts that are short enough for a test.
 fn quick() -> SocketOptions {
     SocketOptions {
         tick: Duration::from_millis(20),
@@ -22,7 +22,7 @@ fn quick() -> SocketOptions {
     }
 }
 
-/// Sends until the queue is full; returns the most bytes that were queued.
+/// Sends until the queue is full. Returns the most bytes that were queued.
 fn fill(server: &Server, client: &Client) -> usize {
     let id = client.id();
     server.run(move |sockets| {
@@ -59,7 +59,7 @@ fn a_client_that_stops_reading_is_a_slow_consumer_and_is_told_so_if_it_reads_aga
 
 #[test]
 fn a_client_that_never_reads_again_is_gone_within_ten_seconds() {
-    // With the default options, as the protocol promises.
+    // The default options, for which the protocol makes this promise.
     let server = Server::start();
     let client = server.client();
     fill(&server, &client);

@@ -1,4 +1,4 @@
-//! Violations of RFC 6455 or a limit: the exact close frame, then our FIN.
+//! Violations of RFC 6455 or a limit: the client gets the exact close frame, and then the server's FIN.
 use std::time::{Duration, Instant};
 
 use rollcall_websocket::{Cause, SocketOptions, Violation};

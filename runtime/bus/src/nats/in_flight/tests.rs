@@ -1,4 +1,5 @@
-//! Against a model of the stream: it knows ids, checks the expected sequence, and others store in between.
+//! Tests against a model of the stream, which knows message ids, checks the expected sequence, and stores messages of
+//! others in between.
 use std::collections::HashMap;
 
 use proptest::{collection::vec, prelude::*};
@@ -14,7 +15,7 @@ const INBOX: &str = "_INBOX.x.";
 const ROOMS: [&str; 2] =
     ["classroom.00000000-0000-4000-8000-000000000001.agent", "classroom.00000000-0000-4000-8000-000000000002.agent"];
 
-/// An event: which room, which agent.
+/// An event: its room and its agent.
 type Event = (usize, u8);
 
 fn publication(id: usize, (room, agent): Event) -> Publication {
@@ -27,7 +28,7 @@ fn publication(id: usize, (room, agent): Event) -> Publication {
     }
 }
 
-/// What the stream has: subject and id of each message. An empty subject is somebody else's.
+/// The messages of the stream: subject and id of each. An empty subject belongs to another service.
 #[derive(Default)]
 struct Stream {
     stored: Vec<(String, String)>,
@@ -45,7 +46,7 @@ impl Stream {
         self.stored.iter().rposition(|(stored, _)| stored == subject).map_or(0, |at| at as u64 + 1)
     }
 
-    /// The answer's body.
+    /// Stores a message, and returns the answer's body.
     fn store(&mut self, message: &Sent) -> String {
         if let Some(at) = self.stored.iter().position(|(_, id)| *id == message.id) {
             return format!(r#"{{"stream":"S","seq":{},"duplicate":true}}"#, at + 1);
@@ -88,8 +89,8 @@ fn add(in_flight: &mut InFlight, batch: Vec<Publication>) -> oneshot::Receiver<V
     answered
 }
 
-/// Has the stream handle all that is sent, with this many messages of others before each of ours; returns how often
-/// bytes were written.
+/// Lets the stream handle all messages that are sent. Before each of them it stores this many messages of others.
+/// Returns how often bytes were written.
 fn settle(in_flight: &mut InFlight, stream: &mut Stream, others: &[usize]) -> usize {
     let mut writes = 0;
     let mut others = others.iter().copied();
@@ -156,7 +157,7 @@ fn an_event_behind_anothers_fails_and_is_stored_when_it_is_handed_in_again() {
     settle(&mut in_flight, &mut stream, &[]);
     let results = answered.try_recv().unwrap();
     assert!(matches!(results[0], Err(PublishError::Behind)), "{results:?}");
-    // They are handed in again.
+    // The failed events are handed in again.
     let mut answered = add(&mut in_flight, (1..9).map(|agent| publication(agent as usize, (0, agent))).collect());
     settle(&mut in_flight, &mut stream, &[]);
     assert!(answered.try_recv().unwrap().iter().all(Result::is_ok));

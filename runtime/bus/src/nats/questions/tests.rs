@@ -6,7 +6,7 @@ fn questions() -> Questions {
     Questions::new("here".to_owned(), "Q".to_owned())
 }
 
-/// Begins a round trip for one caller: what is written, and where the answer comes.
+/// Begins a round trip for one caller. Returns the written bytes and the receiver of the answer.
 fn asked(questions: &mut Questions) -> (String, oneshot::Receiver<Result<State, StateError>>) {
     let (waiter, answer) = oneshot::channel();
     (String::from_utf8(questions.ask(vec![waiter])).expect("text"), answer)
@@ -53,9 +53,9 @@ async fn elsewhere_a_refused_message_goes_before_and_again_for_another_leader() 
     }
     let Heard::Answer(answer) = hear(&mut questions, "", &state(Some("b"))) else { panic!("no answer") };
     assert!(!answer.interrupted);
-    // Where it is known that another server leads, it goes first.
+    // If another server is known to lead the stream, the refused message goes first.
     assert!(asked(&mut questions).0.starts_with("HPUB"));
-    // Nobody takes it: that proves nothing, and what the leader republished may be lost.
+    // No server takes the message. That proves nothing, and events that the leader republished may be lost.
     assert!(matches!(hear(&mut questions, NOBODY, ""), Heard::Nothing));
     assert!(matches!(questions.again(), Again::Next(written) if written.starts_with(b"PUB Q ")));
     assert!(
@@ -89,7 +89,7 @@ async fn a_question_is_asked_again_and_then_given_up() {
     tokio::time::advance(ASK_AGAIN).await;
     assert_eq!(questions.due(), Some(Instant::now()));
     assert!(matches!(questions.again(), Again::Next(_)));
-    // The first one is answered late.
+    // The first message is answered late.
     assert!(matches!(questions.hear(&first, b"", state(None).as_bytes(), Instant::now()), Heard::Answer(_)));
     drop(answer);
     asked(&mut questions);

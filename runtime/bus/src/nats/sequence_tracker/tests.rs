@@ -9,7 +9,7 @@ fn at(start: Instant, ms: u32) -> Instant {
     start + MS * ms
 }
 
-/// Everything up to `end` was delivered, and the stream has told that it goes much further.
+/// A tracker for which every event up to `end` was delivered, and the stream has confirmed a much later end.
 fn confirmed(end: u64) -> SequenceTracker {
     let mut tracker = SequenceTracker::new(end);
     tracker.confirm(u64::MAX / 2, Instant::now());
@@ -97,7 +97,7 @@ fn however_long_a_backfill_takes_what_was_delivered_before_it_is_known() {
     let start = Instant::now();
     let mut tracker = confirmed(0);
     assert!(first(&mut tracker, 5, start) && first(&mut tracker, 9, start));
-    // The connection is gone for a minute; then the stream is read in two pieces.
+    // The connection is gone for a minute. Then the stream is read in two pieces.
     let later = at(start, 60_000);
     assert!(first(&mut tracker, 1, later));
     tracker.filled_through(3);
@@ -122,15 +122,15 @@ fn what_is_remembered_is_bounded() {
     assert!(first(&mut tracker, 6 * MAX_REMEMBERED as u64 - 1, start), "the latest are known one by one");
 }
 
-/// A stream of which some events are this node's, each with how late it is republished, in milliseconds.
+/// Streams of which some events are this node's. For each of these, by how many milliseconds it is republished late.
 fn streams() -> impl Strategy<Value = Vec<Option<u32>>> {
     let lateness = prop_oneof![4 => Just(0u32), 2 => 0..20u32, 1 => 0..900u32];
     prop::collection::vec(prop_oneof![2 => lateness.prop_map(Some), 1 => Just(None)], 1..200)
 }
 
 proptest! {
-    /// The stream grows by an event each 3 ms, and the connection breaks at some of these moments: what was on its way is
-    /// lost with it, and the stream is read from the floor.
+    /// The stream grows by an event every 3 ms, and the connection breaks at some of these moments. Events that are
+    /// under way are lost with it, and the stream is read from the floor.
     #[test]
     fn each_event_is_delivered_once(stream in streams(), breaks in prop::collection::btree_set(0..800u32, 0..6)) {
         let start = Instant::now();
@@ -164,7 +164,7 @@ proptest! {
             if let Some(settled) = tracker.settle(now) {
                 prop_assert!(settled > told && settled <= tracker.highest());
                 told = settled;
-                // What is not later than anybody waits is not settled before it has come.
+                // An event that is no later than readers wait does not settle before it has come.
                 prop_assert!(coming.iter().all(|(when, offset)| *offset > settled || when - stored(*offset as usize - 1) >= 22));
             }
         }

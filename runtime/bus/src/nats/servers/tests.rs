@@ -1,4 +1,4 @@
-//! Servers of a URL that is replaced.
+//! The servers of a URL that is replaced.
 use std::fs;
 
 use rollcall_base::BackendUrl;

@@ -3,7 +3,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// What is said, without borrowing.
+/// An operation without borrowed parts.
 type Said = (&'static str, String, u64, Vec<u8>, Vec<u8>);
 
 fn said(op: Op<'_>) -> Said {
@@ -21,7 +21,7 @@ fn said(op: Op<'_>) -> Said {
     }
 }
 
-/// Reads pieces as a connection does: what is not used up is kept.
+/// Reads pieces as a connection does: bytes that are not consumed are kept.
 fn read<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Result<Vec<Said>, Malformed> {
     let (mut parser, mut kept, mut all) = (Parser::new(MAX_HEAD), Vec::new(), Vec::new());
     for piece in pieces {

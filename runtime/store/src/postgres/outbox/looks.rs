@@ -1,6 +1,6 @@
-//! Which shards a read looks at: each costs it about as much as several rows.
+//! Chooses the shards for each read, because a shard costs a read about as much as several rows.
 //!
-//! Invariant: a shard with a row is looked at within a second, whether anybody has said that the row is there or not.
+//! Invariant: a shard with a row is read within a second, even without a wake-up.
 use std::time::Duration;
 
 use rollcall_schema::Shards;
@@ -8,19 +8,20 @@ use tokio::time::Instant;
 
 use super::super::shard_claims::set;
 
-/// The time between two reads that look at all.
+/// The time between two reads of all shards.
 const ALL_EVERY: Duration = Duration::from_secs(1);
 
 #[derive(Default)]
 pub(super) struct Looks {
-    /// The read before found rows there: there may be more.
+    /// The shards in which the last read found rows, so there may be more.
     found: Shards,
-    /// When a read looked at all; none where the next one is to.
+    /// When all shards were last read; `None` if the next read must read all.
     all_at: Option<Instant>,
 }
 
 impl Looks {
-    /// What the next read looks at: where there are new rows, and where there were some; all of them where neither is known.
+    /// The shards for the next read: those with new rows, and those that had rows. If there are none of either, all
+    /// shards.
     pub(super) fn next(&mut self, held: &[i16], woken: Shards) -> Vec<i16> {
         let some = woken.with(self.found);
         let looked_at: Vec<i16> = held.iter().copied().filter(|shard| some.meets(set(*shard))).collect();
@@ -31,12 +32,12 @@ impl Looks {
         held.to_vec()
     }
 
-    /// The read found rows in these.
+    /// Records the shards in which a read found rows.
     pub(super) fn found(&mut self, shards: impl Iterator<Item = i16>) {
         self.found = shards.map(set).collect();
     }
 
-    /// The next read looks at all.
+    /// Makes the next read include all shards.
     pub(super) fn at_all(&mut self) {
         self.all_at = None;
     }

@@ -1,10 +1,11 @@
-//! The id from which each shard is read.
+//! The ids from which the shards are read.
 //!
-//! A transaction that somebody left open keeps every deleted row in place, and a read from the front would step over all
-//! of them each time: half a second for two million. So a read begins behind what is known to be gone.
+//! A transaction that was left open keeps every deleted row in place, and a read from the front would step over all of
+//! them each time, which takes half a second for two million. So a read begins after the rows that are known to be
+//! gone.
 //!
-//! Invariant: ids do not commit in order, so a mark is only trusted [`SETTLED`] after it was set, which is longer than
-//! any statement of ours may run; and now and then a shard is read from the front all the same.
+//! Invariant: ids do not commit in order, so a mark is used only [`SETTLED`] after it was set, which is longer than any
+//! statement of this program may run. In addition, a shard is read from the front now and then.
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -12,16 +13,16 @@ use tokio::time::Instant;
 use super::SHARDS as COUNT;
 
 const SETTLED: Duration = Duration::from_secs(10);
-/// Between two reads from the front, each of another shard.
+/// The time between two reads from the front, each of another shard.
 const ANEW: Duration = Duration::from_secs(60);
 
 pub(super) struct Marks {
-    /// Nothing is left up to these ids.
+    /// No row is left up to these ids.
     low: [i64; COUNT],
-    /// Nothing was visible up to these ids at `since`.
+    /// No row was visible up to these ids at `since`.
     next: [i64; COUNT],
     since: Instant,
-    /// The highest id that was ever read: all shards draw theirs from one sequence.
+    /// The highest id that was read. All shards draw their ids from one sequence.
     highest: i64,
     anew: (Instant, usize),
 }
@@ -32,7 +33,7 @@ impl Marks {
         Self { low: [0; COUNT], next: [0; COUNT], since: now, highest: 0, anew: (now, 0) }
     }
 
-    /// Where each of these shards is read from.
+    /// The id from which each of these shards is read.
     pub(super) fn of(&self, shards: &[i16]) -> Vec<i64> {
         shards.iter().map(|shard| self.low[place(*shard)]).collect()
     }
@@ -47,7 +48,7 @@ impl Marks {
         (self.low, self.next) = ([0; COUNT], [0; COUNT]);
     }
 
-    /// Notes rows that were read, of each of these shards from its mark on.
+    /// Records the rows that were read from each of these shards, from its mark on.
     pub(super) fn read(&mut self, shards: &[i16], rows: impl IntoIterator<Item = (i16, i64)>) {
         let mut first = [None; COUNT];
         for (shard, id) in rows {
@@ -89,7 +90,7 @@ mod tests {
         };
         assert_eq!(after(&mut marks, &[(0, 10), (0, 12), (1, 11)]).await, [0, 0]);
         assert_eq!(after(&mut marks, &[]).await, [9, 10], "what was visible then may still be there");
-        // 5 committed late.
+        // Row 5 committed late.
         assert_eq!(after(&mut marks, &[(1, 5), (0, 20)]).await, [12, 10]);
         let mut late = Marks::new();
         assert_eq!(after(&mut late, &[(0, 10)]).await, [0, 0]);

@@ -1,7 +1,7 @@
-//! SQL of the outbox. What is read or put back depends on the node's claims, in the same statement.
+//! The SQL of the outbox. Rows are read and released only if the node's claims are valid in the same statement.
 use super::super::shard_claims::readable;
 
-/// The shards that are read, by a node whose claims hold.
+/// The shards to read, if the node's claims on them are valid.
 macro_rules! claimed {
     ($read:literal) => {
         concat!(
@@ -18,10 +18,10 @@ macro_rules! claimed {
     };
 }
 
-/// Deletes rows that are published, and reads others: one statement, because each costs as much as ten rows.
-/// The keys of one shard are never in another, so order within each is enough. The tenth column: an earlier row of the same
-/// agent in the same classroom is quarantined. One row without an id where nothing is there, and none where a claim does not
-/// hold: then a shard only seems to be empty.
+/// Deletes published rows and reads others, in one statement, because each statement costs as much as ten rows. The
+/// keys of one shard are never in another, so it suffices to order the rows of each shard. The tenth column says
+/// whether an earlier row of the same agent in the same classroom is quarantined. If there are no rows, the result is
+/// one row without an id. If a claim is not valid, the result is empty; then a shard only seems to be empty.
 pub(super) const READ: &str = claimed!(
     ", gone as (
         delete from outbox o using unnest($7::smallint[], $8::bigint[]) as d(shard, id)
@@ -42,7 +42,7 @@ pub(super) const READ: &str = claimed!(
     order by o.id"
 );
 
-/// `any` as in [`crate::postgres::sessions`].
+/// `any` has the reason that [`crate::postgres::sessions`] gives.
 pub(super) const DELETE: &str = "delete from outbox o using unnest($1::smallint[], $2::bigint[]) as d(shard, id)
     where o.shard = any (array[d.shard]) and o.id = d.id";
 
@@ -56,7 +56,7 @@ pub(super) const QUARANTINE: &str = "with gone as (
         state, role, info, traceparent, why, retry_at)
     select gone.*, $3, clock_timestamp() + make_interval(secs => $4) from gone";
 
-/// All quarantined rows of some agents whose time has come. They keep their ids, so that later rows stay behind them.
+/// Releases all quarantined rows of some agents that are due. They keep their ids, so that later rows stay behind them.
 pub(super) const RELEASE_QUARANTINED: &str = claimed!(
     ", due as (
         select distinct first.classroom_id, first.agent_id from mine cross join lateral (
@@ -73,6 +73,6 @@ pub(super) const RELEASE_QUARANTINED: &str = claimed!(
     overriding system value select * from gone returning id"
 );
 
-/// Counted up to a limit, because nothing bounds the table.
+/// The count has a limit, because nothing bounds the table.
 pub(super) const QUARANTINED: &str =
     "select count(*) from (select from outbox_quarantine where shard = any ($1) limit 10000) as a";

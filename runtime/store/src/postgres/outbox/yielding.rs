@@ -1,21 +1,21 @@
-//! When a relay leaves its shards to other nodes.
+//! Decides when a relay leaves its shards to other nodes.
 //!
-//! A relay that reads and deletes nothing is cut off from the bus, or the bus is away. Where there are other relays it yields: it
-//! gives all shards back for a while, so that their events need not wait for it, and for longer while the bus does not answer
-//! it. The last one does not.
+//! A relay that reads rows and deletes none is cut off from the bus, or the bus is away. If there are other relays, it
+//! yields: it gives all shards back for a while, so that their events need not wait for it, and for longer while the
+//! bus does not answer it. The last relay does not yield.
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// How long nothing may be deleted of what was read.
+/// How long a relay may delete none of the rows that it has read.
 const STUCK: Duration = Duration::from_secs(1);
-/// For how long a relay yields at first, and at most where the bus answers it.
+/// How long a relay yields at first, and at most if the bus answers it.
 const YIELD: (Duration, Duration) = (Duration::from_secs(4), Duration::from_secs(15));
 
 pub(super) struct Yielding {
-    /// Since when nothing was deleted of what was read.
+    /// The time since which no row that was read has been deleted.
     stuck: Option<Instant>,
-    /// Until when it yields, and for how long the next time.
+    /// Until when the relay yields, and for how long it will the next time.
     until: Option<Instant>,
     next: Duration,
     bus_is_away: bool,
@@ -28,22 +28,22 @@ impl Default for Yielding {
 }
 
 impl Yielding {
-    /// Rows were read.
+    /// Records that rows were read.
     pub(super) fn read(&mut self) {
         self.stuck.get_or_insert_with(Instant::now);
     }
 
-    /// Rows were published and deleted.
+    /// Records that rows were published and deleted.
     pub(super) fn deleted(&mut self) {
         (self.stuck, self.next) = (None, YIELD.0);
     }
 
-    /// Notes whether the bus leaves this node without an answer.
+    /// Records whether the bus does not answer this node.
     pub(super) fn bus_is_away(&mut self, away: bool) {
         self.bus_is_away = away;
     }
 
-    /// Whether it yields: it begins to, goes on, or comes back. `has_others`: another node wants shards.
+    /// Whether the relay yields now. `has_others` says whether another node wants shards.
     pub(super) fn yields(&mut self, has_others: bool) -> bool {
         if let Some(until) = self.until {
             if has_others && (self.bus_is_away || Instant::now() < until) {
