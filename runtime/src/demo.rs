@@ -1,4 +1,5 @@
-//! The first run: a demo lesson, tokens for it, and a command that joins it. The console tries it, too.
+//! The first run: a demo lesson, tokens for it, and a command that joins it. The console uses the demo for its try
+//! page.
 use std::{net::SocketAddr, time::Duration};
 
 use rollcall_schema::{Audience, ClassroomId, LessonId, Role, Seat, UserId};
@@ -10,10 +11,10 @@ use rollcall_store::{AttendeeRow, LessonRow, LoadError, Store};
 
 /// The demo's classroom.
 pub const CLASSROOM: ClassroomId = ClassroomId(Uuid::from_u128(0xde30_0000_0000_4000_8000_0000_0000_0001));
-/// The demo's lesson, in that classroom.
+/// The demo's lesson, which is in the demo's classroom.
 pub const LESSON: &str = "demo";
 const SEATS: u32 = 12;
-/// The users: the teacher, and the participants with a seat, from seat 1 on.
+/// The users: a teacher without a seat, and participants with the seats from seat 1 on.
 pub const USERS: [(&str, Role); 4] =
     [("alice", Role::Teacher), ("bob", Role::Participant), ("carol", Role::Participant), ("dave", Role::Participant)];
 const AUDIENCE: &str = "example.org";
@@ -28,7 +29,7 @@ fn user(name: &str) -> UserId {
     UserId::parse(name).expect("the demo's users have valid ids")
 }
 
-/// Creates the demo's lesson where the database has no lesson. True where it did.
+/// Creates the demo's lesson if the database has no lesson. Returns whether it was created.
 ///
 /// # Errors
 /// [`LoadError`], where the database is away.
@@ -46,19 +47,19 @@ pub async fn seed(store: &dyn Store) -> Result<bool, LoadError> {
     Ok(true)
 }
 
-/// What signs the demo's tokens: a development secret that the gateway has made itself.
+/// Signs the demo's tokens with a development secret that the gateway created.
 #[derive(Clone, Debug)]
 pub struct Demo {
-    /// The secret.
+    /// The development secret.
     pub secret: Secret,
-    /// The tokens' audience, where one is configured.
+    /// The audience of the tokens if one is configured.
     pub audience: Option<Audience>,
-    /// Where clients connect, as `ws://127.0.0.1:8080`.
+    /// The origin that clients connect to, like `ws://127.0.0.1:8080`.
     pub origin: String,
 }
 
 impl Demo {
-    /// A token of one of its users.
+    /// Returns a token for one of the demo's users.
     #[must_use]
     pub fn token(&self, name: &str, role: Role) -> String {
         let default = || Audience::parse(AUDIENCE).expect("the demo has a valid audience");
@@ -77,22 +78,22 @@ impl Demo {
     }
 }
 
-/// Where clients connect, as a page names it.
+/// Returns the origin that clients connect to, as a page writes it.
 #[must_use]
 pub fn origin(clients: SocketAddr, tls: bool) -> String {
     let scheme = if tls { "wss" } else { "ws" };
-    // A content security policy cannot name an IPv6 address.
+    // A content security policy cannot contain an IPv6 address.
     if clients.is_ipv6() { format!("{scheme}://localhost:{}", clients.port()) } else { format!("{scheme}://{clients}") }
 }
 
-/// The text that a start with the development secret prints: tokens, and a command to paste.
+/// Returns the text that a start with the development secret prints: tokens, and a command to paste.
 #[must_use]
 pub fn welcome(demo: &Demo) -> String {
     let [(teacher_name, teacher_role), (participant_name, participant_role), ..] = USERS;
     let teacher = demo.token(teacher_name, teacher_role);
     let participant = demo.token(participant_name, participant_role);
     let origin = &demo.origin;
-    // Written by hand, to keep the protocol's order of fields.
+    // The text is written by hand to keep the protocol's order of fields.
     let connect = format!(
         r#"{{"type":"connect_request","payload":{{"token":"{participant}","classroom_id":"{CLASSROOM}","agent_label":"web"}}}}"#
     );

@@ -1,5 +1,5 @@
-//! The HTTP client for issuers' keys, Mixpanel, the authorization service, the webhook, the collector of spans and an app's
-//! own functions. A call that is made within a span carries it.
+//! The HTTP client for issuers' keys, Mixpanel, the authorization service, the webhook, the collector of spans and an
+//! app's own functions. A call within a span carries the span's trace.
 //!
 //! Invariant: a call goes only to the address given (no redirects; through a proxy only as [`egress`] says), takes at most
 //! the client's timeout, and reads at most as many bytes as the caller allows.
@@ -31,41 +31,41 @@ use self::egress::{Connector, Egress};
 use crate::trace;
 use rollcall_base::Secret;
 
-/// How many idle connections are kept, by default.
+/// How many idle connections are kept by default.
 const IDLE_CONNECTIONS: usize = 8;
 
-/// How long a connection may be idle before it is closed, by default.
+/// How long a connection may be idle by default before it is closed.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The same for calls with a single attempt: shorter than the five seconds after which Node and uvicorn close a
-/// connection, so a call hardly ever begins on one that is being closed.
+/// How long a connection may be idle if its calls have a single attempt. This is shorter than the five seconds after
+/// which Node and uvicorn close a connection, so a call hardly ever begins on a connection that is being closed.
 const IDLE_TIMEOUT_OF_SINGLE_ATTEMPTS: Duration = Duration::from_secs(4);
 
-/// How long one call may take in all, by default.
+/// How long one call may take in total by default.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The largest head of an answer, in bytes, and how much is read at once: a server that sends endless heads (1xx) keeps
-/// a thread busy only for as long as this takes to parse.
+/// The largest head of an answer, in bytes, and how many bytes are read at once. A server that sends endless heads
+/// (1xx) keeps a thread busy only for as long as this many bytes take to parse.
 const MAX_HEAD: usize = 16 << 10;
 
 /// Why a call failed.
 #[derive(Debug, thiserror::Error)]
 pub enum FetchError {
-    /// No whole answer in time.
+    /// There was no complete answer in time.
     #[error("no answer within {0:?}")]
     Timeout(Duration),
     /// The connection failed.
     #[error("{0}")]
     Connection(String),
-    /// Not a success. Redirects are not followed.
+    /// The status is not a success. Redirects are not followed.
     #[error("it answered {0}")]
     Status(StatusCode),
-    /// The answer is too large, or broke off.
+    /// The answer is too large or incomplete.
     #[error("its answer is too large or broke off")]
     Body,
 }
 
-/// A pool of connections. Cheap to clone.
+/// A pool of connections. It is cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Client {
     pool: legacy::Client<Connector, Full<Bytes>>,
@@ -75,20 +75,20 @@ pub struct Client {
 }
 
 impl Client {
-    /// A client whose requests leave as `egress` says.
+    /// Creates a client whose requests are sent as `egress` says.
     #[must_use]
     pub fn new(egress: &Egress) -> Self {
         Self::with_idle_connections(egress, IDLE_CONNECTIONS)
     }
 
-    /// The same, which keeps `idle` connections that are not in use.
+    /// Creates a client that keeps `idle` connections that are not in use.
     #[must_use]
     pub fn with_idle_connections(egress: &Egress, idle: usize) -> Self {
         Self::build(egress, idle, IDLE_TIMEOUT, true)
     }
 
-    /// The same, for calls that must not be made twice: a request whose connection turns out to be closed fails. Otherwise
-    /// it is sent once more on another connection.
+    /// Creates a client for calls that must not be sent twice: a call fails if its connection turns out to be closed.
+    /// Other clients send such a call once more on another connection.
     #[must_use]
     pub fn with_single_attempts(egress: &Egress, idle: usize) -> Self {
         Self::build(egress, idle, IDLE_TIMEOUT_OF_SINGLE_ATTEMPTS, false)
@@ -105,14 +105,14 @@ impl Client {
         Self { pool, egress: egress.clone(), timeout: TIMEOUT, authorization: None }
     }
 
-    /// The same with another timeout of a call.
+    /// Sets the timeout of a call.
     #[must_use]
     pub fn timeout(self, timeout: Duration) -> Self {
         Self { timeout, ..self }
     }
 
-    /// The same with a bearer token for every call. A token that no header can carry is not sent; the configuration
-    /// refuses it before.
+    /// Sets the bearer token of every call. A token that no header can carry is not sent. The configuration refuses
+    /// such a token.
     #[must_use]
     pub fn bearer(self, token: Option<&Secret>) -> Self {
         let value = token.and_then(|token| HeaderValue::from_str(&format!("Bearer {}", token.reveal())).ok());
@@ -126,7 +126,7 @@ impl Client {
     /// Gets a document of at most `max` bytes.
     ///
     /// # Errors
-    /// [`FetchError`], also for every answer but 200.
+    /// Returns a [`FetchError`] if the call failed or its status is not 200.
     pub async fn get(&self, url: Uri, max: usize) -> Result<Bytes, FetchError> {
         match self.send(Method::GET, url, HeaderMap::new(), Bytes::new(), max).await? {
             (StatusCode::OK, body) => Ok(body),
@@ -134,7 +134,7 @@ impl Client {
         }
     }
 
-    /// Sends a request with JSON, or with none; returns the status and at most `max` bytes of an answer.
+    /// Sends a request, whose body is JSON or empty. Returns the status, and the answer if it has at most `max` bytes.
     ///
     /// # Errors
     /// [`FetchError`], where no whole answer came.
@@ -156,7 +156,7 @@ impl Client {
         timeout(self.timeout, answer).await.map_err(|_| FetchError::Timeout(self.timeout))?
     }
 
-    /// Begins to get a document, for an answer of any length; the client's timeout holds until it begins.
+    /// Begins to get a document of any length. The client's timeout applies until the answer begins.
     ///
     /// # Errors
     /// [`FetchError`], where none begins.
@@ -182,7 +182,7 @@ impl Client {
             .uri(url)
             .header(header::USER_AGENT, concat!("rollcall/", env!("CARGO_PKG_VERSION")))
             .header(header::CONTENT_TYPE, "application/json")
-            // Keys may just have been rotated: a cache on the way would have the old ones.
+            // The keys may just have been rotated, and a cache on the way would have the old keys.
             .header(header::CACHE_CONTROL, "no-cache")
             .header(header::ACCEPT, "application/json, text/plain;q=0.5, */*;q=0.1")
             .body(Full::new(body))

@@ -1,4 +1,5 @@
-//! The secret of a first run: created once, kept beside the database, never used for an address that others can reach.
+//! The secret of a first run. It is created once and kept in a file beside the database. It is never used if the
+//! gateway listens on an address that other machines can reach.
 //!
 //! Invariant: from the moment that the file has its name, it is complete and only its owner can read it.
 use std::{
@@ -15,7 +16,7 @@ use rollcall_base::Secret;
 /// Reads the secret in this file, or creates it.
 ///
 /// # Errors
-/// Where the file cannot be created or read, is empty, or others may read it.
+/// Returns an error if the file cannot be created or read, is empty, or can be read by other users.
 pub fn development_secret(path: &Path) -> io::Result<Secret> {
     match read(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -47,8 +48,8 @@ fn create(path: &Path) -> io::Result<()> {
     let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft)?;
     let written = writeln!(file, "{}", URL_SAFE_NO_PAD.encode(bytes))
         .and_then(|()| file.sync_all())
-        // The draft gets the real name in one step: another process never reads half of it, and where two create it at
-        // once, both use the first one's.
+        // The draft gets the real name in one step, so another process never reads half of the file. If two processes
+        // create the file at the same time, both use the secret of the first.
         .and_then(|()| match fs::hard_link(&draft, path) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
             linked => linked,

@@ -1,7 +1,7 @@
 //! An issuer's public keys, from a JWKS document (RFC 7517) in a file or at an address.
 //!
-//! Invariant: a [`Key`] has one algorithm, which the document names, and is checked to be usable with it. A symmetric
-//! key is never taken from a document, because documents are public.
+//! Invariant: a [`Key`] has one algorithm, which the document names, and only a key that can be used with its algorithm
+//! becomes a [`Key`]. A symmetric key is never taken from a document, because documents are public.
 use std::{fmt, path::PathBuf};
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
@@ -23,17 +23,17 @@ use super::{AuthError, token::Unchecked};
 use crate::http_client::{Client, FetchError};
 use rollcall_base::redacted;
 
-/// The largest document that is read, in bytes.
+/// The longest document that is read, in bytes.
 const MAX_DOCUMENT: usize = 256 * 1024;
-/// For how many keys an error says why they cannot be used: a document may have many of them.
+/// For how many keys an error says why they cannot be used. A document may have many keys.
 const REASONS: usize = 10;
 
-/// Where an issuer's keys are.
+/// The location of an issuer's keys.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Location {
     /// A file.
     File(PathBuf),
-    /// An `http` or `https` address, the only one that this issuer's keys are ever loaded from.
+    /// An `http` or `https` address. This issuer's keys are never loaded from another address.
     Url(Uri),
 }
 
@@ -46,40 +46,40 @@ impl fmt::Display for Location {
     }
 }
 
-/// Why keys could not be loaded.
+/// Why an issuer's keys could not be loaded.
 #[derive(Debug, thiserror::Error)]
 pub enum JwksError {
     /// The file cannot be read.
     #[error("cannot read it: {0}")]
     Read(#[from] std::io::Error),
-    /// The address does not answer with a document.
+    /// The address did not answer with a document.
     #[error("cannot fetch it: {0}")]
     Fetch(#[from] FetchError),
-    /// Not `{"keys": [...]}`.
+    /// The document is not `{"keys": [...]}`.
     #[error("it is not a JWKS document: {0}")]
     Document(#[from] serde_json::Error),
-    /// None of its keys can be used.
+    /// None of the document's keys can be used.
     #[error("it has no usable key (ES256, RS256 from 2048 bits, or EdDSA with Ed25519){0}")]
     Empty(String),
 }
 
-/// A key and its algorithm.
+/// A key with its algorithm.
 pub(super) struct Key {
     kid: Option<Box<str>>,
     algorithm: Algorithm,
     material: Material,
 }
 
-/// What signatures are checked with.
+/// The data that signatures are checked with.
 enum Material {
     Shared(hmac::Key),
-    /// A point of its algorithm's curve.
+    /// A point on the curve of the key's algorithm.
     Point(UnparsedPublicKey<Vec<u8>>),
     Rsa(RsaPublicKeyComponents<Vec<u8>>),
 }
 
 impl Key {
-    /// A shared secret as a key.
+    /// Makes a key of a shared secret.
     pub(super) fn shared(secret: &str) -> Self {
         let key = hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes());
         Self { kid: None, algorithm: Algorithm::HS256, material: Material::Shared(key) }
@@ -101,7 +101,8 @@ impl Key {
     }
 }
 
-/// The key that a token names; without a `kid`, the only one there is of its algorithm.
+/// Returns the key that a token names. If the token has no `kid`, returns the key of its algorithm if there is exactly
+/// one.
 pub(super) fn choose<'k>(keys: &'k [Key], token: &Unchecked<'_>) -> Result<&'k Key, AuthError> {
     let fits = |key: &&Key| key.algorithm == token.algorithm;
     if let Some(kid) = token.kid.as_deref() {
@@ -124,7 +125,7 @@ pub(super) async fn load(location: &Location, client: &Client) -> Result<Vec<Key
     }
 }
 
-/// Parses a document. Keys that cannot be used are left out: other services may need them.
+/// Parses a document. Keys that cannot be used are left out, because other services may need them.
 pub(super) fn parse(document: &[u8]) -> Result<Vec<Key>, JwksError> {
     #[derive(Deserialize)]
     struct Document {
@@ -167,7 +168,7 @@ fn read(key: Value) -> Result<Key, &'static str> {
     Ok(Key { kid: jwk.common.key_id.map(Into::into), algorithm, material })
 }
 
-/// The key, if it has the length that its algorithm needs: checked here, or else every token would be refused.
+/// Returns the key if it has the length that its algorithm needs. Otherwise every token would be refused.
 fn material(key: &DecodingKey) -> Option<Material> {
     let point = |algorithm, bytes: &[u8]| Material::Point(UnparsedPublicKey::new(algorithm, bytes.to_vec()));
     match key.kind() {

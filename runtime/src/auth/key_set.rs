@@ -1,7 +1,8 @@
-//! What tokens are checked against at one time: keys by issuer, audiences, times.
+//! The keys and rules that tokens are checked against: keys by issuer, audiences, times.
 //!
-//! Invariant: the tokens of an issuer with a JWKS are checked only with its keys; those of every other `iss` with the
-//! shared secret, where there is one. So no issuer's key is ever accepted for another's tokens.
+//! Invariant: the tokens of an issuer with a JWKS are checked only with that issuer's keys. The tokens of every other
+//! issuer are checked with the shared secret if there is one. So no issuer's key is ever accepted for another issuer's
+//! tokens.
 use std::{sync::Arc, time::Duration};
 
 use rollcall_schema::Audience;
@@ -14,27 +15,27 @@ use super::{
 };
 use rollcall_base::Secret;
 
-/// Where the keys come from, and what else tokens are checked against.
+/// Where the keys come from, and what else is checked in a token.
 #[derive(Clone, Debug)]
 pub struct Sources {
     /// The shared secret.
     pub hs256: Option<Secret>,
     /// The previous secret, accepted while the secret is being replaced.
     pub hs256_previous: Option<Secret>,
-    /// Issuers and the locations of their JWKS, each issuer once.
+    /// The issuers and the locations of their JWKS. Each issuer appears once.
     pub jwks: Vec<(String, Location)>,
-    /// The audiences that are accepted; empty: any.
+    /// The audiences that are accepted. If the list is empty, any audience is accepted.
     pub audiences: Vec<Audience>,
     /// The time between two scheduled loads of a JWKS.
     pub refresh: Duration,
-    /// The time between two loads that unknown keys cause, on average.
+    /// The average time between two loads that tokens with unknown keys cause.
     pub cooldown: Duration,
-    /// How far an issuer's clock may be ahead of ours.
+    /// How far an issuer's clock may be ahead of the gateway's.
     pub leeway: Duration,
 }
 
 impl Sources {
-    /// Sources with only this secret, and the settings' defaults.
+    /// Returns sources with only this secret and the default settings.
     #[must_use]
     pub fn from_secret(hs256: Secret) -> Self {
         Self {
@@ -49,10 +50,10 @@ impl Sources {
     }
 }
 
-/// The keys, and the rules of tokens.
+/// The keys and the rules for tokens.
 pub struct KeySet {
     pub(super) issuers: Box<[Arc<Issuer>]>,
-    /// The secret, then the one before it.
+    /// The secret, then the previous secret.
     shared: Box<[Key]>,
     audiences: Box<[Audience]>,
     pub(super) refresh: Duration,
@@ -61,7 +62,8 @@ pub struct KeySet {
 }
 
 impl KeySet {
-    /// The set without the issuers' keys; but an issuer that `before` has at the same place keeps its keys, and what it has loaded.
+    /// Creates the set without the issuers' keys. An issuer that `before` has at the same location keeps the keys that
+    /// it has loaded.
     pub(super) fn new(sources: Sources, before: &[Arc<Issuer>]) -> Self {
         let issuer = |(name, location): &(String, Location)| {
             let known = before.iter().find(|issuer| *issuer.name == **name && issuer.location == *location);
@@ -94,10 +96,10 @@ impl KeySet {
         token.claims(Rules { audiences: &self.audiences, leeway: self.leeway, now })
     }
 
-    /// Checks with the secret, or with the previous one.
+    /// Checks the signature with the secret or the previous secret.
     fn check_shared(&self, token: &Unchecked<'_>) -> Result<(), AuthError> {
         let (current, previous) = self.shared.split_first().ok_or(AuthError::Issuer)?;
-        // A secret has no `kid`, so any is accepted; but one that is a path or a query is an attack.
+        // A secret has no `kid`, so any `kid` is accepted. But a `kid` that is a path or a database query is an attack.
         if token.kid.is_some() && !plausible(token.kid.as_deref()) {
             return Err(AuthError::Key);
         }

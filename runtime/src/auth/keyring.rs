@@ -1,7 +1,7 @@
-//! Checks tokens with the keys of the time, and keeps those fresh.
+//! Checks tokens with the current set of keys, and keeps the keys fresh.
 //!
-//! Invariant: another set of keys counts as a whole, from one token to the next. The keys of an issuer that is in both
-//! stay in use meanwhile.
+//! Invariant: a set of keys is replaced as a whole between two checks of tokens. If an issuer is in both sets, its keys
+//! stay in use.
 use std::{sync::Arc, time::Duration};
 
 use tokio::sync::watch;
@@ -19,11 +19,11 @@ use super::{
 use crate::http_client::{Client, egress::Egress};
 use rollcall_base::log_limit::LogLimit;
 
-/// The first pause after a load failed, and the longest; each further failure doubles it.
+/// The pause after the first failed load, and the longest pause. Each further failure doubles the pause.
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 const LAST_RETRY: Duration = Duration::from_secs(30);
 
-/// How long one load may take: a connect that waits for it has 5 s in all, and needs time for its answer.
+/// How long one load may take. A connect that waits for a load may take 5 s in total, and needs time for its answer.
 const LOAD_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Why an issuer's keys could not be loaded.
@@ -38,7 +38,7 @@ pub struct KeyringError {
     pub error: JwksError,
 }
 
-/// Checks tokens.
+/// Checks tokens with a set of keys.
 pub struct Keyring {
     keys: watch::Sender<Arc<KeySet>>,
     client: Client,
@@ -47,7 +47,8 @@ pub struct Keyring {
 }
 
 impl Keyring {
-    /// A keyring without the issuers' keys, which [`Keyring::load`] loads by requests that leave as `egress` says.
+    /// Creates a keyring without the issuers' keys. [`Keyring::load`] loads them with requests that are sent as
+    /// `egress` says.
     #[must_use]
     pub fn new(sources: Sources, egress: &Egress) -> Self {
         Self {
@@ -62,21 +63,21 @@ impl Keyring {
         Arc::clone(&self.keys.borrow())
     }
 
-    /// Loads every issuer's keys once; returns what failed. At the start a missing file is an error, but a server may
-    /// be away for a while: [`Keyring::keep_fresh`] tries again.
+    /// Loads every issuer's keys once, and returns the failures. At the start a missing file is an error, but a server
+    /// may be away for a while: [`Keyring::keep_fresh`] tries again.
     pub async fn load(&self) -> Vec<KeyringError> {
         self.load_all(&self.keys()).await
     }
 
-    /// Another set of keys, with those of every issuer loaded now, for [`Keyring::replace`]; and what failed, as
-    /// [`Keyring::load`] says.
+    /// Creates another set of keys for [`Keyring::replace`] and loads the keys of its issuers. Returns the set, and the
+    /// failures as [`Keyring::load`] does.
     pub async fn prepare(&self, sources: Sources) -> (Arc<KeySet>, Vec<KeyringError>) {
         let keys = Arc::new(KeySet::new(sources, &self.keys().issuers));
         let errors = self.load_all(&keys).await;
         (keys, errors)
     }
 
-    /// Checks tokens with these keys from now on. Sessions that exist stay, even if their token would no longer be
+    /// Checks tokens with these keys from now on. Existing sessions stay, even if their tokens would no longer be
     /// accepted.
     pub fn replace(&self, keys: Arc<KeySet>) {
         self.keys.send_replace(keys);
@@ -92,7 +93,7 @@ impl Keyring {
         Some(KeyringError { issuer: issuer.name.to_string(), location: issuer.location.clone(), error })
     }
 
-    /// Whether any token can be accepted: there is a secret, or the keys of an issuer were loaded once.
+    /// Returns whether any token can be accepted: there is a secret, or the keys of an issuer were loaded once.
     #[must_use]
     pub fn is_usable(&self) -> bool {
         self.keys().is_usable()
@@ -101,7 +102,8 @@ impl Keyring {
     /// Checks a token with the keys that are loaded.
     ///
     /// # Errors
-    /// [`AuthError`]; [`AuthError::Key`] where a load of the issuer's keys might help, see [`Keyring::admit`].
+    /// Returns an [`AuthError`] if the token is not accepted, and [`AuthError::Key`] if a load of the issuer's keys
+    /// might help, as [`Keyring::admit`] does.
     pub fn verify(&self, token: &str) -> Result<Claims, AuthError> {
         self.verify_at(token, unix_now())
     }
@@ -110,8 +112,8 @@ impl Keyring {
         self.keys().check(&Unchecked::parse(token)?, now)
     }
 
-    /// Checks a token. Where it names a key that its issuer may have added since the last load, loads the issuer's keys
-    /// first, as often as [`Sources::cooldown`] allows for all clients together.
+    /// Checks a token. If the token names a key that its issuer may have added since the last load, this function first
+    /// loads the issuer's keys, as often as [`Sources::cooldown`] allows for all clients together.
     ///
     /// # Errors
     /// [`AuthError`]; [`AuthError::KeysUnavailable`] where the same token may be accepted later.
@@ -127,7 +129,7 @@ impl Keyring {
         verdict
     }
 
-    /// Counts a client that needs a token and has none.
+    /// Counts a client that needs a token and sent none.
     #[must_use]
     pub fn refuse_missing(&self) -> AuthError {
         self.refusals.record(AuthError::Missing, None);
@@ -151,7 +153,8 @@ impl Keyring {
         if verdict == Err(AuthError::Key) && issuer.is_empty() { Err(AuthError::KeysUnavailable) } else { verdict }
     }
 
-    /// Loads the keys of every issuer at intervals, and soon after a failure. Never returns: the caller spawns it.
+    /// Loads the keys of every issuer at intervals, and soon after a failure. This function never returns, so the
+    /// caller spawns it.
     pub async fn keep_fresh(&self) {
         let mut keys = self.keys.subscribe();
         loop {
@@ -159,7 +162,7 @@ impl Keyring {
             let loops = current.issuers.iter().map(|issuer| self.keep_loading(issuer, current.refresh));
             tokio::select! {
                 _ = futures_util::future::join_all(loops), if !current.issuers.is_empty() => {}
-                // Its sender is this keyring.
+                // This cannot fail, because the channel's sender is a field of this keyring.
                 _ = keys.changed() => {}
             }
         }

@@ -1,7 +1,8 @@
-//! Whether a token with an unknown key may cause a load of its issuer's keys, and what is known where it may not.
+//! Decides whether a token with an unknown key may cause a load of its issuer's keys, and what is known of the key if
+//! no load is allowed.
 //!
-//! Invariant: a key is unknown for good only if a load that began after it was first named did not bring it. A client
-//! that makes up names uses up the loads; that can only make an answer temporary.
+//! Invariant: a key is permanently unknown only if it was missing in a load that began after a token first named it. A
+//! client that invents names of keys uses up the loads, and the only effect is that answers become temporary.
 use std::{
     collections::HashMap,
     hash::{BuildHasher, RandomState},
@@ -10,17 +11,17 @@ use std::{
 
 use tokio::time::Instant;
 
-/// The largest burst of loads: so a rotation is noticed at once even after a forged token.
+/// The largest burst of loads. With more than one load, a rotation is noticed at once even after a forged token.
 const BURST: u32 = 5;
-/// How many names of keys are remembered; with more, all are forgotten.
+/// How many names of keys are remembered. When there are more, all are forgotten.
 const MAX_NAMES: usize = 1024;
 
-/// The outcome for a token with an unknown key.
+/// The result for a token with an unknown key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Lookup {
     /// The keys were loaded just now.
     Loaded,
-    /// The keys were loaded since the key was first named, and did not contain it.
+    /// The keys were loaded after a token first named the key, and did not contain the key.
     Known,
     /// The keys could not be loaded, or were loaded too recently.
     Unavailable,
@@ -29,12 +30,12 @@ pub(super) enum Lookup {
 /// The loads of one issuer's keys that tokens may still cause.
 #[derive(Debug)]
 pub(super) struct Budget {
-    /// Loads left at the time `at`.
+    /// How many loads were left at the time `at`.
     left: f64,
     at: Instant,
-    /// When the last load that succeeded began.
+    /// When the last successful load began.
     loaded: Option<Instant>,
-    /// When each name was first refused because there was no load left.
+    /// When each key's name was first refused because no load was left.
     named: HashMap<u64, Instant>,
     hasher: RandomState,
 }
@@ -45,7 +46,7 @@ impl Budget {
         Self { left: f64::from(BURST), at: Instant::now(), loaded: None, named, hasher }
     }
 
-    /// Takes one load. False where none is left.
+    /// Takes one load. Returns false if none is left.
     pub(super) fn take(&mut self, cooldown: Duration) -> bool {
         let now = Instant::now();
         let refilled = now.saturating_duration_since(self.at).as_secs_f64() / cooldown.as_secs_f64();
@@ -58,12 +59,12 @@ impl Budget {
         takes
     }
 
-    /// Notes that a load that began at `began` succeeded.
+    /// Records that a load that began at `began` succeeded.
     pub(super) fn loaded(&mut self, began: Instant) {
         self.loaded = self.loaded.max(Some(began));
     }
 
-    /// What is known of a key where no load is left.
+    /// Returns what is known of a key if no load is left.
     pub(super) fn without_load(&mut self, kid: Option<&str>) -> Lookup {
         let name = self.hasher.hash_one(kid);
         if self.named.len() >= MAX_NAMES && !self.named.contains_key(&name) {

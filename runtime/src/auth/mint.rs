@@ -1,4 +1,4 @@
-//! Tokens signed with the shared secret, for `rollcall token` and the first run.
+//! Signs tokens with the shared secret, for `rollcall token` and the first run.
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use ring::hmac;
 use rollcall_schema::{Audience, ClassroomId, JsonObject, LessonId, Role, UserId};
@@ -12,23 +12,23 @@ const HEADER: &str = r#"{"typ":"JWT","alg":"HS256"}"#;
 /// The claims of a token to sign.
 #[derive(Clone, Debug)]
 pub struct TokenSpec {
-    /// `iss`; must not be an issuer with a JWKS, whose tokens only its own keys sign.
+    /// The claim `iss`. It must not be an issuer with a JWKS, because only that issuer's own keys sign its tokens.
     pub issuer: String,
-    /// `sub`.
+    /// The claim `sub`.
     pub user: UserId,
-    /// `aud`.
+    /// The claim `aud`.
     pub audience: Audience,
-    /// `role`.
+    /// The claim `role`.
     pub role: Role,
-    /// How long it is valid.
+    /// How long the token is valid.
     pub lifetime: std::time::Duration,
-    /// `lesson_id`.
+    /// The claim `lesson_id`.
     pub lesson_id: Option<LessonId>,
-    /// `classroom_ids`; empty: any.
+    /// The claim `classroom_ids`. If it is empty, the bearer may enter any classroom.
     pub classroom_ids: Vec<ClassroomId>,
-    /// `lesson_ids`; empty: any.
+    /// The claim `lesson_ids`. If it is empty, the bearer may join any lesson.
     pub lesson_ids: Vec<LessonId>,
-    /// `info`.
+    /// The claim `info`.
     pub info: Option<JsonObject>,
 }
 

@@ -25,133 +25,137 @@ pub use key_set::{KeySet, Sources};
 pub use keyring::{Keyring, KeyringError};
 pub use mint::{TokenSpec, mint};
 
-/// What a checked token says of its bearer. Small, because every connection keeps one.
+/// What a checked token says about its bearer. Claims are small, because every connection keeps them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Claims {
-    /// `sub`.
+    /// The claim `sub`.
     pub user: UserId,
-    /// `aud`.
+    /// The claim `aud`.
     pub audience: Audience,
-    /// `role`.
+    /// The claim `role`.
     pub role: Role,
-    /// `exp`: from this second (Unix time) on the token is expired.
+    /// The claim `exp`. The token is expired from this second (Unix time) on.
     pub expires: u64,
-    /// The classrooms and lessons that the bearer may enter, and its `info`; none: any, and no `info`.
+    /// The classrooms and lessons that the bearer may enter, and `info`. `None` if the bearer may enter any classroom
+    /// and lesson, and there is no `info`.
     pub limits: Option<Box<Grants>>,
 }
 
-/// What only some tokens say: the classrooms and lessons that they are limited to, and what everybody there is told.
+/// The claims that only some tokens have: the classrooms and lessons that the bearer is limited to, and the object that
+/// everybody there receives.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Grants {
-    /// The lesson to join where the client names none.
+    /// The lesson to join if the client names none.
     pub lesson_id: Option<LessonId>,
     /// Only these classrooms may be entered.
     pub classroom_ids: Option<Box<[ClassroomId]>>,
     /// Only these lessons may be joined.
     pub lesson_ids: Option<Box<[LessonId]>>,
-    /// Everybody in the classroom is told this, as it is.
+    /// Everybody in the classroom receives this object unchanged.
     pub info: Option<JsonObject>,
 }
 
 impl Claims {
-    /// Whether the bearer may enter the classroom.
+    /// Returns whether the bearer may enter the classroom.
     #[must_use]
     pub fn admits_classroom(&self, classroom: ClassroomId) -> bool {
         let list = self.limits.as_ref().and_then(|limits| limits.classroom_ids.as_ref());
         list.is_none_or(|list| list.contains(&classroom))
     }
 
-    /// Whether the bearer may join the lesson.
+    /// Returns whether the bearer may join the lesson.
     #[must_use]
     pub fn admits_lesson(&self, lesson: &LessonId) -> bool {
         let list = self.limits.as_ref().and_then(|limits| limits.lesson_ids.as_ref());
         list.is_none_or(|list| list.contains(lesson))
     }
 
-    /// The lesson to join where the client names none.
+    /// Returns the lesson to join if the client names none.
     #[must_use]
     pub fn lesson(&self) -> Option<&LessonId> {
         self.limits.as_ref().and_then(|limits| limits.lesson_id.as_ref())
     }
 
-    /// What everybody in the classroom is told of the bearer.
+    /// Returns the object about the bearer that everybody in the classroom receives.
     #[must_use]
     pub fn info(&self) -> Option<&JsonObject> {
         self.limits.as_ref().and_then(|limits| limits.info.as_ref())
     }
 
-    /// Whether the token is expired, `now` in Unix seconds.
+    /// Returns whether the token is expired at the time `now`, in Unix seconds.
     #[must_use]
     pub fn expired(&self, now: u64) -> bool {
         now >= self.expires
     }
 }
 
-/// Why a token is refused. For clients every permanent one is `unauthenticated`; the difference is for the operator.
+/// Why a token is refused. A client gets `unauthenticated` for every permanent reason. The difference is for the
+/// operator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AuthError {
     /// There is no token.
     #[error("there is no token")]
     Missing,
-    /// Not three parts of base64url with JSON objects in the first two, or too long.
+    /// The token is not three parts of base64url with JSON objects in the first two, or it is too long.
     #[error("the token is malformed")]
     Malformed,
     /// The header has a parameter that is never followed: `jku`, `x5u`, `jwk`, `x5c` or `crit`.
     #[error("the token's header has a forbidden parameter")]
     Header,
-    /// No key is configured for `iss`.
+    /// No key is configured for the issuer `iss`.
     #[error("the token's issuer is not configured")]
     Issuer,
-    /// The issuer has no key of this `kid`.
+    /// The issuer has no key with this `kid`.
     #[error("the token's key is unknown")]
     Key,
-    /// It is unknown whether the issuer has such a key: its keys could not be loaded, or were loaded too recently.
+    /// It is unknown whether the issuer has such a key, because its keys could not be loaded or were loaded too
+    /// recently.
     #[error("the issuer's keys cannot be looked up now")]
     KeysUnavailable,
-    /// The header's `alg` is not the key's.
+    /// The header's `alg` is not the key's algorithm.
     #[error("the token's algorithm is not its key's")]
     Algorithm,
-    /// The signature is not the key's.
+    /// The signature was not made with the key.
     #[error("the token's signature is wrong")]
     Signature,
-    /// `exp` has passed.
+    /// The time `exp` has passed.
     #[error("the token has expired")]
     Expired,
     /// `nbf` or `iat` is in the future.
     #[error("the token is not valid yet")]
     Early,
-    /// A claim is missing, or breaks the rule of its kind.
+    /// A claim is missing or invalid.
     #[error("a claim of the token is missing or invalid")]
     Claim,
-    /// `info` is no JSON object, or too long.
+    /// `info` is not a JSON object, or is too long.
     #[error("the token's info is no JSON object of at most 1024 bytes")]
     Info,
-    /// Not exactly one of `aud` is in `ROLLCALL_AUDIENCES`.
+    /// Not exactly one audience in `aud` is in `ROLLCALL_AUDIENCES`.
     #[error("the token is for another audience")]
     Audience,
 }
 
 impl AuthError {
-    /// Whether the same token may be accepted later.
+    /// Returns whether the same token may be accepted later.
     #[must_use]
     pub fn is_temporary(self) -> bool {
         self == Self::KeysUnavailable
     }
 
-    /// What the client is told of it: nothing that helps a forger.
+    /// Returns what the client is told about the reason. The text contains nothing that helps a forger.
     #[must_use]
     pub fn detail(self) -> Option<&'static str> {
         match self {
             Self::Missing => Some("token missing"),
             Self::Malformed => Some("token malformed"),
             Self::Expired => Some("token expired"),
-            // The token is genuine: its issuer's developer reads this.
+            // The token is genuine, so the developer of its issuer may read this text.
             Self::Info => Some("info: a JSON object of at most 1024 bytes"),
             _ => None,
         }
     }
 
-    /// For `tokens_refused_total{reason}`.
+    /// Returns the value of the label `reason` of the metric `tokens_refused_total`.
     #[must_use]
     pub fn label(self) -> &'static str {
         match self {
@@ -172,7 +176,7 @@ impl AuthError {
     }
 }
 
-/// Unix time in seconds; 0 for a clock before 1970, so that every `nbf` is in the future then.
+/// Returns the Unix time in seconds, or 0 if the clock is before 1970. With 0, every `nbf` is in the future.
 #[must_use]
 pub fn unix_now() -> u64 {
     std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_secs())

@@ -1,11 +1,11 @@
-//! Why tokens are refused, for the operator: a metric, and a log line at a limited rate.
+//! Tells the operator why tokens are refused, with a metric and with log lines at a limited rate.
 //!
-//! Invariant: only the issuer and the key's name of a token are logged, short and without control characters, because
-//! neither was checked.
+//! Invariant: only a token's issuer and the name of its key are logged. They are cut and written without control
+//! characters, because neither was checked.
 use super::{AuthError, token::Unchecked};
 use rollcall_base::{log_limit::LogLimit, names};
 
-/// How many characters of an issuer's or a key's name are logged.
+/// How many characters of an issuer or of a key's name are logged.
 const SHOWN: usize = 100;
 
 /// Counts and logs refused tokens.
@@ -17,7 +17,7 @@ impl Refusals {
         Self(LogLimit::new())
     }
 
-    /// Records that a token was refused; `token` is there where it could be parsed.
+    /// Records that a token was refused. `token` is the token if it could be parsed.
     pub(super) fn record(&self, error: AuthError, token: Option<&Unchecked<'_>>) {
         metrics::counter!(names::TOKENS_REFUSED, "reason" => error.label()).increment(1);
         if let Some(held_back) = self.0.pass() {
@@ -28,7 +28,7 @@ impl Refusals {
     }
 }
 
-/// Text of a client, made safe for the log.
+/// Makes the text of a client safe for the log.
 fn shown(text: &str) -> String {
     text.escape_default().take(SHOWN).collect()
 }

@@ -1,7 +1,8 @@
-//! An issuer's keys as they change: renewed on a schedule, and when a token names a key that is not known yet.
+//! One issuer's keys while they change. The keys are renewed on a schedule, and when a token names a key that is not
+//! known yet.
 //!
-//! Invariant: clients cause no more loads for an issuer than its [`Budget`] allows, however many tokens they make up
-//! and however many connections they break off. The loaded keys stay in use while a load runs and when it fails.
+//! Invariant: clients cause no more loads for an issuer than its [`Budget`] allows, even if they invent many tokens or
+//! close many connections. The loaded keys stay in use while a load runs and when a load fails.
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
     time::Duration,
@@ -17,7 +18,7 @@ use super::{
 };
 use crate::http_client::Client;
 
-/// One issuer of tokens.
+/// An issuer of tokens.
 pub(super) struct Issuer {
     pub(super) name: Box<str>,
     pub(super) location: Location,
@@ -25,10 +26,10 @@ pub(super) struct Issuer {
     loads: Mutex<Loads>,
 }
 
-/// Loads that tokens cause.
+/// The loads that tokens cause.
 struct Loads {
     budget: Budget,
-    /// The last load: once it is over, whether it succeeded.
+    /// The last load. When the load is over, the channel says whether it succeeded.
     last: Option<watch::Receiver<Option<bool>>>,
 }
 
@@ -40,19 +41,19 @@ impl Issuer {
 
     /// Checks a token's signature with the key that it names.
     pub(super) fn check(&self, token: &Unchecked<'_>) -> Result<(), AuthError> {
-        // A public key used as an HMAC secret is an attack, not a rotation.
+        // A token that uses a public key as an HMAC secret is an attack, not a rotation.
         if token.algorithm == jsonwebtoken::Algorithm::HS256 {
             return Err(AuthError::Algorithm);
         }
         jwks::choose(&self.keys.read().unwrap_or_else(PoisonError::into_inner), token)?.check(token)
     }
 
-    /// Whether no load has succeeded yet.
+    /// Returns whether no load has succeeded yet.
     pub(super) fn is_empty(&self) -> bool {
         self.keys.read().unwrap_or_else(PoisonError::into_inner).is_empty()
     }
 
-    /// Replaces the keys with those of the location.
+    /// Replaces the keys with the keys at the location.
     pub(super) async fn load(&self, client: &Client) -> Result<(), JwksError> {
         let began = Instant::now();
         let keys = jwks::load(&self.location, client).await?;
@@ -61,7 +62,7 @@ impl Issuer {
         Ok(())
     }
 
-    /// Loads because of an unknown key, or waits for a load that is running.
+    /// Loads the keys because of an unknown key, or waits for a load that is running.
     pub(super) async fn load_for_token(
         self: &Arc<Self>,
         client: &Client,
@@ -72,7 +73,7 @@ impl Issuer {
             Ok(load) => load,
             Err(known) => return known,
         };
-        // The HTTP client has a timeout, so this ends.
+        // The HTTP client has a timeout, so this wait ends.
         match load.wait_for(Option::is_some).await.map(|succeeded| *succeeded) {
             Ok(Some(true)) => Lookup::Loaded,
             Ok(_) | Err(_) => Lookup::Unavailable,
@@ -97,7 +98,8 @@ impl Issuer {
         loads.last = Some(load.clone());
         drop(loads);
         let (issuer, client) = (Arc::clone(self), client.clone());
-        // In a task of its own: a client that disconnects must not cancel the load that others wait for.
+        // The load runs in its own task, because a client that disconnects must not cancel the load that others wait
+        // for.
         tokio::spawn(async move {
             let loaded = issuer.load(&client).await;
             if let Err(error) = &loaded {
@@ -113,8 +115,9 @@ impl Issuer {
     }
 }
 
-/// Whether an unknown `kid` may cause a load: a key's name has no quotes or spaces, and is not a path. Some issuers use
-/// base64: there a slash means a path only at the start of a name without padding.
+/// Returns whether an unknown `kid` may cause a load. The name must have no quotes, no spaces and no `--`, and must not
+/// be a path. Some issuers use base64 for names. In base64, a slash means a path only at the start of a name without
+/// padding.
 pub(super) fn plausible(kid: Option<&str>) -> bool {
     kid.is_some_and(|kid| {
         (1..=256).contains(&kid.len())

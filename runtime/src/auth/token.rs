@@ -1,7 +1,8 @@
-//! Parsing a token in two steps: what is needed to choose a key, and, once the signature is checked, the claims.
+//! Parses a token in two steps: first the parts that are needed to choose a key, then, when the signature is checked,
+//! the claims.
 //!
-//! Invariant: before the signature is checked, only `iss` of the claims is read, and no memory is used beyond the
-//! decoded parts.
+//! Invariant: before the signature is checked, `iss` is the only claim that is read, and the parser keeps only the
+//! decoded parts in memory.
 use std::borrow::Cow;
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
@@ -15,17 +16,17 @@ use super::{AuthError, Claims, Grants};
 /// The longest token that is parsed, in bytes.
 pub(super) const MAX_TOKEN: usize = 16 * 1024;
 
-/// The last second that a number in JSON holds exactly; a later `exp` is a mistake.
+/// The last second that a number in JSON represents exactly. A later `exp` is a mistake.
 const LAST_SECOND: f64 = 9_007_199_254_740_991.0;
 
 /// A token whose signature is not checked yet.
 #[derive(Debug)]
 pub(super) struct Unchecked<'a> {
-    /// `header.claims`, the text that was signed.
+    /// The signed text, `header.claims`.
     pub(super) message: &'a [u8],
-    /// The third part, still encoded.
+    /// The third part of the token, still encoded.
     pub(super) signature: &'a str,
-    /// The header's algorithm, which must be the key's.
+    /// The header's algorithm, which must be the key's algorithm.
     pub(super) algorithm: Algorithm,
     /// The name of the issuer's key.
     pub(super) kid: Option<String>,
@@ -82,12 +83,12 @@ struct Body<'a> {
 #[serde(untagged)]
 enum Audiences {
     One(Audience),
-    /// Some may be of other services, whose names need not be valid here.
+    /// Some audiences may be of other services, whose names need not be valid here.
     Several(Vec<String>),
 }
 
 impl Audiences {
-    /// The accepted one.
+    /// Returns the audience that is accepted.
     fn choose(self, admitted: &[Audience]) -> Result<Audience, AuthError> {
         match self {
             Self::One(audience) if admitted.is_empty() || admitted.contains(&audience) => Ok(audience),
@@ -107,24 +108,25 @@ impl Audiences {
     }
 }
 
-/// What claims are checked against.
+/// The rules that claims are checked against.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Rules<'a> {
-    /// The audiences that are accepted; empty: any.
+    /// The audiences that are accepted. If the list is empty, any audience is accepted.
     pub(super) audiences: &'a [Audience],
-    /// How far the issuer's clock may be ahead of ours, in seconds.
+    /// How far the issuer's clock may be ahead of the gateway's, in seconds.
     pub(super) leeway: u64,
-    /// Unix seconds.
+    /// The current time in Unix seconds.
     pub(super) now: u64,
 }
 
-/// A field that is present must have its type: otherwise `null` for a list of classrooms would mean "any".
+/// Reads a field that is present, which must have its type. Otherwise `null` instead of a list of classrooms would mean
+/// "any classroom".
 fn present<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
     T::deserialize(deserializer).map(Some)
 }
 
 impl<'a> Unchecked<'a> {
-    /// Parses header and issuer.
+    /// Parses the header and the issuer.
     pub(super) fn parse(token: &'a str) -> Result<Self, AuthError> {
         if token.len() > MAX_TOKEN {
             return Err(AuthError::Malformed);
@@ -157,7 +159,7 @@ impl<'a> Unchecked<'a> {
     pub(super) fn claims(&self, rules: Rules<'_>) -> Result<Claims, AuthError> {
         let body: Body<'_> = object(&self.claims).map_err(|_| AuthError::Claim)?;
         let expires = second(body.exp, f64::floor)?;
-        // Without leeway: a token must not live longer than its issuer said.
+        // There is no leeway for `exp`, because a token must not be valid for longer than its issuer said.
         if rules.now >= expires {
             return Err(AuthError::Expired);
         }
@@ -179,7 +181,8 @@ fn decode(part: &str) -> Result<Vec<u8>, AuthError> {
     URL_SAFE_NO_PAD.decode(part).map_err(|_| AuthError::Malformed)
 }
 
-/// Reads a JSON object in UTF-8. Serde alone would take an array for a struct, too, and skip values that are not UTF-8.
+/// Reads a JSON object in UTF-8. Serde alone would accept an array for a struct, and would skip values that are not
+/// UTF-8.
 fn object<'a, T: Deserialize<'a>>(json: &'a [u8]) -> Result<T, AuthError> {
     if json.first() != Some(&b'{') {
         return Err(AuthError::Malformed);
@@ -188,12 +191,12 @@ fn object<'a, T: Deserialize<'a>>(json: &'a [u8]) -> Result<T, AuthError> {
     serde_json::from_str(json).map_err(|_| AuthError::Malformed)
 }
 
-/// A NumericDate (RFC 7519), which may have a fraction.
+/// Reads a NumericDate (RFC 7519), which may have a fraction.
 fn second(number: f64, round: fn(f64) -> f64) -> Result<u64, AuthError> {
     if !(0.0..=LAST_SECOND).contains(&number) {
         return Err(AuthError::Claim);
     }
-    // In range by the check above, and whole by `round`.
+    // The check above limits the range, and `round` returns an integer.
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
     Ok(round(number) as u64)
 }

@@ -1,6 +1,6 @@
-//! The commands' way to a running gateway: its server API (PROTOCOL 7).
+//! The client of the commands for a running gateway's server API (PROTOCOL 7).
 //!
-//! Invariant: what goes wrong is told with what to change; an answer that is no JSON of the API is never taken for one.
+//! Invariant: every error says what to change. An answer that is not JSON of the API is always an error.
 use std::{io::Write, time::Duration};
 
 use bytes::Bytes;
@@ -18,12 +18,12 @@ use crate::{
 };
 use rollcall_base::redacted;
 
-/// The largest answer, in bytes.
+/// The longest answer, in bytes.
 const MAX_ANSWER: usize = 16 << 20;
-/// How long a part of an answer may take.
+/// How long the client waits for each part of an answer.
 const READ_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// A gateway.
+/// A running gateway.
 pub(super) struct AdminClient {
     address: AdminAddress,
     client: Client,
@@ -35,7 +35,7 @@ impl AdminClient {
         Self { address: address.clone(), client }
     }
 
-    /// Asks for what is at a path below `/api/v1`, with its query.
+    /// Gets the resource at a path with a query below `/api/v1`.
     pub(super) async fn get(&self, path: &str) -> Result<Value, StartError> {
         self.call(Method::GET, path, Bytes::new()).await
     }
@@ -45,7 +45,7 @@ impl AdminClient {
         self.call(Method::POST, path, body.to_string().into()).await
     }
 
-    /// Writes what is at a path as it comes, however long it is.
+    /// Writes the answer of a path to the output while it arrives, so that a long answer needs little memory.
     pub(super) async fn copy(&self, path: &str, out: &mut impl Write) -> Result<(), CommandError> {
         let answer = self.client.open(self.uri(path)?).await.map_err(|error| self.away(error))?;
         let status = answer.status();
@@ -100,7 +100,7 @@ fn hint(status: StatusCode) -> &'static str {
     }
 }
 
-/// A value for a query.
+/// Encodes a value for a query.
 pub(super) fn encoded(text: &str) -> String {
     utf8_percent_encode(text, NON_ALPHANUMERIC).to_string()
 }

@@ -1,4 +1,4 @@
-//! `rollcall agents CLASSROOM`: who is there.
+//! `rollcall agents CLASSROOM` prints the agents in a classroom.
 use std::io::{self, Write};
 
 use serde_json::Value;
@@ -6,14 +6,14 @@ use serde_json::Value;
 use super::{CommandError, admin_client::AdminClient, cell, columns};
 use crate::config::AgentsArgs;
 
-/// Agents of a page, as the server API has them.
+/// How many agents a page has.
 const PAGE: usize = 1000;
 
-/// What is shown of an agent: the column, and the field of the answer. A column without any value is left out.
+/// The columns of the table, and the field of the answer for each. A column without any value is left out.
 const COLUMNS: [(&str, &str); 5] =
     [("SESSION", "id"), ("AGENT", "agent_id"), ("ROLE", "role"), ("LESSON", "lesson_id"), ("SEAT", "seat")];
 
-/// Reads all pages, and prints them.
+/// Reads all pages and prints the agents.
 pub(super) async fn run(gateway: &AdminClient, args: &AgentsArgs) -> Result<(), CommandError> {
     let (mut agents, mut after) = (Vec::new(), 0);
     loop {

@@ -1,4 +1,4 @@
-//! `rollcall attendance CLASSROOM`: when each agent entered, when it left, and why.
+//! `rollcall attendance CLASSROOM` prints when each agent entered, when it left, and why.
 use std::io::{self, Write};
 
 use serde_json::Value;
@@ -10,7 +10,7 @@ use super::{
 };
 use crate::config::AttendanceArgs;
 
-/// What is shown of a session: the column, and the field of the answer.
+/// The columns of the table, and the field of the answer for each.
 const COLUMNS: [(&str, &str); 6] = [
     ("SESSION", "session_id"),
     ("AGENT", "agent_id"),
@@ -20,7 +20,7 @@ const COLUMNS: [(&str, &str); 6] = [
     ("WHY", "reason"),
 ];
 
-/// Prints the list; as JSON and CSV it is written as it comes, however long it is.
+/// Prints the sessions. JSON and CSV are printed while they arrive, so that a long list needs little memory.
 pub(super) async fn run(gateway: &AdminClient, args: &AttendanceArgs) -> Result<(), CommandError> {
     let AttendanceArgs { classroom, from, to, csv, json } = args;
     let mut path = format!("classrooms/{classroom}/attendance?format={}", if *csv { "csv" } else { "json" });

@@ -1,4 +1,5 @@
-//! `rollcall check`: the configuration and every backend, one line each, with what to change where one fails.
+//! `rollcall check` checks the configuration and every backend. It prints one line for each, and for a failure also
+//! what to change.
 use std::{fmt, sync::Arc, time::Duration};
 
 use tokio::time::timeout;
@@ -16,16 +17,16 @@ use rollcall_store::{Store, StoreError};
 
 /// How long a backend may take to answer.
 const TIMEOUT: Duration = Duration::from_secs(3);
-/// RFC 7518 asks for as many bits as HS256 has.
+/// RFC 7518 asks for a secret of at least as many bits as the hash of HS256 has.
 const SECRET_BYTES: usize = 32;
 
-/// The result for one part.
+/// The result of the check of one part.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum CheckOutcome {
     Fine,
-    /// It works, but the operator should know this.
+    /// The part works, but the operator should know this remark.
     Doubtful(String),
-    /// It does not work: why, and what to change.
+    /// The part does not work. The text says why, and what to change.
     Broken(String),
 }
 
@@ -38,7 +39,7 @@ pub struct Finding {
 }
 
 impl Finding {
-    /// Whether the gateway would not start or not work.
+    /// Returns whether the gateway would not start, or would not work.
     #[must_use]
     pub fn broken(&self) -> bool {
         matches!(self.verdict, CheckOutcome::Broken(_))
@@ -58,17 +59,17 @@ impl fmt::Display for Finding {
     }
 }
 
-/// The backends that could be connected, and the errors of the others.
+/// The backends that were connected, and the errors of the others.
 pub struct ConnectedBackends {
-    /// SQL.
+    /// The SQL database.
     pub store: Result<Arc<dyn Store>, StartError>,
-    /// Keys.
+    /// Redis.
     pub kv: Result<Arc<dyn LessonKeys>, StartError>,
-    /// Bus.
+    /// The event stream.
     pub bus: Result<Arc<dyn Bus>, StartError>,
 }
 
-/// Checks everything but the configuration's own values, which were checked when it was read.
+/// Checks everything except the configuration's own values, which were checked when the configuration was read.
 pub async fn check(config: &Config, reached: ConnectedBackends) -> Vec<Finding> {
     let ConnectedBackends { store, kv, bus } = reached;
     let backends = &config.backends;
@@ -103,7 +104,7 @@ pub async fn check(config: &Config, reached: ConnectedBackends) -> Vec<Finding> 
         findings.push(Finding { part: "certificate", place: tls.certificate.display().to_string(), verdict });
     }
     for function in config.functions.iter().flat_map(|config| &config.functions) {
-        // A call would be an event of a client that is not there.
+        // A call would report an event of a client that does not exist.
         let place = format!("{} at {} (not asked)", function.event, redacted(&function.url.to_string()));
         findings.push(Finding { part: "function", place, verdict: CheckOutcome::Fine });
     }
@@ -132,7 +133,7 @@ fn fine((): ()) -> CheckOutcome {
     CheckOutcome::Fine
 }
 
-/// Whether the tables are up to date, and may be used; a check changes none.
+/// Checks that the tables are up to date and that the gateway may use them. The check changes no table.
 async fn tables(store: Arc<dyn Store>) -> Result<CheckOutcome, StoreError> {
     Ok(match store.missing_migrations().await?[..] {
         [] => store.missing_rights().await?.map_or(CheckOutcome::Fine, CheckOutcome::Broken),
@@ -158,7 +159,7 @@ async fn verdict<T: ?Sized, E: fmt::Display>(
     }
 }
 
-/// A line for the shared secret, and one for each issuer.
+/// Returns one line for the shared secret, and one for each issuer.
 async fn tokens(config: &Config, egress: &Egress) -> Vec<Finding> {
     let finding = |place: String, verdict| Finding { part: "tokens", place, verdict };
     let mut findings = Vec::new();

@@ -1,4 +1,4 @@
-//! Tables for people: columns as wide as their longest cell.
+//! Prints tables for people. Each column is as wide as its longest cell.
 use std::io::{self, Write};
 
 /// Writes a heading and rows.

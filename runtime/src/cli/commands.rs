@@ -1,4 +1,4 @@
-//! The commands besides `serve`.
+//! The commands that need no running gateway, except `serve`.
 use rollcall_schema::Audience;
 
 use crate::{
@@ -12,17 +12,17 @@ use crate::{
     node::{self, StartError},
 };
 
-/// Every setting, and who gave it.
+/// Returns a table of every setting, with its value and where the value comes from.
 fn settings(config: &Config) -> String {
     let row = |used: &SettingInUse| vec![used.setting.name.to_owned(), used.shown(), used.origin.to_string()];
     let rows: Vec<_> = config.settings.iter().map(row).collect();
     let mut table = Vec::new();
-    // Nothing fails in memory.
+    // A write to memory cannot fail.
     let _ = columns::write(&mut table, &["SETTING", "VALUE", "FROM"], &rows);
     String::from_utf8_lossy(&table).into_owned()
 }
 
-/// `rollcall token`: the token alone on stdout.
+/// `rollcall token` prints a token, and nothing else, to stdout.
 pub(super) fn token(config: &Config, args: TokenArgs) -> Result<(), StartError> {
     let failed = "set ROLLCALL_HS256_SECRET; tokens of a JWKS are signed by their issuer";
     let missing = config.keys.development.as_ref().filter(|path| !path.exists());
@@ -50,14 +50,14 @@ pub(super) fn token(config: &Config, args: TokenArgs) -> Result<(), StartError> 
     Ok(())
 }
 
-/// `rollcall migrate`.
+/// `rollcall migrate` creates or updates the tables.
 pub(super) async fn migrate(config: &Config) -> Result<(), StartError> {
     let store = node::store(&config.backends).await?;
     println!("the tables of {} are up to date", store.name());
     Ok(())
 }
 
-/// `rollcall restored`.
+/// `rollcall restored` tells the gateways that the database was restored.
 pub(super) async fn restored(config: &Config) -> Result<(), StartError> {
     let store = node::store(&config.backends).await?;
     let hint = "stop every node, then run it again";
@@ -69,7 +69,7 @@ pub(super) async fn restored(config: &Config) -> Result<(), StartError> {
     Ok(())
 }
 
-/// `rollcall load`.
+/// `rollcall load` loads lessons and attendees from files.
 pub(super) async fn load_files(config: &Config, files: &LoadArgs) -> Result<(), StartError> {
     let store = node::store(&config.backends).await?;
     let loaded = load(&*store, files).await.map_err(StartError::at("load", "correct the file and load again"))?;
@@ -77,7 +77,7 @@ pub(super) async fn load_files(config: &Config, files: &LoadArgs) -> Result<(), 
     Ok(())
 }
 
-/// `rollcall check`: a line for each setting, and one for each part; an error where a part is broken.
+/// `rollcall check` prints a line for each setting and one for each part. Returns an error if a part is broken.
 pub(super) async fn report(config: &Config) -> Result<(), StartError> {
     println!("{}", settings(config));
     let reached = ConnectedBackends {

@@ -1,4 +1,4 @@
-//! `rollcall erase --user SUB`: what is kept of a user is removed.
+//! `rollcall erase --user SUB` removes the data of a user.
 use std::io::{self, Write};
 
 use serde_json::json;
@@ -6,7 +6,7 @@ use serde_json::json;
 use super::{CommandError, admin_client::AdminClient};
 use crate::config::EraseArgs;
 
-/// Erases the user, and prints how much there was.
+/// Erases the user's data, and prints how much was removed.
 pub(super) async fn run(gateway: &AdminClient, args: &EraseArgs) -> Result<(), CommandError> {
     let answer = gateway.post("erase", &json!({"user_id": args.user})).await?;
     let mut out = io::stdout().lock();

@@ -1,4 +1,4 @@
-//! `rollcall health`: asks the gateway beside it, as a container's health check does in an image without a shell.
+//! `rollcall health` asks the gateway beside it, as a container's health check does in an image without a shell.
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     time::Duration,
@@ -12,12 +12,12 @@ use crate::{
     node::{self, StartError},
 };
 
-/// Longer than `/readyz` takes where a backend hangs.
+/// This is longer than `/readyz` takes if a backend hangs.
 const TIMEOUT: Duration = Duration::from_secs(2);
-/// The largest answer, in bytes.
+/// The longest answer, in bytes.
 const MAX_ANSWER: usize = 64 << 10;
 
-/// Succeeds if the gateway answers 200.
+/// Succeeds if the gateway answers with 200.
 pub(super) async fn run(config: &Config, args: &HealthArgs) -> Result<(), StartError> {
     let address = reachable(config.probe_listen.unwrap_or(config.admin_listen));
     let path = if args.ready { "readyz" } else { "healthz" };
@@ -32,7 +32,7 @@ pub(super) async fn run(config: &Config, args: &HealthArgs) -> Result<(), StartE
     Ok(())
 }
 
-/// A gateway that listens on every address is asked on loopback.
+/// Returns the address to ask. A gateway that listens on every address is asked on loopback.
 fn reachable(listen: SocketAddr) -> SocketAddr {
     let ip = match listen.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),

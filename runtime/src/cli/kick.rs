@@ -1,4 +1,4 @@
-//! `rollcall kick`: ends sessions.
+//! `rollcall kick` ends sessions.
 use std::io::{self, Write};
 
 use serde_json::{Value, json};
@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::{CommandError, admin_client::AdminClient, cell, columns};
 use crate::config::{KickArgs, Whom};
 
-/// Ends them, and prints those that ended.
+/// Ends the sessions, and prints those that ended.
 pub(super) async fn run(gateway: &AdminClient, args: &KickArgs) -> Result<(), CommandError> {
     let KickArgs { whom: Whom { session, agent, user }, classroom, .. } = args;
     let mut body = match (session, agent) {

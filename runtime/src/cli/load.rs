@@ -1,7 +1,7 @@
-//! `rollcall load`: lessons and attendees from CSV files into SQL, all of it or nothing.
+//! `rollcall load` loads lessons and attendees from CSV files into the database: all rows, or none.
 //!
-//! Invariant: both files are one transaction, committed only after the last row; a row that cannot be loaded is named
-//! by file, line and column. Memory holds one batch, however long the files are.
+//! Invariant: both files are loaded in one transaction, which is committed only after the last row. If a row cannot be
+//! loaded, the error names its file, line and column. Only one batch is in memory, even if the files are long.
 mod progress;
 mod table;
 
@@ -22,22 +22,22 @@ use rollcall_store::{AttendeeRow, LessonRow, Load, LoadError, Store};
 
 /// How many rows are given to the store at once.
 const BATCH: usize = 4096;
-/// The maximum of seats of a lesson: the seat map in Redis has a field for each.
+/// The maximum number of seats of a lesson. The seat map in Redis has a field for each seat.
 const MAX_SEATS: u32 = 10_000;
 
 /// How many rows were loaded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Loaded {
-    /// Rows of `lesson`.
+    /// The rows of the table `lesson`.
     pub lessons: u64,
-    /// Rows of `lesson_attendee`.
+    /// The rows of the table `lesson_attendee`.
     pub attendees: u64,
 }
 
 /// Loads the files.
 ///
 /// # Errors
-/// [`LoadFault`]; nothing was loaded then.
+/// Returns a [`LoadFault`] if a row could not be loaded. Then no row was loaded.
 pub async fn load(store: &dyn Store, files: &LoadArgs) -> Result<Loaded, LoadFault> {
     let mut loaded = Loaded::default();
     let mut load = store.begin_load().await?;
@@ -103,7 +103,7 @@ fn number(fields: &Fields<'_>, column: usize) -> Result<u32, LoadFault> {
     fields.read(column, parse, "a whole number from 1 to 10000")
 }
 
-/// Rows for the store, and where each begins in its file.
+/// Rows for the store, and the place in its file where each row begins.
 struct Batch<R> {
     rows: Vec<R>,
     places: Vec<u64>,

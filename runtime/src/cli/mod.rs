@@ -25,8 +25,8 @@ use crate::{
     trace_export::TraceExport,
 };
 
-/// How long blocking threads may still run at the end: one that resolves a name or reads a file may hang for ever, and
-/// a drain has a deadline.
+/// How long blocking threads may still run at the end. A thread that resolves a name or reads a file may hang for ever,
+/// and a drain has a deadline.
 const LAST_THREADS: Duration = Duration::from_millis(100);
 
 /// Runs `rollcall` with a table of handlers, as the command line and the environment say (PROTOCOL 7): serves until a
@@ -70,7 +70,7 @@ pub fn run(table: Table) -> ExitCode {
     };
     let log = log::init(&config.log, config.log_format, spans);
     let result = runtime.block_on(act(command, config, table, reader, log));
-    // What is left is sent by the runtime.
+    // The runtime sends the remaining spans.
     export.into_iter().for_each(TraceExport::finish);
     runtime.shutdown_timeout(LAST_THREADS);
     match result {
@@ -82,7 +82,7 @@ pub fn run(table: Table) -> ExitCode {
     }
 }
 
-/// Begins to export spans, where that is wanted.
+/// Begins to export spans if the configuration asks for traces.
 fn export(config: &Config, command: &Task, runtime: &Handle) -> Result<Option<(TraceExport, SpanLayer)>, StartError> {
     let traces = config.traces.clone().filter(|_| matches!(command, Task::Serve));
     let Some(traces) = traces else { return Ok(None) };
@@ -111,7 +111,7 @@ async fn act(
     Ok(())
 }
 
-/// The commands that ask a running gateway.
+/// Runs the commands that ask a running gateway.
 async fn ask(gateway: &AdminClient, command: Task) -> Result<(), StartError> {
     let done = match command {
         Task::Agents(args) => agents::run(gateway, &args).await,
@@ -140,15 +140,15 @@ async fn ask(gateway: &AdminClient, command: Task) -> Result<(), StartError> {
 /// Why a command that asks a gateway failed.
 #[derive(Debug, thiserror::Error)]
 enum CommandError {
-    /// The gateway is away, or refuses.
+    /// The gateway is away, or refused the request.
     #[error(transparent)]
     Gateway(#[from] StartError),
-    /// Its answer was not printed.
+    /// The answer could not be printed.
     #[error(transparent)]
     Output(#[from] io::Error),
 }
 
-/// A value of an answer, as a table shows it.
+/// Returns a value of an answer as a table shows it.
 fn cell(value: &serde_json::Value) -> String {
     match value {
         serde_json::Value::Null => String::new(),

@@ -1,4 +1,4 @@
-//! `rollcall publish SUBJECT BODY`: an event, as another service would publish it.
+//! `rollcall publish SUBJECT BODY` publishes an event as another service would.
 use std::io::{self, Read, Write};
 
 use serde_json::{Value, json};
@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::{CommandError, admin_client::AdminClient};
 use crate::{config::PublishArgs, node::StartError};
 
-/// Publishes it, and prints its offset.
+/// Publishes the event, and prints its offset.
 pub(super) async fn run(gateway: &AdminClient, args: &PublishArgs) -> Result<(), CommandError> {
     let text = match args.body.as_str() {
         "-" => {

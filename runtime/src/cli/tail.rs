@@ -1,7 +1,7 @@
-//! `rollcall tail CLASSROOM`: a classroom's events as they come.
+//! `rollcall tail CLASSROOM` prints a classroom's events as they arrive.
 //!
-//! Invariant: every event is printed once, in the order of the stream. Where some are gone for good, or the stream is another,
-//! that is said, and it goes on from now.
+//! Invariant: every event is printed once, in the order of the stream. If some events are gone for good, or the stream
+//! is a different one, the command says so and goes on with the events from now on.
 use std::{
     io::{self, IsTerminal, Write},
     time::Duration,
@@ -16,16 +16,16 @@ use super::{
 };
 use crate::{config::TailArgs, node::StartError};
 
-/// The pause before it asks again, if no event has come.
+/// The pause before the next question, if no event has arrived.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
-/// The pause before it tries again while the gateway is away.
+/// The pause before the next try, if the gateway is away.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// Prints events until it is interrupted, or nobody reads it any more.
+/// Prints events until the command is interrupted or its output is closed.
 pub(super) async fn run(gateway: &AdminClient, args: &TailArgs) -> Result<(), CommandError> {
     let events = format!("classrooms/{}/events", args.classroom);
     let after = args.after.map_or_else(|| "latest".to_owned(), |offset| offset.to_string());
-    // The first answer shows whether address, token and offset are right.
+    // The first answer shows whether address, token and offset are valid.
     let mut page = gateway.get(&format!("{events}?after={after}")).await?;
     let coloured = io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     let mut away = false;
@@ -61,7 +61,7 @@ fn is_gone(error: &StartError) -> bool {
     error.why.starts_with("410")
 }
 
-/// An event for people: its offset, its name, whom it is about, and what else it has.
+/// Returns an event as text for people: its offset, its name, the agent, and the other fields.
 fn line(event: &Value, coloured: bool) -> String {
     let (offset, body) = (&event["offset"], &event["event"]);
     let id = &body["id"];

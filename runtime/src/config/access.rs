@@ -1,4 +1,4 @@
-//! Settings of admission, rates, TLS and the authorization service.
+//! Settings of admission, event rates, TLS and the authorization service.
 use std::path::PathBuf;
 
 use super::{names, source::Source, value};
@@ -8,26 +8,28 @@ use crate::{
 };
 use rollcall_websocket::certificate::TlsFiles;
 
-/// Open files that are not clients' connections: backends, operators, databases.
+/// How many files may be open that are not clients' connections: connections to backends and of operators, and database
+/// files.
 const RESERVED_FILES: usize = 128;
-/// The share of the other files for connections that have not upgraded yet, and its maximum.
+/// The share of the remaining files for connections that have not upgraded yet, as a divisor, and its maximum.
 const HALF_OPEN: (usize, usize) = (16, 8192);
 
-/// Where it is not set: the share of the connections that may be unauthenticated, and its maximum.
+/// The default share of the connections that may be unauthenticated, as a divisor, and its maximum.
 const UNAUTHENTICATED: (usize, usize) = (2, 20_000);
-/// Where it is not set: the share of the connections that one client may have, and its maximum.
+/// The default share of the connections that one client may have, as a divisor, and its maximum.
 const PER_CLIENT: (usize, usize) = (4, 1_000);
-/// Room for new connections while silent ones are closed for them: a share of the connections, and its maximum.
+/// The room for new connections while silent connections are closed: a share of the connections, as a divisor, and its
+/// maximum.
 const SPARE: (usize, usize) = (16, 64);
 
 /// Who may connect, and how often.
 #[derive(Clone, Debug)]
 pub struct AccessConfig {
-    /// Connections and upgrades.
+    /// The limits of connections and upgrades.
     pub admission: AdmissionLimits,
-    /// Events, connects and sessions of a user.
+    /// The limits of events, connects and sessions of a user.
     pub rates: EventRates,
-    /// The authorization service; none: a token is enough.
+    /// The authorization service. `None` if a valid token is enough.
     pub authz: Option<HookOptions>,
     /// How many connections may not have upgraded yet.
     pub half_open: usize,
@@ -36,7 +38,7 @@ pub struct AccessConfig {
 }
 
 impl AccessConfig {
-    /// `requests` is how many requests to the app's own services may be out at the same time.
+    /// Reads the settings. `requests` is how many requests to the app's own services may be in flight at the same time.
     pub(super) fn read(source: &mut Source<'_>, requests: usize) -> Self {
         let proxies = Proxies {
             trusted: source.optional(&names::TRUSTED_PROXIES, |text| value::list(text, str::parse)).unwrap_or_default(),
@@ -69,7 +71,7 @@ impl AccessConfig {
     }
 }
 
-/// The setting's count; `default` where it is 0.
+/// Returns the setting's count, or `default` if the count is 0.
 fn count_or(source: &mut Source<'_>, setting: &names::Setting, default: usize) -> usize {
     match source.value(setting, value::count(0)) {
         0 => default,

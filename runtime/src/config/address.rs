@@ -1,4 +1,4 @@
-//! Addresses of backends, and the certificates with which they are reached.
+//! Addresses of backends, and the certificates for connections to them.
 use std::path::PathBuf;
 
 use rollcall_base::{
@@ -11,7 +11,7 @@ use super::{
     source::{Given, Source},
 };
 
-/// The address, which is read again from its file for each connection.
+/// Returns the backend's address. If the address comes from a file, it is read again for each connection.
 pub(super) fn backend(setting: &Setting, given: &Given, check: Check) -> Result<BackendUrl, String> {
     check(&given.text)?;
     Ok(match &given.file {
@@ -20,7 +20,8 @@ pub(super) fn backend(setting: &Setting, given: &Given, check: Check) -> Result<
     })
 }
 
-/// The PEM files of these settings: authorities, which replace the machine's; the client's certificate, and its key.
+/// Returns the PEM files of these settings: the authorities, which replace those of the machine, the client's
+/// certificate, and its key.
 pub(super) fn client_tls(source: &mut Source<'_>, [ca_file, certificate, key]: [&'static Setting; 3]) -> ClientTls {
     let mut file = |setting| source.optional(setting, |text| Ok(PathBuf::from(text)));
     let (ca_file, chain, private) = (file(ca_file), file(certificate), file(key));

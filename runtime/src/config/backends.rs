@@ -1,4 +1,4 @@
-//! Where sessions, keys and events are kept.
+//! The settings of the backends that keep sessions, keys and events.
 use std::path::PathBuf;
 
 use rollcall_base::{BackendUrl, RotatingSecret, tls::ClientTls};
@@ -13,37 +13,38 @@ use super::{
     value,
 };
 
-/// Connections for clients' requests where none are given. Behind a pooler many nodes share those to the server.
+/// The default number of connections for clients' requests. Behind a pooler, many nodes share the pooler's connections
+/// to the server.
 const POOL: usize = 12;
 const POOL_BEHIND_POOLER: usize = 2;
 
-/// Where sessions and lessons are kept.
+/// The database for sessions and lessons.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Database {
-    /// A file that only this process uses.
+    /// An SQLite file that only this process uses.
     Sqlite(PathBuf),
     /// PostgreSQL.
     Postgres(BackendUrl),
 }
 
-/// The addresses of the backends.
+/// The addresses and options of the backends.
 #[derive(Clone, Debug)]
 pub struct BackendsConfig {
-    /// SQL.
+    /// The SQL database.
     pub database: Database,
-    /// The keys; none: in process.
+    /// Redis. `None` if the keys are in the process.
     pub redis: Option<RedisOptions>,
-    /// The bus; none: in process.
+    /// NATS. `None` if the bus is in the process.
     pub nats: Option<NatsOptions>,
-    /// The password of PostgreSQL, where it is not in its address.
+    /// The password for PostgreSQL if it is not in the address.
     pub postgres_password: Option<RotatingSecret>,
-    /// The schema of our tables in PostgreSQL; none: the role's first one.
+    /// The schema of the gateway's tables in PostgreSQL. `None` for the first schema of the role's search path.
     pub postgres_schema: Option<SchemaName>,
     /// How many connections to PostgreSQL serve clients' requests.
     pub postgres_pool: usize,
-    /// Whether its address leads to a pooler that lends a connection for one transaction.
+    /// Whether the address of PostgreSQL leads to a pooler that lends a connection for one transaction.
     pub postgres_pooler: bool,
-    /// Whether SQL keeps published events for the webhook.
+    /// Whether the database keeps published events for the webhook.
     pub keep_published: bool,
 }
 
@@ -63,14 +64,15 @@ impl BackendsConfig {
         }
     }
 
-    /// Whether no other node may run beside this one: its keys or its bus are in the process, where others do not see them.
+    /// Returns whether no other node may run beside this node, because its keys or its bus are in the process, where
+    /// other nodes do not see them.
     #[must_use]
     pub fn standalone(&self) -> bool {
         self.redis.is_none() || self.nats.is_none()
     }
 }
 
-/// `sqlite:FILE` or `postgres://...`.
+/// Reads `sqlite:FILE` or `postgres://...`.
 fn database(given: &Given) -> Result<Database, String> {
     if let Some(path) = given.text.strip_prefix("sqlite:") {
         let path = path.strip_prefix("//").unwrap_or(path);
@@ -97,7 +99,7 @@ fn password(given: &Given) -> RotatingSecret {
     }
 }
 
-/// Servers, prefix and certificates.
+/// Reads the servers, the prefix and the certificates.
 fn redis(source: &mut Source<'_>) -> Option<RedisOptions> {
     let url = source.address(&names::REDIS_URL, |given| backend(&names::REDIS_URL, given, rollcall_keys::check_url));
     let prefix = source.optional(&names::REDIS_PREFIX, value::prefix).unwrap_or_default();

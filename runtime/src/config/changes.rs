@@ -1,11 +1,11 @@
-//! What of a changed configuration a running node takes over (PROTOCOL 7).
+//! The changes of a configuration that a running node applies (PROTOCOL 7).
 use super::{
     names::{self, Kind, Setting},
     origin::SettingInUse,
 };
 
-/// The settings that a running node takes over: certificates, keys, origins, limits and the log's filter. Every other one
-/// needs a restart.
+/// The settings whose changes a running node applies: certificates, keys, origins, limits and the log's filter. A
+/// change of any other setting needs a restart.
 pub const RELOADED: &[&Setting] = &[
     &names::TLS_CERT,
     &names::TLS_KEY,
@@ -43,23 +43,23 @@ pub const RELOADED: &[&Setting] = &[
     &names::LOG,
 ];
 
-/// The names of the settings that differ between two readings.
+/// The names of the settings that differ between two readings of the configuration.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Changes {
-    /// Names of settings that are taken over.
+    /// The names of the settings whose changes are applied.
     pub taken_over: Vec<&'static str>,
-    /// Names of settings that need a restart.
+    /// The names of the settings whose changes need a restart.
     pub need_restart: Vec<&'static str>,
 }
 
 impl Changes {
-    /// Compares the settings that a node uses with those that were read now.
+    /// Compares the settings that a node uses with the settings that were just read.
     #[must_use]
     pub fn between(used: &[SettingInUse], read: &[SettingInUse]) -> Self {
         let mut changes = Self::default();
         for (used, read) in used.iter().zip(read) {
             let name = used.setting.name;
-            // Whoever connects reads such a file again by itself.
+            // Each new connection to a backend reads such a file again.
             let reads_again = used.setting.kind == Kind::Address
                 || [names::DATABASE_PASSWORD.name, names::NATS_CREDS.name].contains(&name);
             let by_itself = reads_again && used.file.is_some() && used.file == read.file;

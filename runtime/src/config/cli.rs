@@ -1,11 +1,11 @@
-//! The command line: the subcommand, and a flag for every setting that may have one.
+//! The command line: the subcommand, and a flag for every setting that may be a flag.
 use std::{collections::BTreeSet, ffi::OsString, fmt, process::ExitCode};
 
 use clap::{Arg, CommandFactory, FromArgMatches, Parser};
 
 use super::{Config, Environment, Fault, Task, names};
 
-/// `EX_CONFIG`'s neighbour `EX_USAGE`: the exit code of every faulty command line or configuration.
+/// The exit code of every invalid command line or configuration. It is the number of `EX_USAGE` in `sysexits.h`.
 pub const FAULTY: u8 = 64;
 
 /// A WebSocket gateway for classrooms: who is there, durably.
@@ -16,12 +16,12 @@ struct CommandLine {
     command: Option<Task>,
 }
 
-/// Why there is nothing to run.
+/// Why there is no task to run.
 #[derive(Debug)]
 pub enum Stop {
-    /// The command line is faulty, or asked for help.
+    /// The command line is invalid, or asks for help.
     CommandLine(clap::Error),
-    /// The configuration is faulty.
+    /// The configuration is invalid.
     Configuration(Vec<Fault>),
 }
 
@@ -38,12 +38,12 @@ impl fmt::Display for Stop {
 }
 
 impl Stop {
-    /// Prints why; returns the exit code.
+    /// Prints the reason, and returns the exit code.
     #[must_use]
     pub fn report(&self) -> ExitCode {
         match self {
             Self::CommandLine(error) => {
-                // If it cannot be printed, the exit code still tells.
+                // If the text cannot be printed, the exit code still reports the fault.
                 drop(error.print());
                 if error.use_stderr() { ExitCode::from(FAULTY) } else { ExitCode::SUCCESS }
             }
@@ -60,7 +60,7 @@ impl Stop {
 /// Reads the command line, the environment and the settings file, for a table of handlers with these events.
 ///
 /// # Errors
-/// [`Stop`], with all faults of the configuration at once.
+/// Returns a [`Stop`] with all faults of the configuration.
 pub fn parse(
     arguments: impl IntoIterator<Item = OsString>,
     environment: Environment<'_>,
@@ -73,7 +73,7 @@ pub fn parse(
     Ok((command, config))
 }
 
-/// Reads the configuration of this process: at its start, and again while it runs.
+/// Reads the configuration of this process at the start, and again while the process runs.
 #[derive(Clone, Debug)]
 pub struct Reader {
     arguments: Vec<OsString>,
@@ -81,13 +81,13 @@ pub struct Reader {
 }
 
 impl Reader {
-    /// A reader for a process with this command line, and with a table of handlers with these events.
+    /// Creates a reader for a process with this command line, and with a table of handlers with these events.
     #[must_use]
     pub fn new(arguments: Vec<OsString>, events: BTreeSet<&'static str>) -> Self {
         Self { arguments, events }
     }
 
-    /// Reads it as it is now: the environment stays, but files may have changed.
+    /// Reads the current configuration. The environment stays the same, but files may have changed.
     ///
     /// # Errors
     /// [`Stop`], with all faults of the configuration at once.
@@ -96,7 +96,8 @@ impl Reader {
     }
 }
 
-/// Commands whose help shows some of the settings only. The others do not matter to them, but may be given.
+/// The commands whose help shows only some settings. The other settings have no effect on these commands, but may be
+/// given.
 const OWN_SETTINGS: &[(&str, &[names::Setting])] = &[
     ("token", &[names::CONFIG, names::DATABASE_URL, names::AUDIENCES, names::HS256_SECRET, names::LOG]),
     ("migrate", &[names::CONFIG, names::DATABASE_URL, names::LOG]),
@@ -111,7 +112,7 @@ const OWN_SETTINGS: &[(&str, &[names::Setting])] = &[
     ("tail", ASKING),
     ("erase", ASKING),
 ];
-/// What `check` asks; it reads all others too.
+/// The settings that `check` shows in its help. It reads all other settings too.
 const CHECKED: &[names::Setting] = &[
     names::CONFIG,
     names::LISTEN,
@@ -130,7 +131,7 @@ const CHECKED: &[names::Setting] = &[
     names::TLS_KEY,
     names::LOG,
 ];
-/// Settings of the commands that ask a running gateway.
+/// The settings of the commands that ask a running gateway.
 const ASKING: &[names::Setting] =
     &[names::CONFIG, names::ADMIN, names::ADMIN_TOKEN, names::ADMIN_READ_TOKEN, names::LOG];
 
@@ -148,7 +149,7 @@ fn command() -> clap::Command {
     command
 }
 
-/// A flag for every setting that may have one; those that are not `shown` are hidden.
+/// Returns a flag for every setting that may be a flag. Flags for which `shown` returns false are hidden.
 fn flags(shown: impl Fn(&names::Setting) -> bool) -> Vec<Arg> {
     let flag = |setting: &names::Setting| {
         let flag = setting.flag()?;
@@ -160,7 +161,7 @@ fn flags(shown: impl Fn(&names::Setting) -> bool) -> Vec<Arg> {
             .help(format!("{} [env: {}]{default}", setting.help, setting.name))
             .help_heading("Settings")
             .hide(!shown(setting));
-        // The variable's whole name as a flag, too: `--rollcall-listen`.
+        // The variable's whole name is a flag, too: `--rollcall-listen`.
         let whole = setting.name.to_ascii_lowercase().replace('_', "-");
         if whole != flag {
             arg = arg.alias(whole);
@@ -170,7 +171,7 @@ fn flags(shown: impl Fn(&names::Setting) -> bool) -> Vec<Arg> {
     names::ALL.iter().filter_map(flag).collect()
 }
 
-/// What the help says of the settings that have no flag, and of those that may be in a file.
+/// Returns the help about the settings that have no flag, and about those that may be in a file.
 fn secrets(shown: impl Fn(&names::Setting) -> bool) -> String {
     let shown = |kind| names::ALL.iter().filter(|setting| setting.kind == kind && shown(setting)).collect::<Vec<_>>();
     let secrets: String =

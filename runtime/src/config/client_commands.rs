@@ -1,4 +1,4 @@
-//! The arguments of the commands that ask a running gateway, at its admin address.
+//! The arguments of the commands that ask a running gateway at its admin address.
 use clap::Args;
 use hyper::Uri;
 use rollcall_base::Secret;
@@ -6,16 +6,16 @@ use rollcall_schema::{AgentId, ClassroomId, SessionId, UserId};
 
 use super::{names, source::Source, value};
 
-/// Where the gateway is, and how to be let in.
+/// The gateway's admin address, and the token for it.
 #[derive(Clone, Debug)]
 pub struct AdminAddress {
-    /// `http://HOST:PORT`, without a slash at its end.
+    /// The address `http://HOST:PORT`, without a slash at its end.
     pub url: String,
-    /// The admin token, or else the one that only reads.
+    /// The admin token, or else the token that permits only reading.
     pub token: Option<Secret>,
 }
 
-/// `rollcall agents`.
+/// The arguments of `rollcall agents`.
 #[derive(Debug, Clone, Args)]
 pub struct AgentsArgs {
     /// The classroom
@@ -25,7 +25,7 @@ pub struct AgentsArgs {
     pub json: bool,
 }
 
-/// `rollcall attendance`.
+/// The arguments of `rollcall attendance`.
 #[derive(Debug, Clone, Args)]
 pub struct AttendanceArgs {
     /// The classroom
@@ -44,13 +44,13 @@ pub struct AttendanceArgs {
     pub json: bool,
 }
 
-/// `rollcall kick`.
+/// The arguments of `rollcall kick`.
 #[derive(Debug, Clone, Args)]
 pub struct KickArgs {
-    /// Whose sessions end
+    /// The sessions to end.
     #[command(flatten)]
     pub whom: Whom,
-    /// Only those in this classroom
+    /// Only sessions in this classroom
     #[arg(long, value_name = "UUID", conflicts_with = "session")]
     pub classroom: Option<ClassroomId>,
     /// Print JSON, as the gateway answers
@@ -58,7 +58,7 @@ pub struct KickArgs {
     pub json: bool,
 }
 
-/// Whose sessions end: one of these.
+/// The sessions to end, by exactly one of these fields.
 #[derive(Debug, Clone, Args)]
 #[group(required = true, multiple = false)]
 pub struct Whom {
@@ -73,14 +73,14 @@ pub struct Whom {
     pub user: Option<UserId>,
 }
 
-/// `rollcall publish`.
+/// The arguments of `rollcall publish`.
 #[derive(Debug, Clone, Args)]
 pub struct PublishArgs {
-    /// classroom.UUID.NAME or lesson.ID.NAME
+    /// The subject: classroom.UUID.NAME or lesson.ID.NAME
     pub subject: String,
     /// A JSON object, or - to read it from stdin
     pub body: String,
-    /// An id of your own: a second event with it within two minutes is none
+    /// Your own id of the event: a second event with the same id within two minutes is dropped
     #[arg(long)]
     pub id: Option<String>,
     /// The agent that does not get it
@@ -94,7 +94,7 @@ pub struct PublishArgs {
     pub json: bool,
 }
 
-/// `rollcall tail`.
+/// The arguments of `rollcall tail`.
 #[derive(Debug, Clone, Args)]
 pub struct TailArgs {
     /// The classroom
@@ -107,7 +107,7 @@ pub struct TailArgs {
     pub json: bool,
 }
 
-/// `rollcall erase`.
+/// The arguments of `rollcall erase`.
 #[derive(Debug, Clone, Args)]
 pub struct EraseArgs {
     /// The user, the sub of its tokens

@@ -41,7 +41,7 @@ pub enum Task {
     Erase(EraseArgs),
 }
 
-/// `rollcall token`.
+/// The arguments of `rollcall token`.
 #[derive(Debug, Clone, Args)]
 pub struct TokenArgs {
     /// The user
@@ -73,7 +73,7 @@ pub struct TokenArgs {
     pub info: Option<JsonObject>,
 }
 
-/// `rollcall load`.
+/// The arguments of `rollcall load`.
 #[derive(Debug, Clone, Args)]
 #[group(required = true, multiple = true)]
 pub struct LoadArgs {
@@ -85,7 +85,7 @@ pub struct LoadArgs {
     pub attendees: Option<PathBuf>,
 }
 
-/// `rollcall health`.
+/// The arguments of `rollcall health`.
 #[derive(Debug, Clone, Args)]
 pub struct HealthArgs {
     /// Ask whether it is ready for clients, instead of whether it lives
@@ -93,19 +93,19 @@ pub struct HealthArgs {
     pub ready: bool,
 }
 
-/// Names the roles where it is none of them.
+/// Returns a parser of roles whose error names the valid roles.
 fn role() -> impl TypedValueParser<Value = Role> {
     let roles = [Role::Teacher, Role::Participant, Role::Hub].map(Role::as_str);
     PossibleValuesParser::new(roles).try_map(|text| text.parse::<Role>())
 }
 
 impl Task {
-    /// Whether it checks or signs tokens.
+    /// Returns whether the task checks or signs tokens.
     pub(super) fn needs_keys(&self) -> bool {
         matches!(self, Self::Serve | Self::Check | Self::Token(_))
     }
 
-    /// Whether it serves the operators' address, or checks how it would be served.
+    /// Returns whether the task serves the operators' address, or checks how it would be served.
     pub(super) fn needs_admin(&self) -> bool {
         matches!(self, Self::Serve | Self::Check)
     }

@@ -1,4 +1,4 @@
-//! Settings of each connection: its limits, and what becomes of its session when it breaks.
+//! Settings of connections: their limits, and how long a session waits for its client after its connection broke.
 use std::time::Duration;
 
 use super::{access::AccessConfig, names, source::Source, value};
@@ -13,23 +13,23 @@ use rollcall_websocket::{ListenerOptions, SocketOptions};
 /// The options of the parts that serve connections.
 #[derive(Clone, Debug)]
 pub struct LimitsConfig {
-    /// The listener's; without the certificate, which the node loads.
+    /// The options of the listener, without the certificate, which the node loads.
     pub listener: ListenerOptions,
-    /// Limits of sockets.
+    /// The limits of sockets.
     pub sockets: SocketOptions,
-    /// Limits of the gateway.
+    /// The limits of the gateway.
     pub gateway: GatewayOptions,
-    /// How sessions of broken connections are kept.
+    /// How long, and how many, sessions of broken connections are kept.
     pub grace: Grace,
     /// How long a handler may run.
     pub handler_timeout: Duration,
     /// The largest event that is forwarded, in bytes.
     pub max_forward: usize,
-    /// How many events of handlers and services may wait to be stored.
+    /// How many events of handlers and services may wait until they are stored.
     pub publish: PublishLimits,
     /// The namespaces of Socket.IO.
     pub namespaces: Namespaces,
-    /// How long after the end of its session a client of Socket.IO may go on; none where it may not.
+    /// How long after the end of its session a client of Socket.IO may resume. `None` if no client may.
     pub recovery: Option<Duration>,
 }
 

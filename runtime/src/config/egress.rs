@@ -1,4 +1,4 @@
-//! How requests of ours leave: the authorities that are trusted, and proxies.
+//! Settings of the gateway's own requests: the trusted authorities, and the proxies.
 use std::path::PathBuf;
 
 use hyper::Uri;
@@ -18,16 +18,17 @@ pub(super) fn read(source: &mut Source<'_>) -> EgressOptions {
     EgressOptions { ca_file, https_proxy, http_proxy, no_proxy }
 }
 
-/// As curl reads it: without a scheme it is `http`.
+/// Reads a proxy's address as curl does: without a scheme it is `http`.
 fn proxy(text: &str) -> Result<Secret, String> {
-    // A second `@`, or one after the host, belongs to the password. A part of that would be taken for the host, and shown.
+    // A second `@`, or one after the host, belongs to the password. Otherwise a part of the password would be taken for
+    // the host and shown.
     let has_host = |uri: &Uri| {
         let credentials = uri.authority().map_or(0, |authority| authority.as_str().matches('@').count());
         uri.host().is_some() && credentials < 2 && credentials == text.matches('@').count()
     };
     match text.parse::<Uri>() {
         Ok(uri) if matches!(uri.scheme_str(), None | Some("http" | "https")) && has_host(&uri) => Ok(Secret::new(text)),
-        // The text may hold a password.
+        // The error does not repeat the text, which may contain a password.
         _ => {
             Err("write http://USER:PASSWORD@HOST:PORT, with special characters of the password as %XX; other kinds of \
                   proxies are not supported"

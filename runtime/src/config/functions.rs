@@ -1,7 +1,7 @@
-//! `ROLLCALL_FUNCTIONS`: a TOML file of the functions over HTTP (PROTOCOL 10).
+//! Reads `ROLLCALL_FUNCTIONS`, a TOML file of the functions over HTTP (PROTOCOL 10).
 //!
-//! Invariant: reading goes on after a fault, so one start reports every fault of the file. A key that is not known is a
-//! fault: a limit with a misspelt name would not limit.
+//! Invariant: reading goes on after a fault, so one start reports every fault of the file. An unknown key is a fault,
+//! because a limit with a misspelt name would not limit.
 use std::{collections::BTreeSet, fs, path::PathBuf, time::Duration};
 
 use hyper::Uri;
@@ -16,7 +16,7 @@ use crate::{
 };
 
 const TIMEOUT: Duration = Duration::from_secs(2);
-/// The longest timeout: a connection handles no other event meanwhile.
+/// The longest timeout. A connection handles no other event while it waits for a function.
 const MAX_TIMEOUT: Duration = Duration::from_secs(60);
 const CONCURRENCY: usize = 64;
 const QUEUE: usize = 1024;
@@ -24,7 +24,7 @@ const MAX_ANSWER: usize = 128 << 10;
 const MAX_EVENTS: usize = 100;
 const BREAKER: BreakerOptions = BreakerOptions { failures: 10, pause: Duration::from_secs(1) };
 
-/// Reads the file, if one is named. `events` are those that the table of handlers has.
+/// Reads the file if one is named. `events` are the events of the table of handlers.
 pub(super) fn read(source: &mut Source<'_>, events: &BTreeSet<&'static str>) -> Option<FunctionsConfig> {
     let secret = source.secret(&names::FUNCTIONS_SECRET);
     let path = source.optional(&names::FUNCTIONS, |text| Ok(PathBuf::from(text)))?;
@@ -49,7 +49,7 @@ pub(super) fn read(source: &mut Source<'_>, events: &BTreeSet<&'static str>) -> 
     Some(FunctionsConfig { functions, key })
 }
 
-/// The functions without faults, and all faults.
+/// Returns the functions without faults, and all faults.
 fn parse(text: &str, events: &BTreeSet<&'static str>) -> (Vec<FunctionOptions>, Vec<String>) {
     let mut file: Table = match text.parse() {
         Ok(file) => file,
@@ -99,7 +99,7 @@ fn event_name(text: &str, events: &BTreeSet<&'static str>) -> Result<String, Str
     Ok(text.to_owned())
 }
 
-/// One `[[function]]`. What was read of it is removed, so that the rest is not known.
+/// One `[[function]]` table. Each key is removed when it is read, so the remaining keys are unknown.
 struct Entry<'a> {
     number: usize,
     table: Table,

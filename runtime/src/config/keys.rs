@@ -1,20 +1,21 @@
-//! The keys that tokens are checked with.
+//! Settings of the keys that tokens are checked with.
 use std::{collections::HashSet, io, net::SocketAddr, path::PathBuf};
 
 use super::{Database, names, source::Source, value};
 use crate::auth::{Sources, development_secret};
 
-/// The configured keys, or the file of the development secret where none is configured.
+/// The configured keys, or the file of the development secret if no key is configured.
 #[derive(Clone, Debug)]
 pub struct TokenKeys {
-    /// What is configured.
+    /// The configured keys.
     pub sources: Sources,
-    /// The file of the development secret; none where a key is configured.
+    /// The file of the development secret. `None` if a key is configured.
     pub development: Option<PathBuf>,
 }
 
 impl TokenKeys {
-    /// Reads them. A command that checks or signs tokens needs a key (`needed`), unless only this machine can connect.
+    /// Reads the settings. If `needed`, the command checks or signs tokens. Then it is a fault if no key is configured,
+    /// unless only this machine can connect.
     pub(super) fn read(source: &mut Source<'_>, needed: bool, listen: SocketAddr, database: &Database) -> Self {
         let faults = source.faults.len();
         let hs256 = source.secret(&names::HS256_SECRET);
@@ -49,7 +50,7 @@ impl TokenKeys {
         Self { sources, development: (!configured).then(|| development_file(database)) }
     }
 
-    /// What the keyring is built from. On a first run this creates the development secret.
+    /// Returns the sources for the keyring. The first run creates the development secret.
     ///
     /// # Errors
     /// Where the file of the development secret cannot be created or read.
@@ -65,7 +66,8 @@ impl TokenKeys {
     }
 }
 
-/// Beside the database, so that it stays the same for the same data.
+/// Returns the path of the development secret. It is beside the database, so that the secret stays the same for the
+/// same data.
 fn development_file(database: &Database) -> PathBuf {
     match database {
         Database::Sqlite(path) => {

@@ -1,7 +1,7 @@
-//! Configuration: the command line, the environment and the settings file, read into the options of each part (PROTOCOL 7).
-//! The parts do not know this module.
+//! Configuration: the command line, the environment and the settings file, read into the options of each part (PROTOCOL
+//! 7). The parts do not use this module.
 //!
-//! Invariant: a [`Config`] that exists has no contradictions; secrets in it print as dots.
+//! Invariant: a [`Config`] has no contradictions. Secrets in it are printed as dots.
 mod access;
 mod address;
 mod backends;
@@ -50,10 +50,11 @@ use crate::{
 use rollcall_websocket::certificate::TlsFiles;
 use source::Source;
 
-/// The shortest lease: a heartbeat and its answer must fit into it several times.
+/// The shortest lease. A heartbeat and its answer must be possible several times within a lease.
 const MIN_LEASE: Duration = Duration::from_millis(500);
 
-/// The shortest token for operators, in bytes. Its length is what protects it: whoever guesses is never locked out.
+/// The shortest token for operators, in bytes. Only its length protects it, because wrong guesses never lock anybody
+/// out.
 const MIN_ADMIN_TOKEN: usize = 16;
 
 /// The node's lease, and how the node drains.
@@ -61,11 +62,11 @@ const MIN_ADMIN_TOKEN: usize = 16;
 pub struct PresenceConfig {
     /// How long a node counts as alive without a heartbeat.
     pub lease: Duration,
-    /// How long a node that is to end still takes connections.
+    /// How long a node that is about to end still accepts connections.
     pub drain_delay: Duration,
-    /// How long a shutdown may take after that.
+    /// How long a shutdown may take after that time.
     pub drain_deadline: Duration,
-    /// Over how long a shutdown spreads its messages to clients.
+    /// The time over which a shutdown spreads its messages to clients.
     pub drain_spread: Duration,
 }
 
@@ -76,47 +77,47 @@ pub struct Config {
     pub listen: SocketAddr,
     /// The address for operators.
     pub admin_listen: SocketAddr,
-    /// The address for probes; none: they use the operators'.
+    /// The address for probes. `None` if probes use the operators' address.
     pub probe_listen: Option<SocketAddr>,
-    /// This node's name, if it is given one.
+    /// This node's name if it is configured.
     pub node_label: Option<String>,
     /// Who may use the operators' address.
     pub admin: Access,
-    /// The gateway that commands ask.
+    /// The address of the gateway that commands ask.
     pub admin_address: AdminAddress,
-    /// SQL, keys, bus.
+    /// SQL database, Redis and NATS.
     pub backends: BackendsConfig,
-    /// The keys of tokens.
+    /// The keys that tokens are checked with.
     pub keys: TokenKeys,
     /// Whether clients may connect without a token.
     pub guests: bool,
-    /// The certificate; none: clients connect without TLS.
+    /// The certificate. `None` if clients connect without TLS.
     pub tls: Option<TlsFiles>,
-    /// Lease and drain.
+    /// The lease and the drain.
     pub presence: PresenceConfig,
-    /// How requests of ours leave.
+    /// How the gateway sends its own requests.
     pub egress: EgressOptions,
     /// Who may connect, and how often.
     pub access: AccessConfig,
-    /// Limits of each connection.
+    /// The limits of each connection.
     pub limits: LimitsConfig,
-    /// Worker threads.
+    /// The number of worker threads.
     pub workers: usize,
-    /// Functions over HTTP, if there are any.
+    /// The functions over HTTP if there are any.
     pub functions: Option<FunctionsConfig>,
-    /// How long the history keeps a session; none: for ever.
+    /// How long the history keeps a session. `None` if it keeps sessions for ever.
     pub history_retention: Option<Duration>,
-    /// The webhook; none: no events are posted.
+    /// The webhook. `None` if no events are posted.
     pub webhook: Option<WebhookOptions>,
-    /// Mixpanel; none: nothing is sent.
+    /// Mixpanel. `None` if no statistics are sent.
     pub mixpanel: Option<MixpanelConfig>,
-    /// The log's filter.
+    /// The filter of the log.
     pub log: String,
-    /// How a line of it is written.
+    /// The format of a log line.
     pub log_format: LogFormat,
-    /// Where spans go; none: there are none.
+    /// The collector of spans. `None` if no spans are recorded.
     pub traces: Option<TraceConfig>,
-    /// Every setting as it is given.
+    /// Every setting with its value and its origin.
     pub settings: Vec<SettingInUse>,
 }
 
@@ -132,7 +133,7 @@ impl Config {
         let admin_listen = source.value(&names::ADMIN_LISTEN, value::address);
         let mut backends = BackendsConfig::read(&mut source);
         let webhook = webhook::webhook(&mut source, &backends);
-        // NATS keeps them in its stream.
+        // With NATS, the events are in its stream.
         backends.keep_published = webhook.is_some() && backends.nats.is_none();
         let functions = functions::read(&mut source, events);
         let requests = functions.iter().flat_map(|config| &config.functions).map(|function| function.concurrency).sum();

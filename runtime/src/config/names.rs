@@ -1,11 +1,11 @@
-//! Every setting: its variable, its default, what it is for. The flag of a setting is its name without `ROLLCALL_`, in
-//! lower case with hyphens (`ROLLCALL_LEAVE_GRACE`: `--leave-grace`).
+//! Every setting with its variable, its default and its help text. The flag of a setting is its name without
+//! `ROLLCALL_`, in lower case with hyphens (`ROLLCALL_LEAVE_GRACE`: `--leave-grace`).
 
-/// What a setting is, and so how it may be given: by its variable, its flag and the settings file, but for an address and
-/// a secret.
+/// The type of a setting, which decides how it may be given. Every setting except an address and a secret may be given
+/// by its variable, its flag and the settings file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// A text, also one with a unit, like `15s`.
+    /// A text, which may have a unit, like `15s`.
     Plain,
     /// A whole number.
     Number,
@@ -15,23 +15,23 @@ pub enum Kind {
     Size,
     /// `true` or `false`.
     Switch,
-    /// Texts separated by commas; in the settings file also an array.
+    /// Texts separated by commas. In the settings file it may also be an array.
     List,
-    /// As a text, or in a file of its own that `NAME_FILE` names: it may hold a password.
+    /// An address, given as a text or in its own file, which `NAME_FILE` names, because it may contain a password.
     Address,
-    /// By variable, or in a file of its own; never by a flag, which other users of the machine could read, nor in the
-    /// settings file, which is committed, copied and shown.
+    /// A secret, given by its variable or in its own file. It is never given by a flag, which other users of the
+    /// machine could read, nor in the settings file, which is committed, copied and shown.
     Secret,
 }
 
 /// One setting.
 #[derive(Debug)]
 pub struct Setting {
-    /// The variable.
+    /// The name of the variable.
     pub name: &'static str,
-    /// The value where it is not given.
+    /// The value if the setting is not given.
     pub default: Option<&'static str>,
-    /// How it may be given.
+    /// How the setting may be given.
     pub kind: Kind,
     /// One line for `--help`.
     pub help: &'static str,
@@ -40,7 +40,7 @@ pub struct Setting {
 macro_rules! settings {
     ($($id:ident = $name:literal, $kind:ident, $default:expr, $help:literal;)*) => {
         $(#[doc = $help] pub const $id: Setting = Setting { name: $name, default: $default, kind: Kind::$kind, help: $help };)*
-        /// All of them, in the order of `--help`.
+        /// All settings, in the order of `--help`.
         pub const ALL: &[Setting] = &[$($id),*];
     };
 }
@@ -166,19 +166,19 @@ settings! {
 }
 
 impl Setting {
-    /// The name in the settings file, and of the flag where there is one.
+    /// Returns the name in the settings file, which is also the name of the flag if there is one.
     #[must_use]
     pub fn key(&self) -> String {
         self.name.strip_prefix("ROLLCALL_").unwrap_or(self.name).to_ascii_lowercase().replace('_', "-")
     }
 
-    /// The flag without its hyphens; none for a secret.
+    /// Returns the flag without its hyphens, or `None` for a secret.
     #[must_use]
     pub fn flag(&self) -> Option<String> {
         (self.kind != Kind::Secret).then(|| self.key())
     }
 
-    /// Whether it may be in a file of its own, which is trimmed.
+    /// Returns whether the value may be in its own file, whose text is trimmed.
     #[must_use]
     pub fn may_be_in_file(&self) -> bool {
         matches!(self.kind, Kind::Address | Kind::Secret)

@@ -1,4 +1,4 @@
-//! NATS: where it is, how this process shows who it is, and the stream.
+//! Settings of NATS: its address, this process's credentials, and the stream.
 use std::{str::FromStr, time::Duration};
 
 use rollcall_base::{BackendUrl, RotatingSecret};
@@ -11,7 +11,7 @@ use super::{
     value,
 };
 
-/// None: events stay in the process.
+/// Reads the settings. Returns `None` if events stay in the process.
 pub(super) fn read(source: &mut Source<'_>) -> Option<NatsOptions> {
     let url = source.address(&names::NATS_URL, url);
     let credentials = source.address(&names::NATS_CREDS, credentials);
@@ -28,7 +28,7 @@ pub(super) fn read(source: &mut Source<'_>) -> Option<NatsOptions> {
     Some(NatsOptions { credentials, tls, tls_first, domain, stream, ..NatsOptions::new(url?) })
 }
 
-/// `nats://...`, several separated by commas.
+/// Reads `nats://...`, or several such addresses separated by commas.
 fn url(given: &Given) -> Result<BackendUrl, String> {
     backend(&names::NATS_URL, given, |text| {
         let is_address = |part: &str| part.contains("://") && async_nats::ServerAddr::from_str(part).is_ok();
@@ -48,7 +48,7 @@ fn credentials(given: &Given) -> Result<RotatingSecret, String> {
     })
 }
 
-/// A name that can stand in a subject.
+/// Reads a name that can be a token in a subject.
 fn token(text: &str) -> Result<String, String> {
     let known = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
     if (1..=64).contains(&text.len()) && text.bytes().all(known) {

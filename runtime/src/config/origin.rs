@@ -1,25 +1,25 @@
-//! Who gave a setting, and how it is shown.
+//! Where the value of a setting comes from, and how the value is shown.
 use std::{fmt, path::PathBuf};
 
 use rollcall_base::{Secret, redacted};
 
 use super::names::{Kind, Setting};
 
-/// Who gave a setting.
+/// Where the value of a setting comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Origin {
     /// The command line.
     Flag,
-    /// This variable: the setting's own, or that with `_FILE`.
+    /// This environment variable: the setting's own variable, or its variable with `_FILE`.
     Environment(String),
     /// The settings file.
     File {
-        /// Its path.
+        /// The file's path.
         path: PathBuf,
-        /// The line, from 1.
+        /// The line's number, from 1.
         line: usize,
     },
-    /// Nobody: the default counts.
+    /// The default, because the setting is not given.
     Default,
 }
 
@@ -37,18 +37,18 @@ impl fmt::Display for Origin {
 /// A setting as the process uses it.
 #[derive(Clone, Debug)]
 pub struct SettingInUse {
-    /// Its name and kind.
+    /// The setting's name and kind.
     pub setting: &'static Setting,
-    /// Its text; none where it is not given and has no default.
+    /// The setting's text. `None` if the setting is not given and has no default.
     pub text: Option<Secret>,
-    /// The file of its own that the text was read from.
+    /// The setting's own file, if the text was read from it.
     pub file: Option<PathBuf>,
-    /// Who gave it.
+    /// Where the text comes from.
     pub origin: Origin,
 }
 
 impl SettingInUse {
-    /// The text without what must not be shown.
+    /// Returns the text without the parts that must not be shown.
     #[must_use]
     pub fn shown(&self) -> String {
         match (&self.text, self.setting.kind) {

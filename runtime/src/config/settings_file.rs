@@ -1,8 +1,8 @@
-//! The settings file (`ROLLCALL_CONFIG`): TOML whose keys are the names of the flags (PROTOCOL 7).
+//! The settings file (`ROLLCALL_CONFIG`) is TOML whose keys are the names of the flags (PROTOCOL 7).
 //!
-//! Invariant: reading goes on after a fault, so one start reports all of them, each with its line. A key that is not known
-//! is a fault: a limit with a misspelt name would not limit. No secret is in it, because such a file is committed, copied
-//! and shown; `NAME-file` names the file of a secret.
+//! Invariant: reading goes on after a fault, so one start reports every fault with its line. An unknown key is a fault,
+//! because a limit with a misspelt name would not limit. The file contains no secret, because such a file is committed,
+//! copied and shown. `NAME-file` names the file of a secret.
 use std::collections::BTreeMap;
 
 use toml::de::{DeTable, DeValue};
@@ -12,20 +12,20 @@ use super::{
     names::{self, Kind, Setting},
 };
 
-/// A setting of the file.
+/// A setting in the file.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Entry {
     pub(super) text: String,
     pub(super) line: usize,
 }
 
-/// The settings of a file by their keys; `NAME-file` is a key of its own.
+/// The settings of a file by their keys. `NAME-file` is a separate key.
 pub(super) type Entries = BTreeMap<String, Entry>;
 
-/// The settings without faults, and all faults.
+/// Returns the settings without faults, and all faults.
 pub(super) fn parse(text: &str) -> (Entries, Vec<String>) {
     let (table, errors) = DeTable::parse_recoverable(text);
-    // What is left of a line that is no TOML means nothing: its first error is enough.
+    // The rest of a line that is not TOML has no meaning, so only the line's first error is reported.
     let mut problems: BTreeMap<usize, String> = BTreeMap::new();
     for error in &errors {
         let (line, problem) = lines::syntax(text, error);
@@ -36,7 +36,7 @@ pub(super) fn parse(text: &str) -> (Entries, Vec<String>) {
         let line = lines::line(text, key.span().start);
         match read(key.get_ref(), value.get_ref()) {
             _ if problems.contains_key(&line) => {}
-            // An empty text is one not given, as an empty variable is.
+            // An empty text means that the setting is not given, as an empty variable does.
             Ok(text) if text.is_empty() => {}
             Ok(text) => {
                 entries.insert(key.get_ref().to_string(), Entry { text, line });
@@ -49,7 +49,7 @@ pub(super) fn parse(text: &str) -> (Entries, Vec<String>) {
     (entries, problems.into_iter().map(|(line, problem)| format!("line {line}: {problem}")).collect())
 }
 
-/// A setting's text, as its variable would have it.
+/// Returns a setting's text in the form that its variable would have.
 fn read(key: &str, value: &DeValue<'_>) -> Result<String, String> {
     let of_key = |key: &str| names::ALL.iter().find(|setting| setting.key() == key);
     if let Some(setting) = of_key(key) {

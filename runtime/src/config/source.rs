@@ -1,8 +1,8 @@
-//! The text of a setting: from its flag, else its variable, else the file that `NAME_FILE` names, else the settings file,
-//! else its default.
+//! Finds the text of a setting: in its flag, or else its variable, the file that `NAME_FILE` names, the settings file,
+//! or its default.
 //!
-//! Invariant: reading goes on after a fault, so one start reports all of them. A text is read once, also if several
-//! options are made of it.
+//! Invariant: reading goes on after a fault, so one start reports every fault. A text is read once, even if several
+//! options are made from it.
 use std::{collections::BTreeMap, ffi::OsString, fmt, fs, path::PathBuf};
 
 use clap::ArgMatches;
@@ -15,13 +15,13 @@ use super::{
     settings_file::{self, Entries},
 };
 
-/// The environment variables of the process, or of a test.
+/// The environment variables of the process or of a test.
 pub type Environment<'a> = &'a dyn Fn(&str) -> Option<OsString>;
 
-/// What is wrong with one setting.
+/// The fault of one setting.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {
-    /// The variable.
+    /// The name of the setting's variable.
     pub name: &'static str,
     /// What is wrong, and what to write instead.
     pub problem: String,
@@ -33,7 +33,7 @@ impl fmt::Display for Fault {
     }
 }
 
-/// A setting's text, the file of its own that it was read from, and who gave it.
+/// A setting's text, its own file if the text was read from there, and where the text comes from.
 #[derive(Clone)]
 pub(super) struct Given {
     pub(super) text: String,
@@ -51,7 +51,7 @@ impl From<String> for Given {
 pub(super) struct Source<'a> {
     flags: &'a ArgMatches,
     environment: Environment<'a>,
-    /// The settings file's path and what it gives.
+    /// The settings file's path and its entries.
     file: Option<(PathBuf, Entries)>,
     given: BTreeMap<&'static str, Given>,
     pub(super) faults: Vec<Fault>,
@@ -61,7 +61,7 @@ impl<'a> Source<'a> {
     /// Finds the text of every setting.
     pub(super) fn new(flags: &'a ArgMatches, environment: Environment<'a>) -> Self {
         let mut source = Self { flags, environment, file: None, given: BTreeMap::new(), faults: Vec::new() };
-        // The settings file is the first, since the others are looked for in it.
+        // The settings file is found first, because the other settings may be in it.
         let others = names::ALL.iter().filter(|setting| setting.name != names::CONFIG.name);
         for setting in [&names::CONFIG].into_iter().chain(others) {
             if let Some(given) = source.find(setting) {
@@ -74,7 +74,7 @@ impl<'a> Source<'a> {
         source
     }
 
-    /// Adds a fault; of a setting that the settings file gives, with its line.
+    /// Adds a fault. If the setting is in the settings file, the fault names the line.
     pub(super) fn fault(&mut self, setting: &Setting, problem: impl Into<String>) {
         let place = match self.given.get(setting.name).map(|given| &given.origin) {
             Some(Origin::File { path, line }) => format!("{}, line {line}: ", path.display()),
@@ -83,12 +83,12 @@ impl<'a> Source<'a> {
         self.faults.push(Fault { name: setting.name, problem: place + &problem.into() });
     }
 
-    /// A setting's value, where it is given or has a default; `None` after a fault.
+    /// Returns a setting's value if the setting is given or has a default. Returns `None` after a fault.
     pub(super) fn optional<T>(&mut self, setting: &Setting, read: impl Fn(&str) -> Result<T, String>) -> Option<T> {
         self.address(setting, |given| read(&given.text))
     }
 
-    /// As [`Self::optional`], for a value that keeps the file that it was read from.
+    /// Does the same as [`Self::optional`] for a value that also keeps the file that it was read from.
     pub(super) fn address<T>(&mut self, setting: &Setting, read: impl Fn(&Given) -> Result<T, String>) -> Option<T> {
         match read(self.given.get(setting.name)?) {
             Ok(value) => Some(value),
@@ -99,23 +99,23 @@ impl<'a> Source<'a> {
         }
     }
 
-    /// The value of a setting that has a default; the default after a fault.
+    /// Returns the value of a setting that has a default. After a fault, returns the default.
     pub(super) fn value<T>(&mut self, setting: &Setting, read: impl Fn(&str) -> Result<T, String>) -> T {
         self.address_or_default(setting, |given| read(&given.text))
     }
 
-    /// As [`Self::value`], for a value that keeps the file that it was read from.
+    /// Does the same as [`Self::value`] for a value that also keeps the file that it was read from.
     pub(super) fn address_or_default<T>(&mut self, setting: &Setting, read: impl Fn(&Given) -> Result<T, String>) -> T {
         let default = || setting.default.and_then(|text| read(&text.to_owned().into()).ok());
         self.address(setting, &read).or_else(default).expect("its default can be read")
     }
 
-    /// A secret.
+    /// Returns a secret if it is given.
     pub(super) fn secret(&self, setting: &Setting) -> Option<Secret> {
         self.given.get(setting.name).map(|given| Secret::new(given.text.as_str()))
     }
 
-    /// Every setting as it is given.
+    /// Returns every setting with its text and its origin.
     pub(super) fn in_use(&self) -> Vec<SettingInUse> {
         let in_use = |setting: &'static Setting| {
             let given = self.given.get(setting.name);
@@ -150,7 +150,7 @@ impl<'a> Source<'a> {
         if let Some(text) = self.variable(setting, &name) {
             return Some(Given { text, file: None, origin: Origin::Environment(name) });
         }
-        // curl knows these in lower case.
+        // curl reads these variables in lower case.
         let lower_case = name.to_ascii_lowercase();
         if setting.name.ends_with("_PROXY")
             && let Some(text) = self.variable(setting, &lower_case)
@@ -172,7 +172,8 @@ impl<'a> Source<'a> {
         setting.default.map(|text| text.to_owned().into())
     }
 
-    /// An empty variable is not given: that is how compose files and charts leave it out.
+    /// Returns the text of a variable. An empty variable counts as not given, because compose files and charts leave a
+    /// setting out in this way.
     fn variable(&mut self, setting: &Setting, name: &str) -> Option<String> {
         let text = (self.environment)(name)?.into_string();
         if text.is_err() {
@@ -181,7 +182,7 @@ impl<'a> Source<'a> {
         text.ok().filter(|text| !text.is_empty())
     }
 
-    /// What the settings file gives under this key.
+    /// Returns the text that the settings file has under this key.
     fn entry(&self, key: &str) -> Option<(String, Origin)> {
         let (path, entries) = self.file.as_ref()?;
         let entry = entries.get(key)?;

@@ -1,4 +1,4 @@
-//! Whether `SETTINGS.md` says what the settings are.
+//! Tests that `SETTINGS.md` lists every setting as it is.
 use std::collections::BTreeSet;
 
 use super::{changes, names, value};
@@ -25,7 +25,7 @@ fn the_table_of_settings_has_every_setting_with_its_default() {
     assert!(missing.is_empty() && unknown.is_empty(), "no row of {missing:?}; rows of no setting: {unknown:?}");
     for setting in names::ALL {
         let (_, default) = rows.iter().find(|(variable, _)| *variable == written(setting)).unwrap();
-        // What the default means may follow it: `0: what open files allow`.
+        // An explanation may follow the default: `0: what open files allow`.
         let rest = default.strip_prefix(setting.default.unwrap_or("none"));
         assert!(
             rest.is_some_and(|rest| rest.is_empty() || rest.starts_with([':', ';'])),

@@ -1,4 +1,4 @@
-//! Where settings are read from, and every fault.
+//! Tests of the places that settings are read from, and of every fault.
 use std::{
     collections::{BTreeSet, HashMap},
     ffi::OsString,

@@ -1,4 +1,4 @@
-//! Settings of traces, as far as they can be by the names of the OpenTelemetry project.
+//! Settings of traces. Their names are those of the OpenTelemetry project where it has them.
 use hyper::Uri;
 use percent_encoding::percent_decode_str;
 use rollcall_base::Secret;
@@ -6,16 +6,17 @@ use rollcall_base::Secret;
 use super::{names, source::Source, value};
 use crate::{trace::ClientTraces, trace_export::TraceConfig};
 
-/// Where traces go below a collector's address.
+/// The path of traces below a collector's address.
 const PATH: &str = "/v1/traces";
 
-/// Which of the traces that clients name are sampled, also where nothing is exported here.
+/// Reads which of the traces that clients name are sampled, even if no spans are exported.
 pub(super) fn of_clients(source: &mut Source<'_>) -> ClientTraces {
     let trusted = source.value(&names::TRACE_TRUST_CLIENTS, value::switch);
     ClientTraces { trusted, ratio: source.value(&names::TRACE_RATIO, value::fraction) }
 }
 
-/// Where spans go, with this share of the traces that begin here; none: nothing is exported.
+/// Returns the collector of spans, for this share of the traces that begin here. Returns `None` if no spans are
+/// exported.
 pub(super) fn read(source: &mut Source<'_>, ratio: f64) -> Option<TraceConfig> {
     let service = source.value(&names::OTEL_SERVICE_NAME, |text| Ok(text.to_owned()));
     let headers = source.secret(&names::OTEL_EXPORTER_OTLP_HEADERS).map(|text| headers(text.reveal()));
@@ -35,7 +36,7 @@ fn endpoint(text: &str) -> Result<Uri, String> {
     value::http(&format!("{}{PATH}", text.trim_end_matches('/')))
 }
 
-/// `NAME=VALUE`, several separated by commas; values are percent-encoded.
+/// Reads `NAME=VALUE`, or several separated by commas. The values are percent-encoded.
 fn headers(text: &str) -> Option<Vec<(String, Secret)>> {
     let header = |pair: &str| {
         let (name, value) = pair.split_once('=')?;

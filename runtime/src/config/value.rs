@@ -1,4 +1,4 @@
-//! Parsers of settings. Errors say what to write instead; none repeats a text that may be secret.
+//! Parsers of settings. An error says what to write instead, and never repeats a text that may be secret.
 use std::{net::SocketAddr, str::FromStr, time::Duration};
 
 use hyper::{Uri, header::HeaderName};
@@ -8,14 +8,14 @@ use crate::auth::Location;
 use rollcall_base::redacted;
 use rollcall_websocket::Origins;
 
-/// An address to listen on.
+/// Reads an address to listen on.
 pub(super) fn address(text: &str) -> Result<SocketAddr, String> {
     let numeric = text.strip_prefix("localhost:").map(|port| format!("127.0.0.1:{port}"));
     let numeric = numeric.as_deref().unwrap_or(text);
     numeric.parse().map_err(|_| format!("{text:?} is not an address and port, like 127.0.0.1:8080 or [::]:8080"))
 }
 
-/// A host's name without a port, in lower case.
+/// Reads a host's name without a port, and returns it in lower case.
 pub(super) fn host_name(text: &str) -> Result<String, String> {
     let known = |byte: u8| byte.is_ascii_alphanumeric() || b".-_".contains(&byte);
     if text.bytes().all(known) && !text.is_empty() {
@@ -25,19 +25,19 @@ pub(super) fn host_name(text: &str) -> Result<String, String> {
     }
 }
 
-/// A node's label: a pod's name is one.
+/// Reads a node's label. A pod's name is valid.
 pub(super) fn node_label(text: &str) -> Result<String, String> {
     let known = |byte: u8| byte.is_ascii_alphanumeric() || b".-_".contains(&byte);
     let valid = !text.is_empty() && text.len() <= 128 && text.bytes().all(known);
     if valid { Ok(text.to_owned()) } else { Err("use 1 to 128 of A-Z a-z 0-9 . - _".into()) }
 }
 
-/// `15s`, `500ms`, `5m`.
+/// Reads a duration, like `15s`, `500ms` or `5m`.
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text).map_err(|_| format!("{text:?} is not a duration, like 15s or 500ms"))
 }
 
-/// A duration that must not be zero.
+/// Reads a duration that must not be zero.
 pub(super) fn time_limit(text: &str) -> Result<Duration, String> {
     match duration(text)? {
         Duration::ZERO => Err("must be longer than 0s".into()),
@@ -45,7 +45,7 @@ pub(super) fn time_limit(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// A number of bytes: `65536`, `64KiB`, `1MiB`.
+/// Reads a number of bytes, like `65536`, `64KiB` or `1MiB`.
 pub(super) fn size(text: &str) -> Result<usize, String> {
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
@@ -60,7 +60,7 @@ pub(super) fn size(text: &str) -> Result<usize, String> {
     bytes.filter(|bytes| *bytes > 0).ok_or_else(|| format!("{text:?} is not a number of bytes, like 65536 or 64KiB"))
 }
 
-/// A whole number of at least `min`.
+/// Reads a whole number of at least `min`.
 pub(super) fn count<T: FromStr + PartialOrd + std::fmt::Display>(min: T) -> impl Fn(&str) -> Result<T, String> {
     move |text| {
         let number = text.parse().ok().filter(|number| *number >= min);
@@ -68,18 +68,18 @@ pub(super) fn count<T: FromStr + PartialOrd + std::fmt::Display>(min: T) -> impl
     }
 }
 
-/// A rate per second.
+/// Reads a rate per second.
 pub(super) fn rate(text: &str) -> Result<u32, String> {
     count(1)(text).and_then(|rate: u32| if rate <= 1_000_000 { Ok(rate) } else { Err("is at most 1000000".into()) })
 }
 
-/// A number from 0 to 1.
+/// Reads a number from 0 to 1.
 pub(super) fn fraction(text: &str) -> Result<f64, String> {
     let number = text.parse().ok().filter(|number| (0.0..=1.0).contains(number));
     number.ok_or_else(|| format!("{text:?} is not a number from 0 to 1"))
 }
 
-/// `true` or `false`.
+/// Reads `true` or `false`.
 pub(super) fn switch(text: &str) -> Result<bool, String> {
     match text {
         "true" | "1" | "yes" | "on" => Ok(true),
@@ -88,24 +88,25 @@ pub(super) fn switch(text: &str) -> Result<bool, String> {
     }
 }
 
-/// Texts separated by commas.
+/// Reads texts separated by commas.
 pub(super) fn list<T>(text: &str, item: impl Fn(&str) -> Result<T, String>) -> Result<Vec<T>, String> {
     text.split(',').map(str::trim).filter(|part| !part.is_empty()).map(item).collect()
 }
 
-/// An audience.
+/// Reads an audience.
 pub(super) fn audience(text: &str) -> Result<Audience, String> {
     Audience::parse(text).map_err(|_| format!("{text:?} is not a DNS name"))
 }
 
-/// A prefix of keys, without characters that would change what a key means.
+/// Reads a prefix of keys, which must not have characters that would change the meaning of a key.
 pub(super) fn prefix(text: &str) -> Result<String, String> {
     let fine = |b: u8| b.is_ascii_alphanumeric() || b"_-:./{}".contains(&b);
     let short = text.len() <= 64 && text.bytes().all(fine);
     if short { Ok(text.to_owned()) } else { Err("use at most 64 of A-Z a-z 0-9 _ - : . / { }".into()) }
 }
 
-/// An address of `http` or `https` to call. It must have no user: it is logged, and a user in it would not be sent.
+/// Reads an address of `http` or `https` for requests. The address must not contain a user, because the address is
+/// logged and a user in it would not be sent.
 pub(super) fn http(text: &str) -> Result<Uri, String> {
     let uri = Uri::from_str(text).ok().filter(|uri| uri.host().is_some_and(|host| !host.is_empty()));
     uri.filter(|uri| matches!(uri.scheme_str(), Some("http" | "https")))
@@ -113,7 +114,7 @@ pub(super) fn http(text: &str) -> Result<Uri, String> {
         .ok_or_else(|| "write http://HOST/PATH or https://HOST/PATH, without a user or password".into())
 }
 
-/// Origins: `*`, or those of pages and apps, like `https://school.example` or `capacitor://localhost`.
+/// Reads `*`, or the origins of pages and apps, like `https://school.example` or `capacitor://localhost`.
 pub(super) fn origins(text: &str) -> Result<Origins, String> {
     if text == "*" {
         return Ok(Origins::Any);
@@ -121,7 +122,7 @@ pub(super) fn origins(text: &str) -> Result<Origins, String> {
     list(text, origin).map(Origins::Listed)
 }
 
-/// An origin as browsers send it: without the default port of its scheme.
+/// Reads an origin, and returns it as browsers send it: without the default port of its scheme.
 fn origin(text: &str) -> Result<String, String> {
     let is_scheme = |scheme: &str| {
         let others = |b: u8| b.is_ascii_alphanumeric() || b"+-.".contains(&b);
@@ -140,7 +141,7 @@ fn origin(text: &str) -> Result<String, String> {
     }
 }
 
-/// A path without its last slash; none where it is empty or `off`.
+/// Reads a path, and returns it without its last slash. Returns `None` if the path is empty or `off`.
 pub(super) fn path(text: &str) -> Result<Option<String>, String> {
     let known = |byte: u8| byte.is_ascii_alphanumeric() || b"/.-_~".contains(&byte);
     let path = text.strip_suffix('/').unwrap_or(text);
@@ -153,24 +154,25 @@ pub(super) fn path(text: &str) -> Result<Option<String>, String> {
     }
 }
 
-/// A namespace of Socket.IO: `/`, or `/` and a name.
+/// Reads a namespace of Socket.IO: `/`, or `/` and a name.
 pub(super) fn namespace(text: &str) -> Result<Box<str>, String> {
     let known = |byte: u8| byte.is_ascii_alphanumeric() || b"/.-_~".contains(&byte);
     let valid = text.starts_with('/') && text.len() <= 64 && text.bytes().all(known);
     if valid { Ok(text.into()) } else { Err(format!("{text:?} is not a namespace, like / or /teachers")) }
 }
 
-/// A header's name.
+/// Reads a header's name.
 pub(super) fn header(text: &str) -> Result<HeaderName, String> {
     HeaderName::from_str(text).map_err(|_| format!("{text:?} is not a header's name"))
 }
 
-/// Whether a text can be a bearer token in a header.
+/// Returns whether a text can be a bearer token in a header.
 pub(super) fn is_bearer(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|b| b.is_ascii_graphic())
 }
 
-/// How many files this process may open. Raises the limit as far as allowed, because shells set 1,024 for old programs.
+/// Returns how many files this process may open. The function raises the limit as far as allowed, because shells set
+/// 1,024 for old programs.
 pub(super) fn open_files() -> usize {
     use nix::sys::resource::{Resource, getrlimit, setrlimit};
     let limits =
@@ -178,11 +180,11 @@ pub(super) fn open_files() -> usize {
             Ok(()) => hard,
             Err(_) => soft,
         });
-    // If the system does not tell, accept fails at the limit.
+    // If the system does not say, connections are refused when the system's limit is reached.
     limits.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX))
 }
 
-/// `ISSUER=FILE-OR-URL`.
+/// Reads `ISSUER=FILE-OR-URL`.
 pub(super) fn issuer(text: &str) -> Result<(String, Location), String> {
     let (issuer, place) = text.split_once('=').unwrap_or((text, ""));
     let (issuer, place) = (issuer.trim(), place.trim());

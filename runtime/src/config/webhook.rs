@@ -2,7 +2,7 @@
 use super::{BackendsConfig, Database, names, source::Source, value};
 use crate::{http_client::signature::SigningKey, webhook::WebhookOptions};
 
-/// Reads them; none: no events are posted.
+/// Reads the settings of the webhook. Returns `None` if no events are posted.
 pub(super) fn webhook(source: &mut Source<'_>, backends: &BackendsConfig) -> Option<WebhookOptions> {
     let timeout = source.value(&names::WEBHOOK_TIMEOUT, value::time_limit);
     let concurrency = source.value(&names::WEBHOOK_CONCURRENCY, value::count(1));

@@ -1,6 +1,7 @@
-//! What a function's answer means (PROTOCOL 10).
+//! Reads the answer of a function (PROTOCOL 10).
 //!
-//! Invariant: an answer that is not exactly of its form does nothing: no part of it is published or told.
+//! Invariant: an answer that has not exactly the required form has no effect: no part of it is published or sent to the
+//! client.
 use std::borrow::Cow;
 
 use hyper::StatusCode;
@@ -10,16 +11,16 @@ use serde_json::value::{RawValue, to_raw_value};
 
 use crate::handler::publisher::{Event, Recipients};
 
-/// An answer of the contract's form.
+/// An answer of the required form.
 #[derive(Debug)]
 pub(super) enum Answer {
-    /// The data of the ack, and what to publish before it.
+    /// The data of the ack, and the events to publish before the ack.
     Success { data: Box<RawValue>, publish: Vec<(Recipients, Event)> },
     /// The message of the ack.
     Refused(AckMessage),
 }
 
-/// Why an answer means nothing. It repeats nothing of the answer.
+/// Why an answer is invalid. The text repeats no part of the answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum AnswerError {
     #[error("it answered {0}")]
@@ -34,7 +35,7 @@ pub(super) enum AnswerError {
     Message,
 }
 
-/// Reads an answer that may publish this many events.
+/// Reads an answer that may publish at most `max_events` events.
 pub(super) fn read(status: StatusCode, body: &[u8], max_events: usize) -> Result<Answer, AnswerError> {
     match status {
         StatusCode::OK => success(body, max_events),
@@ -97,7 +98,7 @@ fn event(item: &RawValue) -> Option<(Recipients, Event)> {
     is_object(body).then(|| (recipients, Event::new(entity_type, operation, &body)))
 }
 
-/// Reads one JSON object: serde alone would take an array of the fields' values for it.
+/// Reads one JSON object. Serde alone would also accept an array of the fields' values.
 fn object<'a, T: Deserialize<'a>>(text: &'a [u8]) -> Option<T> {
     let begins = text.iter().find(|byte| !byte.is_ascii_whitespace());
     if begins == Some(&b'{') { serde_json::from_slice(text).ok() } else { None }

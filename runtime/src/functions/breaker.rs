@@ -1,7 +1,8 @@
-//! A circuit breaker: a function that gives no answers is not called for a while.
+//! A circuit breaker: after several calls without an answer, a function is not called for a while.
 //!
-//! Invariant: while the circuit is open no call goes out, and while it is half-open exactly one does. Only the outcome of
-//! that one closes the circuit or opens it again; calls that went out before are not counted any more.
+//! Invariant: while the circuit is open no call is sent, and while it is half-open exactly one call is sent. Only the
+//! outcome of that call closes the circuit or opens it again. The outcomes of calls that were sent before are not
+//! counted.
 use std::{
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -11,15 +12,16 @@ use tokio::time::Instant;
 
 use rollcall_base::names;
 
-/// How many times as long as the first pause the longest is.
+/// The longest pause, as a multiple of the first pause.
 const LONGEST_PAUSE: u32 = 32;
 
 /// When a circuit opens, and for how long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BreakerOptions {
-    /// It opens after so many failures in a row.
+    /// The number of failures in a row after which the circuit opens.
     pub failures: u32,
-    /// How long it stays open at first. Each time that it opens again this doubles, up to 32 times.
+    /// How long the circuit stays open at first. The time doubles each time that the circuit opens again, up to 32
+    /// times the first pause.
     pub pause: Duration,
 }
 
@@ -30,24 +32,24 @@ enum Circuit {
     HalfOpen(HalfOpen),
 }
 
-/// The closed circuit: calls go out.
+/// A closed circuit: calls are sent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Closed {
     /// How many calls in a row have failed.
     failures: u32,
 }
 
-/// No call goes out before `until`.
+/// An open circuit: no call is sent before `until`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Open {
     until: Instant,
     pause: Duration,
 }
 
-/// One call is out, to see whether the function answers again.
+/// A half-open circuit: one call was sent to find out whether the function answers again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct HalfOpen {
-    /// The pause before it.
+    /// The pause before that call.
     pause: Duration,
 }
 
@@ -89,7 +91,7 @@ impl Breaker {
         breaker
     }
 
-    /// Whether a call would go out now.
+    /// Returns whether a call would be sent now.
     pub(super) fn would_admit(&self) -> bool {
         match *self.circuit() {
             Circuit::Closed(_) => true,
@@ -98,7 +100,7 @@ impl Breaker {
         }
     }
 
-    /// Lets a call out; none while the circuit is open.
+    /// Permits a call, or returns `None` while the circuit is open.
     pub(super) fn admit(&self) -> Option<Attempt<'_>> {
         let mut circuit = self.circuit();
         let trial = match *circuit {
@@ -120,7 +122,7 @@ impl Breaker {
             Circuit::Closed(closed) => closed.after_failure(self.options, now),
             Circuit::HalfOpen(_) if is_trial && answered => Circuit::Closed(Closed::default()),
             Circuit::HalfOpen(half_open) if is_trial => Circuit::Open(half_open.after_failure(self.options, now)),
-            // The call went out before the circuit opened.
+            // This call was sent before the circuit opened.
             Circuit::Open(_) | Circuit::HalfOpen(_) => return,
         };
         let was_closed = matches!(*circuit, Circuit::Closed(_));
@@ -150,7 +152,7 @@ impl Breaker {
     }
 }
 
-/// A call that may go out. Dropped without a word, it has failed.
+/// A call that may be sent. If it is dropped without a report, it counts as failed.
 #[derive(Debug)]
 pub(super) struct Attempt<'a> {
     breaker: &'a Breaker,
@@ -159,7 +161,7 @@ pub(super) struct Attempt<'a> {
 }
 
 impl Attempt<'_> {
-    /// The function has answered.
+    /// Reports that the function answered.
     pub(super) fn answered(mut self) {
         self.reported = true;
         self.breaker.report(self.is_trial, true);

@@ -1,4 +1,4 @@
-//! What a function is told of a call (PROTOCOL 10).
+//! The request to a function (PROTOCOL 10).
 use bytes::Bytes;
 use rollcall_schema::{AgentId, ClassroomId, JsonObject, LessonId, Role, Seat, SessionId, Sid};
 use serde::Serialize;
@@ -13,7 +13,7 @@ struct Call<'a> {
     session: Caller<'a>,
 }
 
-/// The connection that calls; what a guest has not is null.
+/// The connection that calls. A field that a guest does not have is null.
 #[derive(Serialize)]
 struct Caller<'a> {
     session_id: Option<SessionId>,
@@ -26,7 +26,7 @@ struct Caller<'a> {
     info: Option<&'a JsonObject>,
 }
 
-/// The body of the POST.
+/// Returns the body of the POST request.
 pub(super) fn body(event: &str, session: &Session, payload: &RawValue) -> Bytes {
     let session = Caller {
         session_id: session.id(),

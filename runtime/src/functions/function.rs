@@ -1,7 +1,7 @@
-//! One function over HTTP: its calls, bounded in number, time and size.
+//! One function over HTTP. Its calls are limited in number, time and size.
 //!
-//! Invariant: at most `concurrency` requests are out and at most `queue` calls wait for one of them; a call that finds
-//! neither is refused at once. A request is sent once, whatever becomes of it.
+//! Invariant: at most `concurrency` requests are in flight, and at most `queue` calls wait until one of them ends. Any
+//! further call is refused at once. A request is sent only once, even if it fails.
 use bytes::Bytes;
 use hyper::Method;
 use rollcall_schema::TraceParent;
@@ -23,7 +23,7 @@ use crate::{
 };
 use rollcall_base::{names, trace::call};
 
-/// A call of this function has no answer for its client.
+/// A call of this function has no answer for the client.
 #[derive(Debug, thiserror::Error)]
 #[error("function {function}: {why}")]
 pub(super) struct FunctionError {
@@ -31,7 +31,7 @@ pub(super) struct FunctionError {
     pub(super) why: CallError,
 }
 
-/// Why.
+/// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum CallError {
     #[error("too many calls wait for an answer")]
@@ -49,9 +49,9 @@ pub(super) struct Function {
     options: FunctionOptions,
     key: SigningKey,
     client: Client,
-    /// One permit for each call that waits or is out.
+    /// One permit for each call that waits or is in flight.
     calls: Semaphore,
-    /// One permit for each call that is out.
+    /// One permit for each call that is in flight.
     requests: Semaphore,
     breaker: Breaker,
 }
@@ -74,7 +74,7 @@ impl Function {
         self.name
     }
 
-    /// Sends the request of this id and body, and reads the answer. `came_with` is the trace of the connection.
+    /// Sends the request with this id and body, and reads the answer. `came_with` is the trace of the connection.
     pub(super) async fn call(
         &self,
         id: &RequestId,
@@ -95,7 +95,7 @@ impl Function {
     }
 
     async fn request(&self, id: &RequestId, body: Bytes, came_with: Option<TraceParent>) -> Result<Answer, CallError> {
-        // Asked here too, so that calls do not wait behind those that are out to a function that is away.
+        // The circuit is also checked here, so that calls to a function that is away do not wait for calls in flight.
         if !self.breaker.would_admit() {
             return Err(CallError::CircuitOpen);
         }

@@ -1,8 +1,10 @@
-//! Functions over HTTP (PROTOCOL 10): events whose handler is a service of the app's own, in any language. The gateway
-//! POSTs each event to it, publishes what it answers, and tells the client.
+//! Functions over HTTP (PROTOCOL 10). A function is a service of the app that handles an event, in any programming
+//! language. The gateway posts each such event to the function, publishes the events of its answer, and answers the
+//! client.
 //!
-//! Invariant: a function that is slow, wrong or away costs only the connections that call it: each function has its own
-//! requests, queue and circuit breaker. What a function asks to publish is stored before its client gets the ack.
+//! Invariant: a function that is slow, wrong or away affects only the connections that call it, because each function
+//! has its own requests, queue and circuit breaker. The events that an answer publishes are stored before the client
+//! gets the ack.
 mod answer;
 mod breaker;
 mod call;
@@ -33,7 +35,7 @@ use crate::{
     },
 };
 
-/// How long the events of an answer may take to be stored, with time to spare.
+/// The time in which the events of an answer are stored, with a reserve.
 const PUBLISH_TIME: Duration = Duration::from_secs(2);
 
 /// An event that a function handles, and the limits of its calls.
@@ -41,19 +43,19 @@ const PUBLISH_TIME: Duration = Duration::from_secs(2);
 pub struct FunctionOptions {
     /// The event's name on the wire.
     pub event: String,
-    /// Where it is POSTed.
+    /// The address that the event is posted to.
     pub url: Uri,
     /// How long a request may take, and how long a call may wait before it is sent.
     pub timeout: Duration,
-    /// The maximum of requests at the same time.
+    /// The maximum number of requests at the same time.
     pub concurrency: usize,
-    /// The maximum of calls that wait for one of those to end.
+    /// The maximum number of calls that wait until one of those requests ends.
     pub queue: usize,
-    /// The largest answer, in bytes.
+    /// The longest answer, in bytes.
     pub max_answer: usize,
-    /// The maximum of events that an answer may publish.
+    /// The maximum number of events that an answer may publish.
     pub max_events: usize,
-    /// When it is not called for a while.
+    /// When the function is not called for a while.
     pub breaker: BreakerOptions,
 }
 
@@ -62,15 +64,15 @@ pub struct FunctionOptions {
 pub struct FunctionsConfig {
     /// The functions.
     pub functions: Vec<FunctionOptions>,
-    /// Signs their requests.
+    /// Signs the requests to the functions.
     pub key: SigningKey,
 }
 
-/// The table with the functions' events; their requests leave as `egress` says.
+/// Adds the functions' events to the table. Their requests are sent as `egress` says.
 #[must_use]
 pub fn add_to(table: Table, FunctionsConfig { functions, key }: FunctionsConfig, egress: &Egress) -> Table {
     functions.into_iter().fold(table, |table, options| {
-        // Names of events live as long as the process: they are labels of metrics.
+        // The names of events live as long as the process, because they are labels of metrics.
         let (event, timeout): (&'static str, _) = (options.event.clone().leak(), 2 * options.timeout + PUBLISH_TIME);
         let function = Function::new(event, options, key.clone(), egress);
         let deps = |resources: &Resources| Deps { function, publisher: resources.publisher.clone() };
@@ -95,13 +97,13 @@ async fn handle(deps: &Deps, session: &mut Session, payload: Box<RawValue>) -> R
     let events = numbered.map(|(number, (to, event))| (to, event.with_message_id(message_id(&id, number))));
     deps.publisher.publish_all(session, events.collect()).await.map_err(|error| match error {
         EventError::NotInLesson | EventError::NotInClassroom => error.into(),
-        // Any other error is not the client's fault.
+        // The client did not cause any other error.
         error => HandlerError::Unavailable(Box::new(error)),
     })?;
     Ok(data)
 }
 
-/// `{webhook-id}:{i}`.
+/// Returns `{webhook-id}:{i}`, the id of the answer's event number `i`.
 fn message_id(id: &RequestId, number: usize) -> MessageId {
     MessageId::parse(&format!("{}:{number}", id.as_str())).expect("a request's id is short and printable")
 }

@@ -1,4 +1,4 @@
-//! Calls of one function, against a service of the test's own.
+//! Calls of one function, which is a service that the test starts.
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
@@ -60,7 +60,7 @@ async fn a_connection_is_kept_and_the_request_signed() {
 
 #[tokio::test]
 async fn a_request_without_an_answer_is_not_sent_again() {
-    // The first keeps the connection, the second finds it kept, and loses it.
+    // The first call opens the connection. The second call uses it, and the server closes it.
     let mut server = Fixture::start(|number| if number == 1 { Reply::Close } else { fine() }).await;
     let function = function(&server, |_| {});
     assert!(call(&function).await.is_ok());
@@ -80,8 +80,8 @@ async fn calls_wait_for_their_turn_up_to_a_number() {
     }));
     let calls = (0..8).map(|_| call(&function));
     let mut results = join_all(calls).await;
-    // Three were refused at once; the two that were sent had no answer in time; of those that waited for them, none was
-    // sent too early.
+    // At least three calls were refused at once. The two calls that were sent had no answer in time. No call that
+    // waited for them was sent too early.
     assert_eq!(results.iter().filter(|result| matches!(result, Err(CallError::NoAnswer(_)))).count(), 2);
     results.retain(|result| matches!(result, Err(CallError::Busy)));
     assert!(results.len() >= 3, "{results:?}");

@@ -1,4 +1,4 @@
-//! Where the socket layer calls the gateway: what has come for a worker goes to the file that handles it.
+//! The calls of the socket layer to the gateway. Each call is passed to the file that handles it.
 use std::time::Instant;
 
 use rollcall_schema::{SessionError, TraceParent, header, heartbeat};
@@ -38,7 +38,8 @@ impl Application for Gateway {
 
     fn message(&mut self, socket: &mut Socket<'_, Peer>, message: Message<'_>) {
         let Message::Text(text) = message else { return };
-        // It has shown that the client is there. It costs no more than a pong frame would, and is not counted either.
+        // The pong has shown that the client is there. It costs no more than a pong frame, and like a pong frame it is
+        // not counted.
         if socket.peer.heartbeat && heartbeat::is_pong(text) {
             return;
         }
@@ -95,7 +96,8 @@ impl Application for Gateway {
             WorkerCommand::CloseSilent(id) => {
                 if let Some(mut socket) = sockets.get_mut(id).filter(may_make_way) {
                     self.end(&mut socket, SessionError::TooManyRequests);
-                    // The client has sent nothing, so there is nothing unread whose reset could destroy the close frame.
+                    // The client has sent nothing, so there is no unread data whose reset could destroy the close
+                    // frame.
                     socket.finish_close();
                 }
             }
@@ -129,7 +131,7 @@ impl Application for Gateway {
     fn ping(&mut self, peer: &mut Peer) -> Ping {
         match peer.state {
             PeerState::AwaitingConnect(_) | PeerState::Outside(_) | PeerState::Refused(_) => Ping::No,
-            // connect_success is the first message that a client gets.
+            // connect_success is the first message that a client gets, so no text may be sent before it.
             PeerState::Connecting(_) => Ping::Frame,
             PeerState::Open(_) | PeerState::Busy if peer.heartbeat => {
                 let flushed = self.fanout.flushed();
@@ -159,7 +161,7 @@ impl Gateway {
                 self.lost_event_closes.add(sockets_where(sockets, affected), Instant::now());
             }
             RoomCommand::StreamReset => {
-                // Connections that join a room from here on get nothing of the old stream.
+                // Connections that join a room from now on get no event of the old stream.
                 self.fanout.flush(sockets);
                 self.fanout.stream_reset();
                 let affected = |socket: &mut Socket<'_, Peer>| socket.peer.rooms().next().is_some();
@@ -169,7 +171,7 @@ impl Gateway {
     }
 }
 
-/// Whether nobody was let in on a connection, and no handler runs for it.
+/// Returns whether nobody has been let in on this connection and no handler runs for it.
 fn may_make_way(socket: &Socket<'_, Peer>) -> bool {
     matches!(socket.peer.state, PeerState::AwaitingConnect(_) | PeerState::Refused(_)) && !socket.carries()
 }

@@ -1,4 +1,4 @@
-//! Events that go to a member in one piece.
+//! Events that are sent to a member with one write.
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
@@ -9,7 +9,7 @@ use crate::rooms::{AgentMark, Delivery, Namespace};
 use rollcall_base::names;
 use rollcall_websocket::{Framing, Socket};
 
-/// How much was sent. It is summed up here, because a look-up of a metric costs more than some sends.
+/// How much was sent. The numbers are summed up here, because a look-up of a metric costs more than some sends.
 #[derive(Default)]
 pub(super) struct Sent {
     pushes: u64,
@@ -28,16 +28,16 @@ impl Sent {
     }
 }
 
-/// Events that are sent in one piece, and that piece for members that get all of them.
+/// Events that are sent with one write, and their encoded bytes for members that get all of them.
 #[derive(Default)]
 pub(super) struct Batch {
     deliveries: Vec<Arc<Delivery>>,
-    /// Agents that some of the events are from or for.
+    /// The agents that some of the events are from or for.
     addressed: Vec<AgentMark>,
-    /// Whether some event is for one agent alone.
+    /// Whether some event is for only one agent.
     private: bool,
     plain: Option<Bytes>,
-    /// The same for members that speak Socket.IO.
+    /// The encoded bytes for members that speak Socket.IO.
     socketio: Vec<((Namespace, Framing), Bytes)>,
 }
 
@@ -48,12 +48,12 @@ impl Batch {
         self.deliveries.push(Arc::clone(delivery));
     }
 
-    /// Its events, in the order in which they came.
+    /// Returns the events in the order in which they came.
     pub(super) fn deliveries(&self) -> &[Arc<Delivery>] {
         &self.deliveries
     }
 
-    /// Sends it to a member that does not resume.
+    /// Sends the batch to a member that does not resume.
     pub(super) fn send(&mut self, socket: &mut Socket<'_, Peer>) -> Sent {
         let viewer = socket.peer.mark;
         let addressed = viewer.is_some_and(|mark| self.addressed.contains(&mark));
@@ -71,7 +71,7 @@ impl Batch {
         send_piece(socket, &piece, count)
     }
 
-    /// The same to a member that speaks Socket.IO, which may not get all of it.
+    /// Sends the batch to a member that speaks Socket.IO. If `some`, the member may not get all events.
     fn send_socketio(&mut self, socket: &mut Socket<'_, Peer>, namespace: Namespace, some: bool) -> Sent {
         let (viewer, member) = (socket.peer.mark, (namespace, socket.framing()));
         let frames = |deliveries: &[Arc<Delivery>]| {
@@ -94,7 +94,7 @@ impl Batch {
     }
 }
 
-/// Sends events that the watermark has passed, in the stream's order, to a member that resumes.
+/// Sends events that the watermark has passed to a member that resumes, in the stream's order.
 pub(super) fn send_in_order<'a>(
     socket: &mut Socket<'_, Peer>,
     deliveries: impl IntoIterator<Item = &'a Arc<Delivery>>,
@@ -118,7 +118,8 @@ pub(super) fn send_in_order<'a>(
     send_piece(socket, &concat(frames.iter()), frames.len())
 }
 
-/// An event with its offset, for a member that was shown the offset `last` before; see [`Delivery::resumable`].
+/// Returns the frame of an event with its offset, for a member that was shown the offset `last` before.
+/// [`Delivery::resumable`] says more.
 pub(super) fn resumable(delivery: &Delivery, (dialect, framing): (Dialect, Framing), last: Offset) -> Bytes {
     match dialect {
         Dialect::Plain => delivery.resumable(last),
@@ -133,7 +134,7 @@ fn send_piece(socket: &mut Socket<'_, Peer>, piece: &Bytes, count: usize) -> Sen
     Sent { pushes: count as u64, bytes: piece.len() as u64 }
 }
 
-/// Frames in one piece; a single one is not copied.
+/// Joins frames. A single frame is not copied.
 fn concat<'a>(mut frames: impl Iterator<Item = &'a Bytes>) -> Bytes {
     let Some(first) = frames.next() else { return Bytes::new() };
     let Some(second) = frames.next() else { return first.clone() };

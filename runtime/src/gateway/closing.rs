@@ -1,4 +1,4 @@
-//! How the gateway closes a connection: its last message, and its close frame.
+//! Closes a connection with its last message and its close frame.
 use std::time::Duration;
 
 use rollcall_schema::{KickCause, LeftReason, SessionError, Sid};
@@ -8,7 +8,7 @@ use rollcall_base::names;
 use rollcall_websocket::{Cause, Close, CloseNotice, Socket};
 
 impl Gateway {
-    /// Tells the client why, if it does not know yet, and closes.
+    /// Tells the client why its session ends, if the client does not know yet, and closes the connection.
     pub(super) fn end(&mut self, socket: &mut Socket<'_, Peer>, error: SessionError) {
         self.end_with(socket, error, None);
     }
@@ -23,24 +23,24 @@ impl Gateway {
         socket.close(close(error), message.as_deref());
     }
 
-    /// The same for a client whose connect was refused: no handler runs for it any more.
+    /// Ends the connection of a client whose connect was refused. No handler runs for the client any more.
     pub(super) fn end_refused(&mut self, socket: &mut Socket<'_, Peer>, error: SessionError, detail: Option<&str>) {
         self.end_with(socket, error, detail);
         socket.peer.connect_refused();
     }
 
-    /// The message about an error, with a random time after which the client may reconnect.
+    /// Returns the message about an error, with a random time after which the client may reconnect.
     pub(super) fn last_message(&self, error: SessionError, detail: Option<&str>) -> Vec<u8> {
         error.message_with(self.reconnect_after(self.reconnect_within), detail)
     }
 
-    /// A random part of this time.
+    /// Returns a random part of this time.
     pub(super) fn reconnect_after(&self, within: Duration) -> Duration {
         let share = f64::from(u32::try_from(Sid::random().0 & 0xffff).unwrap_or_default()) / f64::from(0xffff);
         within.mul_f64(share)
     }
 
-    /// What the socket layer sends to a client when it closes the connection itself.
+    /// Returns what the socket layer sends to a client when it closes the connection itself.
     pub(super) fn notice_for(&self, peer: &Peer, cause: Cause) -> CloseNotice {
         let error = match cause {
             Cause::SlowConsumer => SessionError::SlowConsumer,
@@ -58,7 +58,7 @@ impl Gateway {
     }
 }
 
-/// A connection ends with this error.
+/// Records that a connection ends with this error.
 pub(super) fn note_end(peer: &mut Peer, error: SessionError) {
     metrics::counter!(names::DISCONNECTS, "reason" => error.name()).increment(1);
     peer.closed_by_us = Some(match error {
@@ -68,7 +68,7 @@ pub(super) fn note_end(peer: &mut Peer, error: SessionError) {
     peer.ends_for_good = !error.is_recoverable();
 }
 
-/// The close frame of an error: its reason is the error's name.
+/// Returns the close frame of an error. The frame's reason is the error's name.
 pub(super) fn close(error: SessionError) -> Close {
     Close { code: error.close_code(), reason: error.name() }
 }

@@ -20,11 +20,11 @@ use rollcall_websocket::SocketId;
 
 /// A command to a worker.
 pub enum WorkerCommand {
-    /// From the rooms: a new member, an event, or the state of the feed.
+    /// A command from the rooms: a new member, an event, or the state of the feed.
     Room(RoomCommand),
-    /// A part of what a resuming connection missed.
+    /// A part of the events that a resuming connection missed.
     ReplayChunk(ReplayChunk),
-    /// The end of what a resuming connection missed.
+    /// The end of the events that a resuming connection missed.
     ReplayEnd(ReplayEnd),
     /// The handler of connect is done.
     Connected {
@@ -32,19 +32,19 @@ pub enum WorkerCommand {
         socket: SocketId,
         /// What the handler returned.
         outcome: Result<Box<Connected>, Refused>,
-        /// What a client of Socket.IO is given to go on with after a break.
+        /// The pid with which a client of Socket.IO may resume after a break.
         pid: Option<Box<str>>,
     },
-    /// A client was let in without a classroom, or not.
+    /// The handler of connect is done for a client that connected without a classroom.
     Admitted {
         /// The connection.
         socket: SocketId,
         /// What the handler returned.
         outcome: Result<Box<Visitor>, Refused>,
-        /// What it is given to go on with after a break.
+        /// The pid with which the client may resume after a break.
         pid: Option<Box<str>>,
     },
-    /// A client without a classroom asked for a lesson.
+    /// The handler is done for a client without a classroom that asked for a lesson.
     Entered {
         /// The connection.
         socket: SocketId,
@@ -53,7 +53,8 @@ pub enum WorkerCommand {
         /// The ack, in the connection's dialect.
         ack: Option<Vec<u8>>,
     },
-    /// A client that came without a classroom has joined a lesson, perhaps of another classroom.
+    /// The handler is done for a client that connected without a classroom and asked for another lesson, perhaps in
+    /// another classroom.
     Moved {
         /// The connection.
         socket: SocketId,
@@ -70,21 +71,22 @@ pub enum WorkerCommand {
         session: Box<Session>,
         /// The ack, in the connection's dialect.
         ack: Option<Vec<u8>>,
-        /// Where a connection that resumes joined a lesson: the offset after which it gets the lesson's events.
+        /// `Some` if a connection that resumes joined a lesson: the offset after which the connection gets the lesson's
+        /// events.
         begins: Option<Offset>,
     },
     /// Closes one connection.
     Close {
-        /// Its socket.
+        /// The connection's socket.
         socket: SocketId,
-        /// Its sid.
+        /// The connection's sid.
         sid: Sid,
-        /// What its client is told.
+        /// The error that the client is told.
         error: SessionError,
     },
-    /// Takes one connection out of this lesson, if it is in it.
+    /// Takes one connection out of this lesson if the connection is in it.
     LeaveLesson {
-        /// Its socket.
+        /// The connection's socket.
         socket: SocketId,
         /// The lesson.
         lesson: LessonId,
@@ -93,12 +95,13 @@ pub enum WorkerCommand {
     Ended {
         /// The connections.
         sids: Vec<Sid>,
-        /// Gets those that have ended.
+        /// Receives the connections that have ended.
         answer: oneshot::Sender<Vec<Sid>>,
     },
-    /// Tells this many more clients that the node drains, and goes on serving them. They enter elsewhere within this time.
+    /// Tells this many more clients that the node drains, and goes on serving them. They connect to another node within
+    /// this time.
     AnnounceDrain(usize, Duration),
-    /// Closes this many connections, in no particular order. Their clients come back within this time.
+    /// Closes this many connections in no particular order. Their clients reconnect within this time.
     CloseSome(usize, Duration),
     /// Closes a connection that has not sent connect_request, to admit a new one.
     CloseSilent(SocketId),
@@ -106,26 +109,26 @@ pub enum WorkerCommand {
     Enumerate(Enumerate),
     /// Asks which connections the worker does not have.
     FindMissing(FindMissing),
-    /// Other limits, from the next message on.
+    /// Sets other limits, which apply from the next message on.
     Limits(Box<GatewayOptions>),
     /// Closes every connection.
     CloseAll(SessionError),
 }
 
-/// A part of a replay on its way to the worker. An answer that never comes means that the connection has ended.
+/// A part of a replay on its way to the worker. If the answer never comes, the connection has ended.
 pub struct ReplayChunk {
     /// The connection.
     pub socket: SocketId,
     /// The events.
     pub events: Vec<Incoming>,
-    /// Gets the number of bytes that the client has not taken yet.
+    /// Receives the number of bytes that the client has not yet taken.
     pub queued: oneshot::Sender<usize>,
 }
 
-/// The rooms that a replay reads next, and the offset after which; none where the connection is live now.
+/// The rooms that a replay reads next, and the offset after which it reads them. `None` if the connection is live now.
 pub type NextPart = Option<(Offset, Vec<RoomId>)>;
 
-/// The end of a replay, or of a part of it.
+/// The end of a replay or of a part of a replay.
 pub struct ReplayEnd {
     /// The connection.
     pub socket: SocketId,
@@ -133,7 +136,7 @@ pub struct ReplayEnd {
     pub through: Offset,
     /// The rooms whose events were sent.
     pub rooms: Vec<RoomId>,
-    /// Gets where the replay goes on.
+    /// Receives the next part of the replay.
     pub next: oneshot::Sender<NextPart>,
 }
 
@@ -143,9 +146,10 @@ pub struct Enumerate {
     pub from: usize,
     /// How many slots to look at.
     pub max: usize,
-    /// Gets the sessions that are with their connections.
+    /// Receives the sessions whose handlers do not run.
     pub page: oneshot::Sender<Page>,
-    /// Gets each other session when its handler is done. Bounded by the number of handlers that run.
+    /// Receives each of the other sessions when its handler is done. The number of messages is bounded by the number of
+    /// handlers that run.
     pub busy: mpsc::UnboundedSender<Remembered>,
 }
 
@@ -161,6 +165,6 @@ pub struct Page {
 pub struct FindMissing {
     /// The connections.
     pub sids: Vec<Sid>,
-    /// Gets those that are not here.
+    /// Receives the connections that the worker does not have.
     pub answer: oneshot::Sender<Vec<Sid>>,
 }

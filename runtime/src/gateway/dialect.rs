@@ -1,4 +1,4 @@
-//! What a connection speaks: how its messages become requests, and how answers become messages.
+//! The protocol of a connection: how its messages become requests, and how answers become messages.
 use std::borrow::Cow;
 
 use rollcall_schema::{Answer, Ref, Request, request::RequestError, socketio};
@@ -6,7 +6,7 @@ use rollcall_socketio::{Event, Kind, Packet};
 
 use crate::rooms::{Namespace, Namespaces};
 
-/// What a connection speaks.
+/// The protocol that a connection speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Dialect {
     /// JSON on a plain WebSocket (PROTOCOL 2).
@@ -15,19 +15,19 @@ pub(super) enum Dialect {
     SocketIo(Namespace),
 }
 
-/// Where the answer to a request goes.
+/// The form in which a request is answered.
 #[derive(Debug)]
 pub(super) enum AckTo {
     /// An ack to a request with this `ref`.
     Plain(Ref),
     /// The answer to a callback of Socket.IO.
     Callback(Namespace, u64),
-    /// No answer; an error becomes an event.
+    /// There is no answer. An error is sent as an event.
     Event(Namespace, Box<str>),
 }
 
 impl AckTo {
-    /// The message; none where nobody waits for one.
+    /// Returns the message, or `None` if the client expects no message.
     pub(super) fn encode(&self, namespaces: &Namespaces, answer: &Answer) -> Option<Vec<u8>> {
         match self {
             Self::Plain(reference) => answer.plain(*reference),
@@ -43,8 +43,8 @@ impl AckTo {
     }
 }
 
-/// Reads a request; none where it cannot be read, or carries binary data, which no handler takes. The answer has its
-/// address in any case.
+/// Reads a request. The request is `None` if the text cannot be read, or has binary data, which no handler accepts. In
+/// any case the form of the answer is known.
 pub(super) fn read_request(dialect: Dialect, text: &str) -> (Option<Request<'_>>, AckTo) {
     let Dialect::SocketIo(namespace) = dialect else {
         return match Request::parse(text.as_bytes()) {
@@ -55,12 +55,12 @@ pub(super) fn read_request(dialect: Dialect, text: &str) -> (Option<Request<'_>>
             Err(error) => (None, AckTo::Plain(RequestError::reference(error))),
         };
     };
-    // It was read when it came, and only then kept.
+    // The packet was valid when it came, and only then it was kept.
     let Ok(packet) = Packet::parse(text) else { return (None, AckTo::Event(namespace, "".into())) };
     socketio_request(namespace, &packet, Event::parse(packet.data).ok())
 }
 
-/// The same for an event of Socket.IO.
+/// Reads a request from an event of Socket.IO.
 pub(super) fn socketio_request<'a>(
     namespace: Namespace,
     packet: &Packet<'_>,
@@ -78,7 +78,7 @@ pub(super) fn socketio_request<'a>(
     (request, ack)
 }
 
-/// A packet of the gateway, whose data is JSON in UTF-8.
+/// Returns a packet of the gateway whose data is JSON in UTF-8.
 pub(super) fn packet(
     namespaces: &Namespaces,
     namespace: Namespace,
@@ -90,7 +90,7 @@ pub(super) fn packet(
     Packet { kind, attachments: 0, namespace: namespaces.name(namespace), id, data: &data }.encode()
 }
 
-/// An event of the gateway with one argument.
+/// Returns an event of the gateway with one argument.
 pub(super) fn event_packet(namespaces: &Namespaces, namespace: Namespace, name: &str, argument: &[u8]) -> Vec<u8> {
     let data = [b"[\"", name.as_bytes(), b"\",", argument, b"]"].concat();
     packet(namespaces, namespace, Kind::Event, None, &data)

@@ -1,8 +1,8 @@
-//! Sessions whose connection has ended: disconnect runs for each, for some after a time of grace.
+//! The sessions whose connections have ended. The handler of disconnect runs for each, for some after a time of grace.
 //!
-//! Invariant: every session that comes here is given to disconnect exactly once, and [`DisconnectQueue::finish`] returns only
-//! when all of these have run. The number of sessions in grace is bounded: by `max_in_grace`, and once a drain has begun by
-//! the number of connections that the node had.
+//! Invariant: the handler of disconnect gets every session that comes here exactly once, and
+//! [`DisconnectQueue::finish`] returns only when the handler has run for all of them. The number of sessions in grace
+//! is limited to `max_in_grace`, and after a drain has begun to the number of connections that the node had.
 mod in_grace;
 
 use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
@@ -19,10 +19,10 @@ use self::in_grace::{Disconnected, InGrace};
 use crate::handler::{handlers::Handlers, session::Session};
 use rollcall_base::names;
 
-/// How many disconnects run at once: with more, many leaves at once would delay the connects that come meanwhile.
+/// How many disconnects run at once. With more, many leaves at once would delay the connects that come meanwhile.
 const MAX_CONCURRENT: usize = 256;
 
-/// How long a client may take to enter another node, once a drain has closed its connection.
+/// How long a client may take to connect to another node after a drain has closed its connection.
 const RETURN_WITHIN: Duration = Duration::from_secs(10);
 
 /// How long sessions of broken connections wait for their clients.
@@ -30,18 +30,18 @@ const RETURN_WITHIN: Duration = Duration::from_secs(10);
 pub struct Grace {
     /// How long a client may take to come back.
     pub time: Duration,
-    /// How many sessions wait at most: with one more, the one that has waited longest ends.
+    /// The maximum number of sessions that wait. If there is one more, the session that has waited longest ends.
     pub max: usize,
 }
 
-/// Gives sessions to the queue. Cheap to clone.
+/// The sender of sessions to the queue. It is cheap to clone.
 #[derive(Clone)]
 pub struct DisconnectQueue {
     queue: mpsc::UnboundedSender<Message>,
     /// The number of sessions whose disconnect is not done.
     unfinished: Arc<watch::Sender<usize>>,
     grace: Grace,
-    /// Once a drain has begun: when the last session in grace ends.
+    /// `Some` after a drain has begun: the time when the last session in grace ends.
     drain_until: Arc<watch::Sender<Option<Instant>>>,
 }
 
@@ -53,11 +53,11 @@ enum Message {
     AskInGrace(oneshot::Sender<Vec<Sid>>),
 }
 
-/// The other end of [`DisconnectQueue`], for [`DisconnectQueue::run`].
+/// The receiver for [`DisconnectQueue::run`].
 pub struct DisconnectReceiver(mpsc::UnboundedReceiver<Message>);
 
 impl DisconnectQueue {
-    /// A queue; clients whose connection broke may come back within `grace`.
+    /// Creates a queue. Clients whose connections broke may come back within `grace`.
     #[must_use]
     pub fn new(grace: Grace) -> (Self, DisconnectReceiver) {
         let (queue, receiver) = mpsc::unbounded_channel();
@@ -65,7 +65,7 @@ impl DisconnectQueue {
         (Self { queue, unfinished, grace, drain_until }, DisconnectReceiver(receiver))
     }
 
-    /// Takes a session whose connection has ended.
+    /// Gives a session whose connection has ended to the queue.
     pub fn leave(&self, mut session: Box<Session>, reason: LeftReason) {
         metrics::gauge!(names::SESSIONS).decrement(1.0);
         let now = Instant::now();
@@ -76,33 +76,35 @@ impl DisconnectQueue {
         };
         session.forget_rights();
         self.unfinished.send_modify(|unfinished| *unfinished += 1);
-        // The receiver lives as long as the process.
+        // The receiver lives as long as the process, so this cannot fail.
         let _ = self.queue.send(Message::Leave(Disconnected { session, reason, due }));
     }
 
-    /// The connections whose sessions are in grace.
+    /// Returns the connections whose sessions are in grace.
     pub async fn in_grace(&self) -> Vec<Sid> {
         let (answer, came) = oneshot::channel();
         let _ = self.queue.send(Message::AskInGrace(answer));
-        // The task lives as long as the process.
+        // The task lives as long as the process, so the answer comes.
         came.await.unwrap_or_default()
     }
 
-    /// Another connection has this one's session: if it is in grace here, disconnect runs for it now.
+    /// Runs disconnect now for the session of this connection if it is in grace here, because another connection has
+    /// the session.
     pub fn taken_over(&self, sid: Sid) {
         if *self.unfinished.borrow() > 0 {
             let _ = self.queue.send(Message::TakenOver(sid));
         }
     }
 
-    /// Takes the session of this connection out of its lesson, if it is in grace here.
+    /// Takes the session of this connection out of its lesson if the session is in grace here.
     pub fn leave_lesson(&self, sid: Sid, lesson: LessonId) {
         if *self.unfinished.borrow() > 0 {
             let _ = self.queue.send(Message::LeaveLesson(sid, lesson));
         }
     }
 
-    /// A drain begins: sessions wait for their clients to take them over elsewhere, and none waits longer than this.
+    /// Begins a drain: sessions wait until their clients take them over on another node, but no session waits beyond
+    /// this time.
     pub fn drain(&self, until: Instant) {
         self.drain_until.send_replace(Some(until));
     }
@@ -113,7 +115,8 @@ impl DisconnectQueue {
         let _ = unfinished.wait_for(|unfinished| *unfinished == 0).await;
     }
 
-    /// Runs disconnect for each session, until the task is dropped; `leave_lesson` takes one in grace out of its lesson.
+    /// Runs disconnect for each session until the task is dropped. `leave_lesson` takes a session in grace out of its
+    /// lesson.
     pub async fn run(
         self,
         DisconnectReceiver(mut receiver): DisconnectReceiver,
@@ -162,11 +165,11 @@ impl DisconnectQueue {
         }
     }
 
-    /// Keeps a session whose client may come back. Returns the session that ends now, if one does.
+    /// Keeps a session whose client may come back. Returns the session that ends now if there is one.
     fn begin_grace(&self, in_grace: &mut InGrace, mut disconnected: Disconnected) -> Option<Disconnected> {
         let until = *self.drain_until.borrow();
         if let Some(until) = until {
-            // The session may have left before the drain began, and arrive here after.
+            // The session may have left before the drain began, and arrive here afterwards.
             disconnected.due = disconnected.due.min(until);
         }
         if disconnected.due <= Instant::now() {

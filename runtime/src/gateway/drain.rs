@@ -14,8 +14,8 @@ use super::{
 use rollcall_websocket::{Socket, SocketId, Sockets};
 
 impl Gateway {
-    /// Tells `count` more clients that the node drains. Connections without connect_request are closed: they have nothing
-    /// that would break. Clients whose connect runs are told after its answer ([`Gateway::announce_to`]).
+    /// Tells `count` more clients that the node drains. Connections without connect_request are closed, because their
+    /// clients lose nothing. Clients whose connect runs are told after its answer ([`Gateway::announce_to`]).
     pub(super) fn announce_drain(&mut self, sockets: &mut Sockets<Peer>, mut count: usize, within: Duration) {
         self.draining = true;
         self.reconnect_within = within;
@@ -24,7 +24,7 @@ impl Gateway {
             if count == 0 || socket.peer.knows_of_drain || matches!(socket.peer.state, PeerState::Connecting(_)) {
                 return;
             }
-            // A carried connection is told with its carrier.
+            // A carried connection is told together with its transport's own connection.
             if socket.is_carried() {
                 return;
             }
@@ -42,7 +42,7 @@ impl Gateway {
         shared.into_iter().for_each(|transport| self.end_on(sockets, transport, SessionError::Terminated));
     }
 
-    /// Tells a client in each of its namespaces on one transport, which closes.
+    /// Tells a client the error in each of its namespaces on one transport, and closes the transport.
     fn end_on(&mut self, sockets: &mut Sockets<Peer>, transport: SocketId, error: SessionError) {
         if let Some(mut first) = sockets.get_mut(transport)
             && let Dialect::SocketIo(namespace) = first.peer.dialect
@@ -51,7 +51,7 @@ impl Gateway {
             let event = self.last_event(first.peer, namespace, error, None);
             event.into_iter().for_each(|event| first.send_text(&event));
         }
-        // Their ends close the transport.
+        // The transport closes when these connections have ended.
         for id in sockets.carried(transport).to_vec() {
             if let Some(mut socket) = sockets.get_mut(id) {
                 self.end(&mut socket, error);
@@ -59,7 +59,7 @@ impl Gateway {
         }
     }
 
-    /// Ends the connections of `count` transports with an error that makes their clients come back.
+    /// Ends the connections of `count` transports with an error after which their clients come back.
     pub(super) fn end_some(&mut self, sockets: &mut Sockets<Peer>, mut count: usize, error: SessionError) {
         let mut shared = Vec::new();
         sockets.each(|socket| {
@@ -72,7 +72,8 @@ impl Gateway {
         shared.into_iter().for_each(|transport| self.end_on(sockets, transport, error));
     }
 
-    /// Tells one client. Those of Socket.IO connect elsewhere only once their connection is closed.
+    /// Tells one client that the node drains. A client of Socket.IO connects to another node only after its connection
+    /// was closed, so its connection is closed.
     pub(super) fn announce_to(&mut self, socket: &mut Socket<'_, Peer>) {
         if socket.peer.dialect != Dialect::Plain {
             return self.end(socket, SessionError::Terminated);

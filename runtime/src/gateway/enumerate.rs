@@ -1,4 +1,4 @@
-//! A worker's sessions, page by page.
+//! Lists a worker's sessions page by page.
 use std::collections::HashMap;
 
 use rollcall_schema::LeftReason;
@@ -12,12 +12,12 @@ use crate::handler::session::Session;
 use rollcall_store::Remembered;
 use rollcall_websocket::{SocketId, Sockets};
 
-/// Callers that wait for the sessions of connections whose handlers run.
+/// The callers that wait for the sessions of connections whose handlers run.
 #[derive(Default)]
 pub(super) struct Enumeration(HashMap<SocketId, mpsc::UnboundedSender<Remembered>>);
 
 impl Enumeration {
-    /// Answers with a page of sessions, and notes the connections whose handlers run.
+    /// Answers with a page of sessions, and remembers the connections whose handlers run.
     pub(super) fn send_page(&mut self, sockets: &mut Sockets<Peer>, ask: Enumerate) {
         let Enumerate { from, max, page, busy } = ask;
         let mut sessions = Vec::new();
@@ -32,18 +32,18 @@ impl Enumeration {
         let _ = page.send(Page { sessions, next });
     }
 
-    /// A session is back with its connection.
+    /// Sends a session to the caller that waits for it, because the session's handler is done.
     pub(super) fn session_returned(&mut self, id: SocketId, session: &Session) {
         if let Some(busy) = self.0.remove(&id)
             && let Some(session) = session.remembered(LeftReason::NodeLost)
         {
-            // The caller may have begun again.
+            // The caller may have started another enumeration.
             let _ = busy.send(session);
         }
     }
 
-    /// A connection has ended, or no handler runs that will bring it a session; its session, if it has one, is compared with
-    /// its row when it ends.
+    /// Forgets a connection that has ended, or that no running handler will bring a session for. If it has a session,
+    /// the session is compared with its row when the session ends.
     pub(super) fn connection_ended(&mut self, id: SocketId) {
         self.0.remove(&id);
     }

@@ -1,4 +1,5 @@
-//! Deadlines of connections, checked at each tick: the one for connect_request, and the end of a token.
+//! The deadlines of connections, which are checked at each tick: the deadline for connect_request, and the expiry of a
+//! token.
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rollcall_schema::SessionError;
@@ -9,22 +10,22 @@ use super::{
 };
 use rollcall_websocket::Sockets;
 
-/// The close code for clients that were told nothing and are to come back.
+/// The close code for clients that got no message and should come back.
 const RECONNECT: u16 = SessionError::InternalServerError.close_code();
 
 impl Gateway {
-    /// When a connection that opens now must have sent connect_request: see [`Peer::expires`].
+    /// Returns when a connection that opens now must have sent connect_request, in the form of [`Peer::expires`].
     pub(super) fn connect_deadline(&self) -> u64 {
         millis(self.started.elapsed() + self.options.connect_timeout)
     }
 
-    /// Closes connections that did not send connect_request in time, and those whose token has expired. A connection whose
-    /// handler runs is looked at again when the handler is done.
+    /// Closes connections that did not send connect_request in time, and connections whose token has expired. A
+    /// connection whose handler runs is checked again when the handler is done.
     pub(super) fn close_expired(&mut self, sockets: &mut Sockets<Peer>, now: Instant) {
         let date = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, millis);
         let age = millis(now.saturating_duration_since(self.started));
         sockets.each(|socket| match socket.peer.state {
-            // A transport whose first namespace was left lives on for the others.
+            // A transport that left its first namespace stays open for its other namespaces.
             PeerState::AwaitingConnect(_) if socket.carries() => socket.peer.expires = self.socketio_deadline(),
             PeerState::AwaitingConnect(_) if socket.peer.expires <= age => self.end(socket, SessionError::AuthTimedOut),
             PeerState::Open(_) if socket.peer.expires <= date => self.end(socket, SessionError::TokenExpired),

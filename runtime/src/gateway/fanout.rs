@@ -1,8 +1,10 @@
-//! A worker's rooms: their members, and the sending of what is ready in one piece (PROTOCOL 3).
+//! The rooms of a worker: their members, and the sending of each room's events with one write for each member (PROTOCOL
+//! 3).
 //!
-//! Invariant: a member gets the events of its two rooms as they come. A member that resumes gets them in the order of their
-//! offsets, as soon as the watermark has passed them. A connection that joins a room gets none of its events until the join
-//! has succeeded, and then all that came since it began; so does one that reads who is in its rooms, once it has its answer.
+//! Invariant: a member gets the events of its two rooms as they come. A member that resumes gets them in the order of
+//! their offsets, as soon as the watermark has passed them. A connection that joins a room gets none of the room's
+//! events until the join has succeeded, and then gets all events since the join began. A connection that reads the list
+//! of agents in its rooms gets none of their events until it has its answer, and then gets all of them.
 use std::{collections::HashMap, sync::Arc};
 
 use rollcall_schema::{LessonId, Offset, RoomId};
@@ -22,14 +24,14 @@ use rollcall_websocket::{Socket, SocketId, Sockets};
 
 struct LocalRoom {
     hold: RoomHold,
-    /// Members that get events at once, and connections that join the room.
+    /// The members that get events at once, and the connections that join the room.
     members: Vec<SocketId>,
     ready: Vec<Arc<Delivery>>,
-    /// Most rooms have no members that resume.
+    /// `None` for most rooms, because they have no members that resume.
     resuming: Option<Box<Resuming>>,
 }
 
-/// A room's members that resume, and the events that wait for the watermark.
+/// The members of a room that resume, and the events that wait for the watermark.
 #[derive(Default)]
 struct Resuming {
     members: Vec<SocketId>,
@@ -39,24 +41,24 @@ struct Resuming {
 /// A worker's rooms.
 pub(super) struct Fanout {
     rooms: HashMap<RoomKey, LocalRoom>,
-    /// Rooms with events that are ready, in the order in which they came.
+    /// The rooms with events to send, in the order in which the events came.
     dirty: Vec<RoomKey>,
-    /// Rooms with events in their reorder buffer.
+    /// The rooms with events in their reorder buffer.
     reordering: Vec<RoomKey>,
     /// The offset through which every event has come.
     watermark: Offset,
-    /// The watermark at the last flush: events through it have been sent.
+    /// The watermark at the last flush. All events through it have been sent.
     flushed: Offset,
 }
 
 impl Fanout {
-    /// Without rooms yet.
+    /// Creates a worker's rooms, of which there are none yet.
     pub(super) fn new() -> Self {
         let none = Offset(0);
         Self { rooms: HashMap::new(), dirty: Vec::new(), reordering: Vec::new(), watermark: none, flushed: none }
     }
 
-    /// A connection joins a room.
+    /// Records that a connection joins a room.
     pub(super) fn add_member(&mut self, sockets: &mut Sockets<Peer>, id: SocketId, hold: RoomHold) {
         let Some(socket) = sockets.get_mut(id) else { return };
         let room = hold.key();
@@ -69,18 +71,18 @@ impl Fanout {
         self.rooms.entry(room).or_insert_with(new).members.push(id);
     }
 
-    /// A connection reads who is in its rooms.
+    /// Buffers the events of a connection's rooms while the connection reads the list of agents there.
     pub(super) fn hold(&mut self, sockets: &mut Sockets<Peer>, id: SocketId) {
         let Some(socket) = sockets.get_mut(id) else { return };
-        // Both, since events of the two go out together.
+        // Both rooms are buffered, because the events of both are sent together.
         for room in [socket.peer.classroom, socket.peer.lesson].into_iter().flatten() {
             socket.peer.cold_mut().buffer(JoinBuffer::holding(room));
         }
     }
 
-    /// The connection is now in the rooms that its session names, and the events that were buffered are sent. False where
-    /// some were dropped: the connection must be closed. `begins` is set where a connection that resumes joined a lesson: it
-    /// gets the lesson's events after that offset, as its client was told.
+    /// Puts the connection into the rooms that its session names, and sends the buffered events. Returns false if some
+    /// events were dropped: then the connection must be closed. `begins` is `Some` if a connection that resumes joined
+    /// a lesson: the connection gets the lesson's events after that offset, as its client was told.
     #[must_use]
     pub(super) fn apply_session(
         &mut self,
@@ -137,14 +139,14 @@ impl Fanout {
         whole
     }
 
-    /// The connection is no longer in its classroom.
+    /// Removes the connection from its classroom.
     pub(super) fn leave_classroom(&mut self, socket: &mut Socket<'_, Peer>) {
         if let Some(room) = socket.peer.classroom.take() {
             self.leave(socket.id(), room);
         }
     }
 
-    /// The connection does not enter the classroom that it was entering.
+    /// Removes the connection from the classroom that it was about to enter.
     pub(super) fn abandon_classroom(&mut self, socket: &mut Socket<'_, Peer>) {
         let Some(cold) = &mut socket.peer.cold else { return };
         let is_classroom = |room| matches!(self.room_id(room), Some(RoomId::Classroom(_)));
@@ -152,22 +154,22 @@ impl Fanout {
         abandoned.iter().for_each(|buffer| self.leave(socket.id(), buffer.room));
     }
 
-    /// What was to be joined is not: the connection leaves the rooms that it was entering.
+    /// Removes the connection from the rooms that it was about to enter, because the join failed.
     pub(super) fn abandon_joins(&mut self, socket: &mut Socket<'_, Peer>) {
         let buffers = socket.peer.cold.as_mut().map(|cold| std::mem::take(&mut cold.join_buffers)).unwrap_or_default();
         buffers.iter().for_each(|buffer| self.leave(socket.id(), buffer.room));
         socket.peer.trim();
     }
 
-    /// A member turns out to be one that resumes.
+    /// Moves a member to the members that resume.
     fn move_to_resuming(&mut self, id: SocketId, key: RoomKey) {
         let Some(room) = self.rooms.get_mut(&key) else { return };
         remove(&mut room.members, id);
         room.resuming.get_or_insert_default().members.push(id);
     }
 
-    /// Puts an event into its room's reorder buffer, unless it is there already. It came before the room had members that
-    /// resume.
+    /// Puts an event into its room's reorder buffer unless the buffer already has it. The event came before the room
+    /// had members that resume.
     fn reorder(&mut self, delivery: Arc<Delivery>) {
         let Some(room) = self.rooms.get_mut(&delivery.room) else { return };
         let buffer = &mut room.resuming.get_or_insert_default().buffer;
@@ -177,29 +179,29 @@ impl Fanout {
         buffer.push_new(delivery);
     }
 
-    /// The connection has ended.
+    /// Removes a connection that has ended from its rooms.
     pub(super) fn remove_member(&mut self, id: SocketId, peer: &Peer) {
         for key in peer.rooms() {
             self.leave(id, key);
         }
     }
 
-    /// The rooms that a connection is in.
+    /// Returns the rooms that a connection is in.
     pub(super) fn rooms_of(&self, peer: &Peer) -> Vec<RoomId> {
         peer.rooms().filter_map(|key| self.room_id(key).cloned()).collect()
     }
 
-    /// Whether a connection is in a room that began before this offset.
+    /// Returns whether a connection is in a room that began before this offset.
     pub(super) fn has_room_from_before(&self, peer: &Peer, offset: Offset) -> bool {
         peer.rooms().any(|key| self.rooms.get(&key).is_some_and(|room| room.hold.has(offset)))
     }
 
-    /// The key of a room, where the connection is in it.
+    /// Returns the key of a room if the connection is in the room.
     pub(super) fn key_in(&self, peer: &Peer, room: &RoomId) -> Option<RoomKey> {
         peer.rooms().find(|key| self.room_id(*key) == Some(room))
     }
 
-    /// The id of a room.
+    /// Returns the id of a room.
     pub(super) fn room_id(&self, key: RoomKey) -> Option<&RoomId> {
         self.rooms.get(&key).map(|room| room.hold.id())
     }
@@ -211,7 +213,7 @@ impl Fanout {
         }
     }
 
-    /// An event for a room's members, sent at the next [`Fanout::flush`].
+    /// Keeps an event for the members of its room until the next [`Fanout::flush`].
     pub(super) fn deliver(&mut self, delivery: Arc<Delivery>) {
         let Some(room) = self.rooms.get_mut(&delivery.room).filter(|room| room.hold.has(delivery.offset())) else {
             return;
@@ -222,23 +224,24 @@ impl Fanout {
         room.ready.push(delivery);
     }
 
-    /// Every event through this offset has come: the next [`Fanout::flush`] sends them to members that resume.
+    /// Records that every event through this offset has come. The next [`Fanout::flush`] sends these events to members
+    /// that resume.
     pub(super) fn set_watermark(&mut self, through: Offset) {
         self.watermark = self.watermark.max(through);
     }
 
-    /// Events through this offset have been sent to the members that resume.
+    /// Returns the offset through which events have been sent to the members that resume.
     pub(super) fn flushed(&self) -> Offset {
         self.flushed
     }
 
-    /// Offsets start again.
+    /// Begins again with the offsets of another stream.
     pub(super) fn stream_reset(&mut self) {
         (self.watermark, self.flushed) = (Offset(0), Offset(0));
         self.rooms.values_mut().filter_map(|room| room.resuming.as_mut()).for_each(|resuming| resuming.buffer.clear());
     }
 
-    /// Sends what is ready: to each member one piece, however many events of its rooms are in it.
+    /// Sends all waiting events. Each member gets the events of its rooms with one write.
     pub(super) fn flush(&mut self, sockets: &mut Sockets<Peer>) {
         if self.dirty.is_empty() && self.watermark == self.flushed {
             return;
@@ -273,13 +276,13 @@ impl Fanout {
         sent.count();
     }
 
-    /// Sends what the watermark has passed, in the stream's order.
+    /// Sends the events that the watermark has passed, in the stream's order.
     fn flush_reordered(&mut self, sockets: &mut Sockets<Peer>, sent: &mut Sent) {
         let reordering = std::mem::take(&mut self.reordering);
         let mut batches = HashMap::with_capacity(reordering.len());
         for key in reordering {
             let Some(resuming) = self.rooms.get_mut(&key).and_then(|room| room.resuming.as_mut()) else { continue };
-            // A room is noted twice where its buffer was empty in between.
+            // A room is in the list twice if its buffer was empty in between.
             if batches.contains_key(&key) {
                 continue;
             }

@@ -1,7 +1,8 @@
-//! An operator takes a session out of its lesson, also one whose connection has ended and that waits for its client.
+//! Takes a session out of its lesson at an operator's request. The session may also be one whose connection has ended
+//! and that waits for its client.
 //!
-//! Invariant: the session leaves between two of its requests, so that row, keys and room agree, and a join that is under way
-//! ends first.
+//! Invariant: the session leaves between two of its requests, so that its row, its keys and its rooms agree. If a join
+//! runs, the session leaves after the join.
 use rollcall_schema::LessonId;
 
 use super::{
@@ -12,7 +13,7 @@ use crate::handler::session::Session;
 use rollcall_websocket::{Socket, SocketId};
 
 impl GatewayContext {
-    /// Takes a session out of its lesson. Row and keys follow, also where SQL or Redis is away now.
+    /// Takes a session out of its lesson. Its row and its keys follow later if SQL or Redis is away now.
     pub(crate) fn take_out_of_lesson(&self, session: &mut Session) {
         let user = session.user().map(|(user, _)| user);
         self.presence.take_out_of_lesson(&mut session.membership, user);
@@ -20,7 +21,7 @@ impl GatewayContext {
 }
 
 impl Gateway {
-    /// Now, or once the running handler is done.
+    /// Takes the connection's session out of this lesson, now or when the running handler is done.
     pub(super) fn kick_from_lesson(&mut self, socket: &mut Socket<'_, Peer>, lesson: LessonId) {
         match std::mem::replace(&mut socket.peer.state, PeerState::Busy) {
             PeerState::Open(mut session) if session.lesson() == Some(&lesson) => {
@@ -36,7 +37,8 @@ impl Gateway {
         }
     }
 
-    /// Its connection has ended: a handler has the session still, or the session may wait for its client.
+    /// Takes the session of a connection that has ended out of this lesson. A handler may still have the session, or
+    /// the session waits for its client.
     pub(super) fn kick_from_lesson_after_close(&mut self, id: SocketId, lesson: LessonId) {
         match self.closed_while_busy.get_mut(&id) {
             Some(ending) => ending.kicked_from = Some(lesson),
@@ -44,7 +46,7 @@ impl Gateway {
         }
     }
 
-    /// What waited for the handler that is done now.
+    /// Takes the session out of the lesson that an operator named while the handler ran that is now done.
     pub(super) fn kick_late(&mut self, socket: &mut Socket<'_, Peer>) {
         let waiting = socket.peer.cold.as_mut().and_then(|cold| cold.kicked_from.take());
         if let Some(lesson) = waiting.filter(|_| socket.is_open()) {

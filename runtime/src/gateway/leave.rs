@@ -1,5 +1,5 @@
-//! The end of a connection: it leaves its rooms, and its session goes to the disconnect queue. While a handler has the
-//! session, that happens when the handler is done.
+//! The end of a connection: it leaves its rooms, and its session goes to the disconnect queue. If a handler has the
+//! session, the session leaves when the handler is done.
 use rollcall_schema::{KickCause, LeftReason, SessionError, Sid};
 
 use super::{
@@ -11,19 +11,20 @@ use rollcall_base::names;
 use rollcall_websocket::{Cause, SocketId, Sockets};
 
 impl Gateway {
-    /// A connection has ended.
+    /// Removes a connection that has ended.
     pub(super) fn on_closed(&mut self, id: SocketId, peer: Peer, cause: Cause) {
         self.fanout.remove_member(id, &peer);
         self.enumeration.connection_ended(id);
         let reason = match cause {
-            // The client knows that the node drains: it may be on its way to another one.
+            // The client knows that the node drains, so it may be on its way to another node.
             Cause::ClosedByClient | Cause::Lost | Cause::PongTimedOut if peer.knows_of_drain => LeftReason::Drained,
             Cause::ClosedByClient => LeftReason::Closed,
             Cause::Lost => LeftReason::Lost,
             Cause::PongTimedOut => LeftReason::TimedOut,
             Cause::Violation(_) => LeftReason::Kicked(Some(KickCause::Violation)),
             Cause::SlowConsumer => LeftReason::Kicked(Some(KickCause::Told(SessionError::SlowConsumer))),
-            // Its transport was closed, because of another connection on it, or at the end of a drain.
+            // The transport of this connection was closed because of another connection on it, or at the end of a
+            // drain.
             Cause::ClosedByServer if peer.closed_by_us.is_none() && !self.draining => LeftReason::Lost,
             Cause::ClosedByServer => peer.closed_by_us.unwrap_or(LeftReason::Drained),
         };
@@ -41,7 +42,7 @@ impl Gateway {
         }
     }
 
-    /// A handler is done whose connection ended while it ran.
+    /// Handles the session of a connection that ended while its handler ran. The handler is done now.
     pub(super) fn leave_after_close(&mut self, id: SocketId, session: Box<Session>) {
         let lost = Ending { reason: LeftReason::Lost, for_good: false, kicked_from: None };
         let ending = self.closed_while_busy.remove(&id).unwrap_or(lost);
@@ -59,13 +60,13 @@ impl Gateway {
         }
     }
 
-    /// Returns which of these connections are no longer open.
+    /// Returns the connections in `sids` that are no longer open.
     pub(super) fn ended(&self, sockets: &Sockets<Peer>, mut sids: Vec<Sid>) -> Vec<Sid> {
         sids.retain(|sid| self.shared.mailboxes.socket(*sid).is_none_or(|id| !sockets.has(id)));
         sids
     }
 
-    /// Answers which connections are neither open nor wait for their handler.
+    /// Answers which connections are neither open nor waiting for their handler.
     pub(super) fn find_missing(&self, sockets: &Sockets<Peer>, FindMissing { sids, answer }: FindMissing) {
         let mut sids = self.ended(sockets, sids);
         sids.retain(|sid| {

@@ -1,26 +1,27 @@
-//! Connections that are closed because events of their rooms are gone for good (PROTOCOL 2, "The view is whole"): their
-//! clients then read the whole view again. They are closed over some seconds, so that their clients do not come back at once.
+//! Closes connections because events of their rooms are gone for good (PROTOCOL 2, "The view is whole"). Their clients
+//! then read the whole state again. The connections are closed over some seconds, so that the clients do not all come
+//! back at once.
 use std::time::{Duration, Instant};
 
 use rollcall_websocket::SocketId;
 
-/// A worker's connections that are to be closed.
+/// The connections of a worker that are to be closed.
 pub(super) struct LostEventCloses {
     spread: Duration,
     waiting: Vec<SocketId>,
-    /// When the last of them is closed.
+    /// When the last connection is closed.
     end: Instant,
-    /// All that were due until then are closed.
+    /// The time through which all due connections were closed.
     closed: Instant,
 }
 
 impl LostEventCloses {
-    /// None yet. The connections of one [`LostEventCloses::add`] are closed over `spread`.
+    /// Creates an empty list. The connections of one [`LostEventCloses::add`] are closed over `spread`.
     pub(super) fn new(spread: Duration, now: Instant) -> Self {
         Self { spread, waiting: Vec::new(), end: now, closed: now }
     }
 
-    /// Closes these over the next seconds.
+    /// Adds connections. They are closed evenly until `spread` after the first waiting connection was added.
     pub(super) fn add(&mut self, sockets: Vec<SocketId>, now: Instant) {
         if self.waiting.is_empty() {
             (self.closed, self.end) = (now, now + self.spread);
@@ -30,7 +31,7 @@ impl LostEventCloses {
         self.waiting.dedup();
     }
 
-    /// The connections that are to be closed by now.
+    /// Returns the connections that are to be closed by now.
     pub(super) fn due(&mut self, now: Instant) -> Vec<SocketId> {
         let left = self.end.saturating_duration_since(self.closed);
         let passed = now.saturating_duration_since(self.closed);

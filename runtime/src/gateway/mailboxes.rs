@@ -1,4 +1,4 @@
-//! The way to the workers' inboxes.
+//! Sends commands to the workers.
 use std::{
     sync::{Arc, OnceLock},
     time::Duration,
@@ -20,7 +20,8 @@ use rollcall_websocket::{ReservedConnection, SocketId, Workers};
 /// How long a worker may take to answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The inboxes of all workers. Cheap to clone. When the process ends, commands are dropped, and nothing depends on them.
+/// The inboxes of all workers. Mailboxes are cheap to clone. When the process ends, commands are dropped, and nothing
+/// depends on them.
 #[derive(Clone, Default)]
 pub struct Mailboxes(Arc<Inner>);
 
@@ -31,43 +32,44 @@ struct Inner {
 }
 
 impl Mailboxes {
-    /// Called once, when the workers have started: handlers need their way back before there are workers to run them.
+    /// Gives the mailboxes the workers, once. Handlers are created before the workers that run them, and already need
+    /// the mailboxes.
     pub fn open(&self, workers: Workers<WorkerCommand>) {
         assert!(self.0.workers.set(workers).is_ok(), "the workers start once");
     }
 
-    /// How many workers there are.
+    /// Returns the number of workers.
     #[must_use]
     pub fn len(&self) -> usize {
         self.workers().inboxes().len()
     }
 
-    /// Sends to a socket's worker, waiting for room in its inbox.
+    /// Sends a command to a socket's worker. Waits if the worker's inbox is full.
     pub async fn send(&self, socket: SocketId, command: WorkerCommand) {
         self.to(socket.worker(), command).await;
     }
 
-    /// Sends to a worker.
+    /// Sends a command to a worker.
     pub async fn to(&self, worker: usize, command: WorkerCommand) {
         let _ = self.workers().send(worker, command).await;
     }
 
-    /// Sends to all workers.
+    /// Sends a command to all workers.
     pub async fn broadcast(&self, command: impl Fn() -> WorkerCommand) {
         for worker in 0..self.len() {
             self.to(worker, command()).await;
         }
     }
 
-    /// Closes a connection. Nothing happens where it is another node's.
+    /// Closes a connection. A connection of another node is ignored.
     pub async fn close(&self, sid: Sid, error: SessionError) {
         if let Some(socket) = self.socket(sid) {
             self.send(socket, WorkerCommand::Close { socket, sid, error }).await;
         }
     }
 
-    /// Returns which of these connections of this node have ended. Connections of a worker that does not answer in time
-    /// are left out.
+    /// Returns the connections in `sids` that are not open in this process. If a worker does not answer in time, its
+    /// connections are left out.
     pub async fn ended(&self, sids: Vec<Sid>) -> Vec<Sid> {
         // Before the workers have started, there are no connections.
         let workers = self.0.workers.get().map_or(0, |workers| workers.inboxes().len());
@@ -90,19 +92,19 @@ impl Mailboxes {
         ended
     }
 
-    /// See [`Sids::sid`].
+    /// Returns the sid of a socket, as [`Sids::sid`] does.
     #[must_use]
     pub fn sid(&self, socket: SocketId) -> Sid {
         self.0.sids.sid(socket)
     }
 
-    /// See [`Sids::socket`].
+    /// Returns the socket of a sid, as [`Sids::socket`] does.
     #[must_use]
     pub fn socket(&self, sid: Sid) -> Option<SocketId> {
         self.0.sids.socket(sid)
     }
 
-    /// The workers.
+    /// Returns the workers.
     pub(super) fn workers(&self) -> &Workers<WorkerCommand> {
         self.0.workers.get().expect("the workers are started before anything is sent to them")
     }

@@ -1,4 +1,5 @@
-//! The first message of a connection: it must be connect_request. The handler of connect runs, and its result is sent.
+//! Handles the first message of a connection, which must be connect_request: runs the handler of connect and sends its
+//! result.
 use rollcall_schema::{
     ConnectRequest, ConnectSuccess, Request, RosterPage, SessionError, connect_success::Start, request::PayloadError,
 };
@@ -60,7 +61,7 @@ impl Gateway {
         });
     }
 
-    /// What a handler that lets a client in sees of its connection.
+    /// Returns the data about the connection that the handler of connect gets.
     pub(super) fn connect_context(&self, socket: &Socket<'_, Peer>, url_parameter: Option<Box<str>>) -> ConnectContext {
         let (id, client) = (socket.id(), socket.peer.client());
         ConnectContext {
@@ -74,7 +75,8 @@ impl Gateway {
         }
     }
 
-    /// The handler of connect is done: connect_success is the first frame, then the room's events that came meanwhile.
+    /// Handles the result of the handler of connect. connect_success is the first frame, then come the room's events
+    /// that came meanwhile.
     pub(super) fn on_connected(
         &mut self,
         sockets: &mut Sockets<Peer>,
@@ -118,7 +120,8 @@ impl Gateway {
         }
     }
 
-    /// A connection is let in. If it resumes, it gets the events of its rooms in the stream's order.
+    /// Records that a connection is let in. If the connection resumes, it gets the events of its rooms in the stream's
+    /// order.
     pub(super) fn admit(&mut self, peer: &mut Peer, session: &Session, resumption: Option<&Resumption>) {
         let resumes = resumption.map(|resumption| {
             let (follower, watermark) = self.shared.rooms.follow();
@@ -128,7 +131,7 @@ impl Gateway {
         peer.admit(session.agent_id(), resumes);
     }
 
-    /// What a client is told of its session.
+    /// Returns what a client is told about its session.
     pub(super) fn connect_success<'a>(
         &self,
         session: &'a Session,
@@ -147,8 +150,9 @@ impl Gateway {
     }
 }
 
-/// The client has said who it wants to be, and its handler is about to run. Returns its place among those who wait to be
-/// let in, where there is such a limit; none where it has said so before.
+/// Marks the connection as connecting, because its client has sent connect_request and the handler is about to run.
+/// Returns the connection's permit among those that wait to be let in, if there is such a limit. Returns `None` if the
+/// client has sent a connect_request before.
 pub(super) fn begin_connecting(peer: &mut Peer) -> Option<Option<UnauthenticatedPermit>> {
     let PeerState::AwaitingConnect(waiting) = &mut peer.state else { return None };
     let waiting = waiting.take();

@@ -1,4 +1,5 @@
-//! The gateway's state of one connection. It is small, because every connection has one, idle or not.
+//! The gateway's state of one connection. The state is small, because every connection has it, even if the connection
+//! is idle.
 use std::collections::VecDeque;
 
 use rollcall_schema::{
@@ -22,48 +23,51 @@ use crate::{
     rooms::{AgentMark, Follower, Namespace, RoomKey},
 };
 
-/// What a waiting message costs besides its bytes: its entry in a queue that doubles, and the rest of its allocation.
+/// The memory that a waiting message needs besides its bytes: an entry in a queue that doubles when it is full, and the
+/// unused part of the allocation.
 const PENDING_OVERHEAD: usize = 2 * size_of::<Box<str>>() + 24;
 
 /// How a connection ended.
 #[derive(Clone, Debug)]
 pub(super) struct Ending {
     pub(super) reason: LeftReason,
-    /// [`Peer::ends_for_good`].
+    /// The value of [`Peer::ends_for_good`].
     pub(super) for_good: bool,
-    /// The lesson that its session is to leave, while a handler has the session.
+    /// The lesson that the session leaves when its handler is done.
     pub(super) kicked_from: Option<LessonId>,
 }
 
-/// One connection.
+/// The state of a connection.
 pub struct Peer {
     pub(super) state: PeerState,
-    /// The protocol that its client speaks.
+    /// The protocol that the client speaks.
     pub(super) dialect: Dialect,
-    /// Its classroom, where it gets that room's events.
+    /// The classroom's room if the connection gets its events.
     pub(super) classroom: Option<RoomKey>,
-    /// The lesson that it joined.
+    /// The room of the lesson that the connection joined.
     pub(super) lesson: Option<RoomKey>,
-    /// Its agent, whose own events it does not get; none for a guest.
+    /// The connection's agent, which does not get its own events. `None` for a guest.
     pub(super) mark: Option<AgentMark>,
-    /// When its token expires, in Unix milliseconds. Before connect_request: the deadline for it, in milliseconds since the
-    /// worker's start, so that a change of the wall clock does not move it.
+    /// When the token expires, in Unix milliseconds. Before connect_request, this is the deadline for connect_request,
+    /// in milliseconds since the worker's start, so that a change of the wall clock does not move the deadline.
     pub(super) expires: u64,
-    /// The reason, where the gateway closed it.
+    /// The reason if the gateway closed the connection.
     pub(super) closed_by_us: Option<LeftReason>,
-    /// It came without a classroom, and is in the one of its lesson.
+    /// Whether the client connected without a classroom. Such a connection moves to the classroom of each lesson that
+    /// it joins.
     pub(super) roams: bool,
-    /// Its client was told that the node drains.
+    /// Whether the client was told that the node drains.
     pub(super) knows_of_drain: bool,
-    /// Its client said DISCONNECT, or was told an error that is final: it does not go on with its session after a break.
+    /// Whether the client said DISCONNECT, or was told a final error. Such a client does not resume its session after a
+    /// break.
     pub(super) ends_for_good: bool,
-    /// Its page answers pings.
+    /// Whether the client's page answers pings.
     pub(super) heartbeat: bool,
-    /// Counts it among its client's connections until it is dropped.
+    /// Counts the connection among those of its client until the permit is dropped.
     permit: ClientPermit,
-    /// How many events it has sent lately.
+    /// How many events the connection has sent recently.
     pub(super) meter: Meter,
-    /// What most connections do not have.
+    /// State that most connections do not have.
     pub(super) cold: Option<Box<ColdState>>,
 }
 
@@ -71,7 +75,7 @@ pub struct Peer {
 pub(super) enum PeerState {
     /// connect_request has not come yet.
     AwaitingConnect(Option<UnauthenticatedPermit>),
-    /// The handler of connect runs: there is no session yet, and no message is sent before its answer.
+    /// The handler of connect runs. There is no session yet, and no message is sent before the handler's answer.
     Connecting(Option<UnauthenticatedPermit>),
     /// The handler of an event runs, and has the session.
     Busy,
@@ -79,41 +83,42 @@ pub(super) enum PeerState {
     Open(Box<Session>),
     /// The client was let in without a classroom (PROTOCOL 11), and no handler runs.
     Outside(Box<Visitor>),
-    /// The client was not let in, and no handler runs. Its connection is being closed, or is when [`Peer::expires`] says so.
-    /// Until then it counts among those that have not been let in.
+    /// The client was not let in, and no handler runs. The connection is being closed, or will be closed when
+    /// [`Peer::expires`] says so. Until then the connection counts among those that have not been let in.
     Refused(#[expect(dead_code, reason = "it is counted while it lives")] Option<UnauthenticatedPermit>),
 }
 
-/// What most connections do not have, or not for long.
+/// State that most connections do not have, or have only for a short time.
 #[derive(Default)]
 pub(super) struct ColdState {
-    /// The value of [`Table::url_parameter`](crate::Table::url_parameter), for connect.
+    /// The value of [`Table::url_parameter`](crate::Table::url_parameter) for the handler of connect.
     pub url_parameter: Option<Box<str>>,
-    /// The trace that it belongs to, until it has a session.
+    /// The trace of the connection until it has a session.
     pub trace: Option<Box<TraceParent>>,
-    /// Rooms that it joins, or reads, while a handler runs.
+    /// The rooms that the connection joins, or whose list of agents it reads, while a handler runs.
     pub join_buffers: Vec<JoinBuffer>,
     /// Messages that came while a handler ran.
     pub pending: VecDeque<Box<str>>,
-    /// The lesson that it is to leave once the running handler is done.
+    /// The lesson that the connection leaves when the running handler is done.
     pub kicked_from: Option<LessonId>,
-    /// Where it is in the stream, if it resumes.
+    /// The position in the stream if the connection resumes.
     pub cursor: Option<ResumeCursor>,
-    /// The state of its replay, while one runs.
+    /// The state of the replay while a replay runs.
     pub replaying: Option<ReplayState>,
-    /// What only a connection of Socket.IO has.
+    /// State that only a connection of Socket.IO has.
     pub socketio: Option<Box<SocketIoState>>,
 }
 
-/// What a connection of Socket.IO has for a while.
+/// State that a connection of Socket.IO has for a while.
 pub(super) struct SocketIoState {
-    /// What the handshake said, until CONNECT.
+    /// The data of the handshake, until CONNECT.
     pub handshake: Result<Auth, PayloadError>,
-    /// A packet whose attachments are still to come.
+    /// A packet some of whose attachments have not come yet.
     pub attachments: Option<Attachments>,
-    /// The client was in a namespace before: what it has sent there may still be on its way.
+    /// Whether the client was in a namespace before. Packets for that namespace may still be on their way.
     pub was_connected: bool,
-    /// After a CONNECT was refused: by when another one must have been let in. See [`Peer::expires`].
+    /// `Some` after a CONNECT was refused: the time by which a CONNECT must have been let in, in the form of
+    /// [`Peer::expires`].
     pub connect_by: Option<u64>,
 }
 
@@ -124,14 +129,15 @@ impl Default for SocketIoState {
 }
 
 impl ColdState {
-    /// Buffers the events of a room until the running handler is done. A replay that runs sends nothing more of the part that
-    /// it is at: it is read again then.
+    /// Buffers the events of a room until the running handler is done. A replay that runs does not send the rest of its
+    /// current part. It reads that part again when the handler is done.
     pub(super) fn buffer(&mut self, buffer: JoinBuffer) {
         self.join_buffers.push(buffer);
         self.replaying.iter_mut().for_each(|replaying| replaying.abandoned = true);
     }
 
-    /// A connection that resumes has joined a lesson, whose events through `begins` are not for it.
+    /// Records that a connection that resumes has joined a lesson. The lesson's events through `begins` are not for
+    /// this connection.
     pub(super) fn start_lesson(&mut self, begins: Offset) {
         self.cursor.iter_mut().for_each(|cursor| cursor.start_lesson(begins));
     }
@@ -148,7 +154,7 @@ impl ColdState {
 }
 
 impl Peer {
-    /// A connection that has just upgraded.
+    /// Creates the state of a connection that has just upgraded.
     #[must_use]
     pub(super) fn new(
         deadline: u64,
@@ -176,7 +182,7 @@ impl Peer {
         }
     }
 
-    /// A connection that speaks Socket.IO and is to send CONNECT.
+    /// Creates the state of a connection that speaks Socket.IO and has not sent CONNECT.
     #[must_use]
     pub(super) fn socketio(
         deadline: u64,
@@ -190,7 +196,7 @@ impl Peer {
         peer
     }
 
-    /// A connection that goes on without its namespace, on the same transport.
+    /// Creates the state of a connection on the same transport after it has left its namespace.
     #[must_use]
     pub(super) fn without_namespace(&self, deadline: u64) -> Self {
         let state = SocketIoState { was_connected: true, ..SocketIoState::default() };
@@ -199,31 +205,32 @@ impl Peer {
         fresh
     }
 
-    /// A connection in a further namespace of the same transport.
+    /// Creates the state of a connection in a further namespace of the same transport.
     #[must_use]
     pub(super) fn further(&self, deadline: u64, state: SocketIoState, waiting: Option<UnauthenticatedPermit>) -> Self {
         Self::socketio(deadline, state, self.permit.clone(), waiting)
     }
 
-    /// Its connect was refused: no handler runs any more, so nobody waits for one. A client that may try again on this
-    /// connection awaits its next one already.
+    /// Records that connect was refused. No handler runs any more, so nothing waits for a handler. A client that may
+    /// try again on this connection is already waiting for its next CONNECT.
     pub(super) fn connect_refused(&mut self) {
         if let PeerState::Connecting(waiting) = &mut self.state {
             self.state = PeerState::Refused(waiting.take());
         }
     }
 
-    /// Its address, where the connections of addresses are limited.
+    /// Returns the client's address if the number of connections of each address is limited.
     pub(super) fn client(&self) -> Option<Subscriber> {
         self.permit.as_ref().map(|permit| permit.client())
     }
 
-    /// Counts one more connection of its address, where the connections of addresses are limited.
+    /// Returns the permit for one more connection of the same address, if the number of connections of each address is
+    /// limited.
     pub(super) fn permit(&self) -> ClientPermit {
         self.permit.clone()
     }
 
-    /// Its token's user; none while a handler runs.
+    /// Returns the token's user, or `None` while a handler runs.
     pub(super) fn user(&self) -> Option<(UserId, Audience)> {
         match &self.state {
             PeerState::Open(session) => session.user(),
@@ -232,12 +239,13 @@ impl Peer {
         }
     }
 
-    /// Whether connect_request has not come yet.
+    /// Returns whether connect_request has not come yet.
     pub(super) fn is_silent(&self) -> bool {
         matches!(self.state, PeerState::AwaitingConnect(_))
     }
 
-    /// The id under which its client finds its session again after a break; none while a handler has the session.
+    /// Returns the id under which the client finds its session again after a break, or `None` while a handler has the
+    /// session.
     pub(super) fn resume_id(&self) -> Option<ResumeId> {
         match &self.state {
             PeerState::Open(session) => session.membership.resume_id(),
@@ -246,7 +254,7 @@ impl Peer {
         }
     }
 
-    /// It was let in. If it resumes, its cursor starts at the resumption's position.
+    /// Records that the client was let in. If the client resumes, its cursor starts at the resumption's position.
     pub(super) fn admit(&mut self, agent: Option<&AgentId>, resumption: Option<(&Resumption, Follower)>) {
         self.mark = agent.map(AgentMark::new);
         if let Some((Resumption { position, replay, .. }, follower)) = resumption {
@@ -256,37 +264,37 @@ impl Peer {
         }
     }
 
-    /// The rooms that it is in, and those that it joins.
+    /// Returns the rooms that the connection is in, and those that it joins.
     pub(super) fn rooms(&self) -> impl Iterator<Item = RoomKey> + '_ {
         let joining = self.cold.iter().flat_map(|cold| cold.join_buffers.iter().map(|buffer| buffer.room));
         self.classroom.into_iter().chain(self.lesson).chain(joining)
     }
 
-    /// The cold state, made where it is missing.
+    /// Returns the cold state, and creates it if there is none.
     pub(super) fn cold_mut(&mut self) -> &mut ColdState {
         self.cold.get_or_insert_default()
     }
 
-    /// It belongs to this trace from now on, if there is one.
+    /// Records the trace of the connection if there is a trace.
     pub(super) fn join_trace(&mut self, trace: Option<TraceParent>) {
         if trace.is_some() {
             self.cold_mut().trace = trace.map(Box::new);
         }
     }
 
-    /// The trace that it belongs to, while it has no session.
+    /// Returns the trace of the connection while there is no session.
     pub(super) fn trace(&self) -> Option<TraceParent> {
         self.cold.as_ref()?.trace.as_deref().copied()
     }
 
-    /// The same for its session, which has it from now on.
+    /// Takes the trace of the connection, because its session has the trace from now on.
     pub(super) fn take_trace(&mut self) -> Option<Box<TraceParent>> {
         let trace = self.cold.as_mut()?.trace.take();
         self.trim();
         trace
     }
 
-    /// The packet whose attachments were awaited is whole.
+    /// Frees the state of Socket.IO that is no longer needed, because the packet has all its attachments.
     pub(super) fn trim_socketio(&mut self) {
         if let Some(cold) = &mut self.cold {
             cold.socketio.take_if(|state| !state.was_connected && state.connect_by.is_none());
@@ -294,7 +302,8 @@ impl Peer {
         self.trim();
     }
 
-    /// It is let in: it no longer waits for that, and refusals of before do not count.
+    /// Records that the client is let in. The connection no longer waits for that, and earlier refusals no longer
+    /// count.
     pub(super) fn was_let_in(&mut self) {
         self.state = PeerState::Busy;
         if let Some(state) = self.cold.as_mut().and_then(|cold| cold.socketio.as_mut()) {
@@ -303,41 +312,43 @@ impl Peer {
         }
     }
 
-    /// Frees the cold state where nothing is in it.
+    /// Frees the cold state if it is empty.
     pub(super) fn trim(&mut self) {
         if self.cold.as_ref().is_some_and(|cold| cold.is_empty()) {
             self.cold = None;
         }
     }
 
-    /// Keeps a message until the running handler is done. False where `max` bytes wait now: no more is to be read.
+    /// Keeps a message until the running handler is done. Returns false if `max` bytes wait now: then no more messages
+    /// may be read.
     pub(super) fn push_pending(&mut self, text: &str, max: usize) -> bool {
         let pending = &mut self.cold_mut().pending;
         pending.push_back(text.into());
         pending.iter().map(|text| text.len() + PENDING_OVERHEAD).sum::<usize>() < max
     }
 
-    /// The oldest message that waits.
+    /// Removes and returns the oldest message that waits.
     pub(super) fn pop_pending(&mut self) -> Option<Box<str>> {
         self.cold.as_mut()?.pending.pop_front()
     }
 
-    /// Whether a replay is yet to send an event of one of its rooms. It sends nothing of a lesson whose join still runs: the
-    /// offset from which the connection gets that lesson's events is not known yet, and all of them are buffered.
+    /// Returns whether a replay still has to send an event of one of the connection's rooms. A replay sends no event of
+    /// a lesson whose join still runs, because the offset from which the connection gets that lesson's events is not
+    /// known yet, and all of them are buffered.
     pub(super) fn needs(&self, room: RoomKey, offset: Offset) -> bool {
         let Some(cold) = &self.cold else { return true };
         let joining = cold.join_buffers.iter().any(|buffer| buffer.room == room);
         !joining && cold.cursor.as_ref().is_none_or(|cursor| cursor.needs(offset, self.lesson == Some(room)))
     }
 
-    /// A replay of these rooms has sent everything through this offset.
+    /// Records that a replay of these rooms has sent everything through this offset.
     pub(super) fn advance(&mut self, through: Offset, rooms: &[RoomKey]) {
         let lesson = self.lesson.is_some_and(|lesson| rooms.contains(&lesson));
         self.cold_mut().cursor.iter_mut().for_each(|cursor| cursor.advance(through, lesson));
     }
 
-    /// The offset through which it has everything, if it resumes and `flushed` is sent. Offsets that its client is shown
-    /// later are higher.
+    /// Returns the offset through which the client has all events, if the connection resumes and all events through
+    /// `flushed` have been sent. Offsets that the client is shown later are higher.
     pub(super) fn has_all_through(&mut self, flushed: Offset) -> Option<Offset> {
         let cold = self.cold.as_mut()?;
         let waits = cold.replaying.is_some() || !cold.join_buffers.is_empty();
@@ -348,7 +359,7 @@ impl Peer {
         Some(cursor.last)
     }
 
-    /// Where it is in the stream, if it resumes.
+    /// Returns the position in the stream if the connection resumes.
     pub(super) fn cursor(&mut self) -> Option<&mut ResumeCursor> {
         self.cold.as_mut()?.cursor.as_mut()
     }

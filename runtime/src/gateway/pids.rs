@@ -1,7 +1,7 @@
-//! What clients of Socket.IO are given to go on with after a break (PROTOCOL 11, Recovery): the pid.
+//! The pid, with which a client of Socket.IO resumes after a break (PROTOCOL 11, Recovery).
 //!
-//! Invariant: only nodes of this installation make one, and it is good for one agent in one namespace. What a client said
-//! DISCONNECT to does not go on here, however soon it comes back.
+//! Invariant: only nodes of this installation make a pid, and a pid is valid for one agent in one namespace. A session
+//! that the client ended with DISCONNECT is not resumed on this node, even if the client comes back at once.
 use std::{collections::HashSet, time::Duration};
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
@@ -14,45 +14,46 @@ use uuid::Uuid;
 
 use rollcall_bus::Position;
 
-/// Bytes of a signature that are in a pid.
+/// How many bytes of a signature are in a pid.
 const SIGNATURE: usize = 16;
 
-/// How many ids of one generation are remembered as ended: far more than end while SQL takes to hear of one.
+/// How many ids of one generation are remembered as ended. This is many more than end before SQL records an end.
 const ENDED: usize = 1 << 10;
 
-/// Makes pids, and reads them. Every node of an installation has the same key.
+/// Makes and reads pids. Every node of an installation has the same key.
 pub struct Pids {
     key: Key,
     installation: Uuid,
-    /// How long after the end of its session a client may go on.
+    /// How long after the end of its session a client may resume.
     pub(super) window: Duration,
-    /// Ids whose clients said DISCONNECT lately, which SQL may not know yet: the latest, and those before.
+    /// The ids that clients ended recently with DISCONNECT, because SQL may not have them yet: the latest generation,
+    /// and the generation before.
     ended: Mutex<[HashSet<ResumeId>; 2]>,
 }
 
-/// What a pid says.
+/// The content of a pid.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Pid {
-    /// The agent that it is good for.
+    /// The agent that the pid is valid for.
     pub agent: AgentId,
-    /// Where the stream was when the client first connected.
+    /// The position of the stream when the client first connected.
     pub start: Position,
-    /// The id under which its session is found.
+    /// The id under which the session is found.
     pub resume_id: ResumeId,
 }
 
-/// Session, sid of the first connection, agent, namespace, epoch, offset, id.
+/// The session, the sid of the first connection, the agent, the namespace, the epoch, the offset and the id.
 #[derive(Serialize, Deserialize)]
 struct Content<'a>(Option<i64>, &'a str, &'a str, &'a str, &'a str, u64, i32);
 
 impl Pids {
-    /// Makes and reads pids with the key and the id of the installation.
+    /// Creates pids with the key and the id of the installation.
     #[must_use]
     pub fn new(key: &[u8], installation: Uuid, window: Duration) -> Self {
         Self { key: Key::new(HMAC_SHA256, key), installation, window, ended: Mutex::default() }
     }
 
-    /// The pid of a connection in a namespace. No two connections get the same one.
+    /// Returns the pid of a connection in a namespace. No two connections get the same pid.
     pub(super) fn sign(&self, pid: &Pid, namespace: &str, session: Option<SessionId>, sid: Sid) -> String {
         let Pid { agent, start, resume_id } = pid;
         let (session, sid) = (session.map(|session| session.0), sid.to_string());
@@ -64,7 +65,7 @@ impl Pids {
         URL_SAFE_NO_PAD.encode(bytes)
     }
 
-    /// What a pid says; none where it was not made by this installation for this namespace.
+    /// Returns the content of a pid, or `None` if the pid was not made by this installation for this namespace.
     pub(super) fn read(&self, text: &str, namespace: &str) -> Option<Pid> {
         let bytes = URL_SAFE_NO_PAD.decode(text).ok()?;
         let (content, signature) = bytes.split_at_checked(bytes.len().checked_sub(SIGNATURE)?)?;
@@ -84,7 +85,7 @@ impl Pids {
         context.sign()
     }
 
-    /// The client said DISCONNECT.
+    /// Records that the client said DISCONNECT.
     pub(super) fn end(&self, id: ResumeId) {
         let [latest, before] = &mut *self.ended.lock();
         if latest.len() == ENDED {
@@ -93,15 +94,16 @@ impl Pids {
         latest.insert(id);
     }
 
-    /// Whether the client said DISCONNECT lately.
+    /// Returns whether the client said DISCONNECT recently.
     pub(super) fn has_ended(&self, id: ResumeId) -> bool {
         self.ended.lock().iter().any(|ended| ended.contains(&id))
     }
 }
 
 impl Pid {
-    /// The position after which the client goes on: that of its last event, or the start if it has none since then. An
-    /// offset of another stream does not count: the client's library keeps it from an earlier connection.
+    /// Returns the position after which the client resumes: the position of its last event, or the start if it has
+    /// received no event since then. An offset of another stream does not count, because the client's library keeps it
+    /// from an earlier connection.
     pub(super) fn after(&self, shown: Option<&str>) -> Position {
         let shown = shown.and_then(|text| socketio::offset_in(text, &self.start.epoch));
         Position { epoch: self.start.epoch.clone(), offset: self.start.offset.max(shown.unwrap_or(Offset(0))) }

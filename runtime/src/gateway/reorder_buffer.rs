@@ -1,11 +1,11 @@
-//! Events that wait until nothing can come any more that belongs before them: connections that resume get them in the
-//! stream's order.
+//! Keeps events until no event can come any more that belongs before them, because connections that resume get events
+//! in the stream's order.
 use std::sync::Arc;
 
 use crate::rooms::Delivery;
 use rollcall_schema::Offset;
 
-/// With more events than this, all are sent as if the watermark had passed them.
+/// The maximum number of events. If there are more, all are sent as if the watermark had passed them.
 const MAX_BUFFERED: usize = 4_096;
 
 /// The events of a room that wait for the watermark.
@@ -25,14 +25,14 @@ impl ReorderBuffer {
         self.0.extend_from_slice(deliveries);
     }
 
-    /// Adds an event, unless it is here already.
+    /// Adds an event unless the buffer already has it.
     pub(super) fn push_new(&mut self, delivery: Arc<Delivery>) {
         if self.0.iter().all(|other| other.offset() != delivery.offset()) {
             self.0.push(delivery);
         }
     }
 
-    /// Takes out the events through this offset, in the stream's order.
+    /// Removes and returns the events through this offset, in the stream's order.
     pub(super) fn take_through(&mut self, watermark: Offset) -> Vec<Arc<Delivery>> {
         let all = self.0.len() > MAX_BUFFERED;
         let mut due: Vec<_> = self.0.extract_if(.., |delivery| all || delivery.offset() <= watermark).collect();

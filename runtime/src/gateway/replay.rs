@@ -1,8 +1,9 @@
-//! What a resuming connection missed, in order, before anything live (PROTOCOL 3): the task that reads it.
+//! The task that reads the events that a resuming connection missed, and sends them in order before any live event
+//! (PROTOCOL 3).
 //!
-//! Invariant: while a replay runs, no live event is sent or buffered: its offset is noted, and the stream is read again for
-//! what came meanwhile, until nothing has. So a replay costs a chunk of memory, however much was missed, and can neither
-//! repeat an event nor leave one out.
+//! Invariant: while a replay runs, no live event is sent or buffered. Only the event's offset is recorded, and the
+//! stream is read again until no event came meanwhile. So a replay needs the memory of one chunk, however many events
+//! were missed, and it neither repeats an event nor leaves one out.
 use std::time::Duration;
 
 use rollcall_schema::{RoomId, SessionError, Sid};
@@ -16,12 +17,13 @@ use crate::rooms::Rooms;
 use rollcall_bus::{Incoming, Position, Replayed};
 use rollcall_websocket::SocketId;
 
-/// Events in a chunk; the next one is read when the client has taken this one.
+/// How many events are in a chunk. The next chunk is read when the client has taken this one.
 const CHUNK: usize = 64;
-/// The time between two checks whether it has. A client that takes nothing is closed by the heartbeat.
+/// The time between two checks whether the client has taken the chunk. If a client takes nothing, the heartbeat closes
+/// its connection.
 const CHECK_INTERVAL: Duration = Duration::from_millis(20);
 
-/// Sends a replay, chunk by chunk, until its connection is live or has ended.
+/// Sends a replay chunk by chunk until its connection is live or has ended.
 pub(super) async fn replay(
     mailboxes: Mailboxes,
     rooms: Rooms,
@@ -51,13 +53,13 @@ pub(super) async fn replay(
         (through.offset, ids) = (after, more);
         match rooms.replay(&ids, &through).await {
             Some((more, end)) => (events, through.offset) = (more, end),
-            // The bus is away, or the events are gone. The client reconnects, and is told so if its events are gone.
+            // The bus is away, or the events are gone. The client reconnects, and is then told if its events are gone.
             None => return mailboxes.close(sid, SessionError::InternalServerError).await,
         }
     }
 }
 
-/// Returns the bytes that the client has not taken yet; none where its connection has ended.
+/// Sends events, and returns how many bytes the client has not yet taken. Returns `None` if the connection has ended.
 async fn send(mailboxes: &Mailboxes, socket: SocketId, events: Vec<Incoming>) -> Option<usize> {
     let (queued, answer) = oneshot::channel();
     mailboxes.send(socket, WorkerCommand::ReplayChunk(ReplayChunk { socket, events, queued })).await;

@@ -1,4 +1,4 @@
-//! A worker's part of a replay: it sends each chunk, and at the end tells what else was missed.
+//! The worker's part of a replay: it sends each chunk, and at the end answers which further events were missed.
 use super::{
     Gateway,
     batch::resumable,
@@ -9,7 +9,7 @@ use crate::rooms::RoomKey;
 use rollcall_websocket::{Socket, Sockets};
 
 impl Gateway {
-    /// A part of what a connection missed.
+    /// Sends a part of the events that a connection missed.
     pub(super) fn on_replay_chunk(&self, sockets: &mut Sockets<Peer>, chunk: ReplayChunk) {
         let ReplayChunk { socket, events, queued } = chunk;
         let Some(mut socket) = sockets.get_mut(socket) else { return };
@@ -34,7 +34,7 @@ impl Gateway {
         let _ = queued.send(sockets.queued(id));
     }
 
-    /// The end of a part of what a connection missed.
+    /// Handles the end of a part of a replay.
     pub(super) fn on_replay_end(&self, sockets: &mut Sockets<Peer>, end: ReplayEnd) {
         let ReplayEnd { socket, through, rooms, next } = end;
         let Some(mut socket) = sockets.get_mut(socket) else { return };
@@ -43,13 +43,15 @@ impl Gateway {
         replaying.waiting = Some(next);
         if !replaying.abandoned {
             replaying.sent = through;
-            // This node may be behind the one where the client was: events that the client got there must not be sent again.
+            // This node may be behind the node where the client was before. Events that the client got there must not
+            // be sent again.
             socket.peer.advance(through, &read);
         }
         self.continue_replay(&mut socket);
     }
 
-    /// Tells a replay that waits where it goes on, unless a join runs: the connection is live, or more came meanwhile.
+    /// Answers a replay that waits, unless a join runs: either the connection is live now, or the replay reads the
+    /// events that came meanwhile.
     pub(super) fn continue_replay(&self, socket: &mut Socket<'_, Peer>) {
         let rooms = self.fanout.rooms_of(socket.peer);
         let Some(cold) = socket.peer.cold.as_mut().filter(|cold| cold.join_buffers.is_empty()) else { return };

@@ -1,4 +1,4 @@
-//! The requests of a connection: one handler runs at a time, and the next message waits until it is done.
+//! The requests of a connection. One handler runs at a time, and the next message waits until the handler is done.
 use rollcall_schema::{AckError, Answer, Offset, Request, SessionError};
 
 use super::{
@@ -13,18 +13,18 @@ use crate::{
 use rollcall_base::names;
 use rollcall_websocket::Socket;
 
-/// A client over its limit of events is told so only while at most this many bytes wait for it. Otherwise seven bytes of
-/// its own would cost the node a hundred.
+/// A client that exceeds its limit of events gets an ack about the limit only while at most this many bytes wait to be
+/// sent to it. Otherwise a request of seven bytes would make the node keep an ack of a hundred bytes.
 const MAX_UNREAD_ACKS: usize = 16 << 10;
 
 impl Gateway {
-    /// A message of a connection that was let in, and whose last handler is done.
+    /// Handles a message of a connection that was let in and whose last handler is done.
     pub(super) fn on_request(&mut self, socket: &mut Socket<'_, Peer>, text: &str) {
         let (request, ack) = read_request(socket.peer.dialect, text);
         self.on_request_read(socket, request, ack);
     }
 
-    /// The same, of a message that has been read.
+    /// Handles a message that has already been parsed.
     pub(super) fn on_request_read(&mut self, socket: &mut Socket<'_, Peer>, request: Option<Request<'_>>, ack: AckTo) {
         let user = socket.peer.user();
         let payer = match &user {
@@ -73,15 +73,16 @@ impl Gateway {
         }
     }
 
-    /// Answers a request that no handler ran for.
+    /// Answers a request for which no handler ran.
     pub(super) fn answer(&self, socket: &mut Socket<'_, Peer>, ack: &AckTo, answer: &Answer) {
         if let Some(ack) = ack.encode(self.shared.rooms.namespaces(), answer) {
             socket.send_text(&ack);
         }
     }
 
-    /// A handler is done: the connection is now in the rooms that its session names, and its next message is handled.
-    /// `begins` is set where a connection that resumes joined a lesson: it gets the lesson's events after that offset.
+    /// Handles the end of a handler: puts the connection into the rooms that its session names, and handles its next
+    /// message. `begins` is `Some` if a connection that resumes joined a lesson: the connection gets the lesson's
+    /// events after that offset.
     pub(super) fn session_returned(
         &mut self,
         socket: &mut Socket<'_, Peer>,
@@ -100,7 +101,7 @@ impl Gateway {
         self.handle_pending(socket);
     }
 
-    /// Handles the messages that came while a handler ran, until the next one runs.
+    /// Handles the messages that came while a handler ran, until one of them starts a handler.
     pub(super) fn handle_pending(&mut self, socket: &mut Socket<'_, Peer>) {
         while socket.is_open() && matches!(socket.peer.state, PeerState::Open(_) | PeerState::Outside(_)) {
             let Some(text) = socket.peer.pop_pending() else { return socket.resume() };

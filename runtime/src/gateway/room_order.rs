@@ -1,5 +1,5 @@
-//! The order of the two rooms of one connection: when the classroom and the lesson both have events, they go out in the
-//! stream's order, in one piece.
+//! The order of events of a connection's two rooms. If both the classroom and the lesson have events, they are sent
+//! with one write in the stream's order.
 use std::{collections::HashMap, sync::Arc};
 
 use super::{
@@ -9,8 +9,8 @@ use super::{
 use crate::rooms::{Delivery, RoomKey};
 use rollcall_websocket::Socket;
 
-/// Sends a room's batch to a member that does not resume, together with the batch of its other room, if there is one. While
-/// the member joins the room, the batch is buffered.
+/// Sends a room's batch to a member that does not resume, together with the batch of the member's other room if there
+/// is one. While the member joins the room, the batch is buffered.
 pub(super) fn send_rooms(socket: &mut Socket<'_, Peer>, key: RoomKey, batches: &mut HashMap<RoomKey, Batch>) -> Sent {
     let peer = &mut *socket.peer;
     let buffer = peer.cold.as_mut().and_then(|cold| cold.join_buffers.iter_mut().find(|buffer| buffer.room == key));
@@ -21,7 +21,7 @@ pub(super) fn send_rooms(socket: &mut Socket<'_, Peer>, key: RoomKey, batches: &
         return Sent::default();
     }
     match other_room(peer, key, |other| batches.contains_key(other)) {
-        // Both rooms have events: the call for the classroom sends both.
+        // Both rooms have events, and the call for the classroom sends both.
         Some(_) if peer.lesson == Some(key) => Sent::default(),
         Some(other) => {
             let mut both = Batch::default();
@@ -34,8 +34,9 @@ pub(super) fn send_rooms(socket: &mut Socket<'_, Peer>, key: RoomKey, batches: &
     }
 }
 
-/// The same for a member that resumes, with events that the watermark has passed. While the member joins another room, or
-/// reads who is there, the events wait in a buffer, so that the two rooms' events go out in order.
+/// Does the same for a member that resumes, with the events that the watermark has passed. While the member joins
+/// another room or reads the list of agents, the events wait in a buffer, so that the events of both rooms are sent in
+/// order.
 pub(super) fn send_rooms_in_order(
     socket: &mut Socket<'_, Peer>,
     key: RoomKey,

@@ -1,4 +1,4 @@
-//! One worker's state, and what all workers share.
+//! The state of one worker, and the state that all workers share.
 use std::{
     collections::HashMap,
     sync::Arc,
@@ -20,46 +20,48 @@ use rollcall_websocket::SocketId;
 /// The longest time that a client is told to wait before it reconnects, unless there is a reason for a shorter one.
 pub const RECONNECT_WITHIN: Duration = Duration::from_secs(2);
 
-/// What the workers share.
+/// The state that the workers share.
 pub struct GatewayContext {
     /// The handlers.
     pub table: Handlers,
-    /// Gets the sessions of connections that have ended.
+    /// Receives the sessions of connections that have ended.
     pub disconnects: DisconnectQueue,
     /// Takes connections out of their lessons.
     pub presence: Presence,
-    /// Where replays come from.
+    /// The source of replays.
     pub rooms: Rooms,
-    /// How a handler's task reaches its worker.
+    /// Sends the results of a handler's task to its worker.
     pub mailboxes: Mailboxes,
-    /// Makes and reads the pids of clients of Socket.IO; none where recovery is off.
+    /// Makes and reads the pids of clients of Socket.IO. `None` if recovery is off.
     pub pids: Option<Pids>,
     /// How many events a connection may send.
     pub events: Arc<EventLimits>,
-    /// Whether there is room for one more connection.
+    /// Decides whether there is room for one more connection.
     pub admission: Arc<Admission>,
 }
 
-/// One worker's part of the gateway.
+/// The state of one worker.
 pub struct Gateway {
     pub(super) shared: Arc<GatewayContext>,
     pub(super) options: GatewayOptions,
     pub(super) fanout: Fanout,
-    /// Connections that ended while their handler ran, and how. It is used when the session comes back.
+    /// The connections that ended while their handler ran, and how they ended. The entry is used when the session comes
+    /// back.
     pub(super) closed_while_busy: HashMap<SocketId, Ending>,
-    /// Connections in further namespaces of a transport (the first of each pair) that are about to be let in.
+    /// The connections in further namespaces that are about to be let in. Each pair has the transport first.
     pub(super) awaiting_claims: Vec<(SocketId, SocketId)>,
     pub(super) enumeration: Enumeration,
     pub(super) lost_event_closes: LostEventCloses,
     pub(super) started: Instant,
-    /// Each client is told to wait a random part of this before it reconnects, so that clients do not come back together.
+    /// Each client is told to wait a random part of this time before it reconnects, so that clients do not all come
+    /// back at once.
     pub(super) reconnect_within: Duration,
-    /// The drain has begun: clients that connect from now on are told so.
+    /// Whether the drain has begun. Clients that connect from now on are told so.
     pub(super) draining: bool,
 }
 
 impl Gateway {
-    /// A worker's part, without connections.
+    /// Creates the state of a worker without connections.
     #[must_use]
     pub fn new(shared: Arc<GatewayContext>, options: GatewayOptions) -> Self {
         let now = Instant::now();

@@ -1,4 +1,4 @@
-//! What `connect` returns to the connection's worker.
+//! The result of the handler of connect for the connection's worker.
 use std::sync::Arc;
 
 use rollcall_bus::{Position, Replayed};
@@ -11,25 +11,25 @@ use crate::handler::session::Session;
 pub struct Connected {
     /// The session.
     pub session: Session,
-    /// Where the stream starts for it, if the client asked to resume.
+    /// Where the stream starts for this connection, if the client asked to resume.
     pub resumption: Option<Resumption>,
-    /// Who is there, if the client asked for it.
+    /// The list of agents in the classroom, if the client asked for it.
     pub roster: Option<Arc<RosterPage>>,
 }
 
-/// Where a resumable connection starts.
+/// The start of a resumable connection in the stream.
 #[derive(Debug)]
 pub struct Resumption {
-    /// The position that the client is told: pushes have higher offsets.
+    /// The position that the client is told. Its events have higher offsets.
     pub position: Position,
-    /// Whether what was missed follows; false where nothing was asked for.
+    /// Whether the missed events follow. False if the client asked for none.
     pub recovered: bool,
     /// The events that were missed, and the offset through which they go.
     pub replay: Option<(Replayed, Offset)>,
 }
 
 impl Resumption {
-    /// The part that its client is told.
+    /// Returns the part that the client is told.
     #[must_use]
     pub fn start(&self) -> Start<'_> {
         Start { epoch: &self.position.epoch, offset: self.position.offset, recovered: self.recovered }

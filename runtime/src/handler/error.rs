@@ -1,4 +1,5 @@
-//! Typed errors of the machine, mapped to the wire in this one place (PROTOCOL 2): what is internal stays in the log.
+//! Typed errors of the gateway, and their mapping to the protocol, which is only in this file (PROTOCOL 2). Internal
+//! details stay in the log.
 use std::time::Duration;
 
 use rollcall_bus::PublishError;
@@ -12,12 +13,13 @@ use crate::{
 use rollcall_presence::{EnterError, JoinError, LeaveLessonError, SetStateError};
 use rollcall_store::StoreError;
 
-/// When a client that met an outage may try again: each at another moment, so that they do not come back as one herd.
+/// Returns how long a client that met an outage should wait. The time is random, so that the clients do not all come
+/// back at once.
 fn retry_after() -> Duration {
     Duration::from_millis(500 + (Sid::random().0 % 1_500) as u64)
 }
 
-/// Why a handler of an event did not do what it was asked for.
+/// Why a handler of an event failed.
 ///
 /// ```
 /// use rollcall_runtime::HandlerError;
@@ -34,44 +36,45 @@ fn retry_after() -> Duration {
 /// ```
 #[derive(Debug, thiserror::Error)]
 pub enum HandlerError {
-    /// An error of the table, which clients are told as it is.
+    /// An error of the protocol's table, which the client is told unchanged.
     #[error(transparent)]
     Ack(#[from] AckError),
-    /// The handler's own reason: told as it stands.
+    /// The handler's own reason, which the client is told unchanged.
     #[error("{0}")]
     Refused(AckMessage),
-    /// Something that the handler needs gave no answer: the client is told to try again later, and the error is logged.
+    /// A service that the handler needs gave no answer. The client is told to try again later, and the error is logged.
     #[error(transparent)]
     Unavailable(Box<dyn std::error::Error + Send + Sync>),
     /// An event was not published.
     #[error(transparent)]
     Event(#[from] EventError),
-    /// The presence service has not joined the lesson.
+    /// The presence service could not join the lesson.
     #[error(transparent)]
     Join(#[from] JoinError),
-    /// The presence service has not left the lesson.
+    /// The presence service could not leave the lesson.
     #[error(transparent)]
     Leave(#[from] LeaveLessonError),
-    /// The presence service has not set the state.
+    /// The presence service could not set the state.
     #[error(transparent)]
     State(#[from] SetStateError),
     /// SQL gave no answer.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The presence service has made no session.
+    /// The presence service could not create a session.
     #[error(transparent)]
     Enter(#[from] EnterError),
     /// The authorization service gave no answer.
     #[error(transparent)]
     Hook(#[from] HookError),
-    /// A token of the request does not hold.
+    /// A token in the request is not accepted.
     #[error(transparent)]
     Auth(#[from] AuthError),
 }
 
-/// Who is to blame for an error: those of clients say nothing about the gateway's health, and are counted apart.
+/// Says who caused an error. Errors that clients cause say nothing about the gateway's health, and are counted
+/// separately.
 pub(super) trait Blame {
-    /// Whether the client is: what it sent, or how often.
+    /// Returns whether the client caused the error, by what it sent or how often.
     fn is_clients(&self) -> bool;
 }
 
@@ -105,7 +108,7 @@ impl From<AckMessage> for HandlerError {
 }
 
 impl HandlerError {
-    /// What the client is told.
+    /// Returns the answer for the client.
     #[must_use]
     pub fn into_answer(self) -> Answer {
         let detail = if let Self::Auth(error) = &self { error.detail().map(str::to_owned) } else { None };
@@ -139,7 +142,7 @@ fn of_event(event_error: &EventError) -> AckError {
     match event_error {
         EventError::NotInLesson => AckError::NotInALesson,
         EventError::NotInClassroom => AckError::NotInAClassroom,
-        // What a handler publishes is as large as what its client sent.
+        // The body that a handler publishes is as large as the body that its client sent.
         EventError::TooLarge(_) | EventError::NotStored(PublishError::Refused(_)) => {
             warn!(error = %event_error, "an event of a handler was refused");
             AckError::InvalidPayload
@@ -155,17 +158,17 @@ fn of_event(event_error: &EventError) -> AckError {
     }
 }
 
-/// A handler that did not come to its end.
+/// Why a handler did not finish.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Interrupted {
-    /// It ran too long.
+    /// The handler ran too long.
     TimedOut,
-    /// It panicked.
+    /// The handler panicked.
     Panicked,
 }
 
 impl Interrupted {
-    /// What the client is told.
+    /// Returns the error for the client.
     #[must_use]
     pub fn to_client(self) -> AckError {
         match self {
@@ -175,19 +178,19 @@ impl Interrupted {
     }
 }
 
-/// Why nobody was let in.
+/// Why a client was not let in.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
-    /// An error of the table, which clients are told as it is.
+    /// An error of the protocol's table, which the client is told unchanged.
     #[error("{0:?}")]
     Session(SessionError),
-    /// The token does not hold.
+    /// The token is not accepted.
     #[error(transparent)]
     Auth(#[from] AuthError),
     /// The authorization service gave no answer.
     #[error(transparent)]
     Hook(#[from] HookError),
-    /// The presence service has made no session.
+    /// The presence service could not create a session.
     #[error(transparent)]
     Enter(#[from] EnterError),
     /// SQL gave no answer.
@@ -201,7 +204,7 @@ impl From<SessionError> for ConnectError {
     }
 }
 
-/// Why a connection ends before it is a session, as its client is told.
+/// The error that a client is told if its connection ends before it has a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Refused {
     /// The error.
@@ -235,12 +238,12 @@ impl Blame for ConnectError {
 }
 
 impl ConnectError {
-    /// What the client is told.
+    /// Returns the error for the client.
     #[must_use]
     pub fn to_client(self) -> SessionError {
         match self {
             Self::Session(error) => error,
-            // The keyring counts and logs them.
+            // The keyring counts and logs refused tokens.
             Self::Auth(error) if error.is_temporary() => SessionError::InternalServerError,
             Self::Auth(_) => SessionError::Unauthenticated,
             Self::Hook(HookError::Busy) => SessionError::TooManyRequests,

@@ -1,6 +1,6 @@
-//! The handlers of a running gateway: each named event, as one async function that has its dependencies.
+//! The handlers of a running gateway. Each named event has one async function with its dependencies.
 //!
-//! Invariant: whatever a handler does (fail, panic, run too long), its session comes back and the outcome is counted.
+//! Invariant: even if a handler fails, panics or runs too long, its session comes back and the outcome is counted.
 use std::{
     collections::HashMap,
     sync::{
@@ -33,17 +33,18 @@ use rollcall_base::names;
 /// How long a handler may run, unless [`Handlers::set_timeout`] says otherwise.
 const HANDLER_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The longest value of a URL's parameter that is kept, in bytes: clients that have not said who they are can make the
-/// node keep that much.
+/// The longest value of a URL's parameter that is kept, in bytes. The limit is needed because the node keeps this value
+/// for clients that have not authenticated yet.
 const MAX_URL_PARAMETER: usize = 256;
 
-/// What comes of an event: the session back, and the ack, where one is due.
+/// The result of a handler: the session, and the answer if there is one.
 pub struct Outcome {
-    /// The session, as the handler left it.
+    /// The session in the state in which the handler left it.
     pub session: Box<Session>,
-    /// What the client is told.
+    /// The answer for the client.
     pub answer: Answer,
-    /// The offset that the answer names, where a connection that resumes joined a lesson: later events of it come.
+    /// `Some` if a connection that resumes joined a lesson: the offset in the answer, after which the connection gets
+    /// the lesson's events.
     pub begins: Option<Offset>,
 }
 
@@ -57,7 +58,7 @@ type EventFn = Arc<
         + Sync,
 >;
 
-/// The handlers of a gateway. Cheap to clone.
+/// The handlers of a gateway. They are cheap to clone.
 #[derive(Clone)]
 pub struct Handlers {
     first_event: &'static str,
@@ -70,7 +71,7 @@ pub struct Handlers {
     timeout: Arc<AtomicU64>,
 }
 
-/// A handler, and how long it may run, if that is not as for the others.
+/// A handler, and its own timeout if it has one.
 #[derive(Clone)]
 struct Event {
     handler: EventFn,
@@ -78,7 +79,7 @@ struct Event {
 }
 
 impl Handlers {
-    /// The two that every gateway has.
+    /// Creates a table with the two handlers that every gateway has.
     pub fn new<C, D>(
         (first_event, connect_deps, connect): (&'static str, C, impl for<'a> Connect<'a, C> + 'static),
         (disconnect_deps, disconnect): (D, impl for<'a> Disconnect<'a, D> + 'static),
@@ -100,7 +101,8 @@ impl Handlers {
             }),
             disconnect: Arc::new(move |session, reason| {
                 let function = Arc::clone(&disconnect);
-                // No timeout: what left must be written down, however long the database is away.
+                // This handler has no timeout, because the end of a session must be stored, even if the database is
+                // away for long.
                 async move { function.1.call(&function.0, session, reason).await }.boxed()
             }),
             events: HashMap::new(),
@@ -109,8 +111,8 @@ impl Handlers {
         }
     }
 
-    /// Adds an event: its name on the wire, its dependencies, its handler, and how long that may run, if not as long as the
-    /// others.
+    /// Adds an event with its name in the protocol, its dependencies, its handler, and the handler's own timeout if it
+    /// has one.
     #[must_use]
     pub fn on<D, R, A, H>(mut self, name: &'static str, deps: D, handler: H, timeout: Option<Duration>) -> Self
     where
@@ -145,13 +147,13 @@ impl Handlers {
         self
     }
 
-    /// Adds what clients without a classroom need.
+    /// Adds the functions for clients without a classroom.
     #[must_use]
     pub(super) fn outside(self, outside: Outside) -> Self {
         Self { outside: Some(outside), ..self }
     }
 
-    /// How long a handler may run that is started from now on, in all clones of this.
+    /// Sets how long a handler may run that starts from now on. The time applies to all clones of these handlers.
     pub fn set_timeout(&self, timeout: Duration) {
         self.timeout.store(millis(timeout), Ordering::Relaxed);
     }
@@ -166,13 +168,13 @@ impl Handlers {
         Self { url_parameter: Some(name), ..self }
     }
 
-    /// The event that a connection must send first, which starts connect.
+    /// Returns the name of the event that a connection must send first, and that starts the handler of connect.
     #[must_use]
     pub fn first_event(&self) -> &'static str {
         self.first_event
     }
 
-    /// The value of the parameter in a URL's query, as it stands there; none where it is longer than
+    /// Returns the value of the parameter in a URL's query, still encoded. Returns `None` if it is longer than
     /// [`MAX_URL_PARAMETER`].
     #[must_use]
     pub fn url_parameter_in(&self, query: &str) -> Option<Box<str>> {
@@ -180,7 +182,7 @@ impl Handlers {
         (value.len() <= MAX_URL_PARAMETER).then(|| value.into())
     }
 
-    /// Starts connect.
+    /// Starts the handler of connect.
     #[must_use]
     pub fn connect(
         &self,
@@ -190,13 +192,13 @@ impl Handlers {
         (self.connect)(context, request, self.timeout())
     }
 
-    /// Starts disconnect.
+    /// Starts the handler of disconnect.
     #[must_use]
     pub fn disconnect(&self, session: Session, reason: LeftReason) -> BoxFuture<'static, ()> {
         (self.disconnect)(session, reason)
     }
 
-    /// Starts an event; an error brings the session back at once, and the ack.
+    /// Starts the handler of an event. An error returns the session and the answer at once.
     ///
     /// # Errors
     /// Where there is no such event, or the payload is not of its form.
@@ -213,7 +215,8 @@ impl Handlers {
             .map_err(|(session, error)| (session, Answer::Error(AckError::InvalidPayload, error.detail)))
     }
 
-    /// Starts the check of a token of a client that names no classroom. Without a function for it, nobody is let in.
+    /// Starts the check of the token of a client that names no classroom. If the table has no function for this, no
+    /// such client is let in.
     #[must_use]
     pub fn admit(
         &self,
@@ -226,7 +229,7 @@ impl Handlers {
         }
     }
 
-    /// Starts the event by which a client without a classroom enters one.
+    /// Starts the handler of the event with which a client without a classroom enters one.
     ///
     /// # Errors
     /// Where it is another event, or the payload is not of its form.
@@ -250,8 +253,8 @@ impl Handlers {
 }
 
 impl Handlers {
-    /// Starts the event by which a client that came without a classroom may move to another one; none where it is another
-    /// event.
+    /// Starts the handler of the event with which a client that connected without a classroom may move to another
+    /// classroom. Returns an error without an answer if the event is a different one.
     pub fn change(
         &self,
         context: ConnectContext,

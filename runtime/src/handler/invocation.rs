@@ -1,4 +1,4 @@
-//! One run of a handler: its timeout, its metrics, its panics.
+//! Runs a handler with a timeout and metrics, and catches its panics.
 use std::{panic::AssertUnwindSafe, time::Duration};
 
 use futures_util::{FutureExt, future::BoxFuture};
@@ -10,7 +10,7 @@ use super::error::{Blame, ConnectError, HandlerError, Interrupted, Refused};
 use crate::trace;
 use rollcall_base::names;
 
-/// What a handler returned, or what its client is told instead.
+/// Returns the answer of a handler, or the error that its client is told instead.
 pub(super) fn answered<A>(result: Result<Result<A, HandlerError>, Interrupted>) -> Result<A, Answer> {
     match result {
         Ok(result) => result.map_err(HandlerError::into_answer),
@@ -18,7 +18,7 @@ pub(super) fn answered<A>(result: Result<Result<A, HandlerError>, Interrupted>) 
     }
 }
 
-/// Runs a handler that lets a client in, or says why not.
+/// Runs a handler that lets a client in or refuses it.
 pub(super) async fn let_in<A>(
     limit: Duration,
     trace: Option<TraceParent>,
@@ -30,8 +30,8 @@ pub(super) async fn let_in<A>(
     }
 }
 
-/// Runs a handler with its timeout, its metrics and its span, and holds its panics. Boxed, because by value the handler's state
-/// would be in each of the futures around it: 8 KiB for a connect instead of 3.
+/// Runs a handler with its timeout, its metrics and its span, and catches its panics. The call is boxed, because by
+/// value the handler's state would be in each of the futures around it: 8 KiB for a connect instead of 3.
 pub(super) async fn contained<A, E: Blame>(
     function: &'static str,
     limit: Duration,

@@ -1,4 +1,4 @@
-//! What a handler is: the table that names it, the session that it is given, and the errors that it may return.
+//! The handlers of events: the table that names them, the session that they get, and the errors that they may return.
 pub mod connect_context;
 pub mod connected;
 pub mod error;

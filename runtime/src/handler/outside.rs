@@ -1,7 +1,7 @@
-//! Clients that were let in without a classroom (PROTOCOL 11): who they are, and the functions that they have.
+//! Clients that were let in without a classroom (PROTOCOL 11), and the functions for them.
 //!
-//! Invariant: such a client has no row, no event and no room. It gets all of them at once, by the one event that is made
-//! for it, or stays as it was.
+//! Invariant: such a client has no row, no event and no room. It gets all of them together, through the one event that
+//! a table has for this, or none of them.
 use std::{sync::Arc, time::Duration};
 
 use futures_util::{FutureExt, future::BoxFuture};
@@ -20,26 +20,26 @@ use super::{
 };
 use crate::{auth::Claims, limits::network::Subscriber};
 
-/// The label of clients that give none.
+/// The label of clients that name none.
 pub const LABEL: &str = "web";
 
 /// A client without a classroom.
 #[derive(Debug)]
 pub struct Visitor {
-    /// What its token says; none for a guest.
+    /// The claims of the client's token. `None` for a guest.
     pub claims: Option<Claims>,
-    /// The label of its agent.
+    /// The label of the client's agent.
     pub label: AgentLabel,
-    /// The lesson of a join that names none.
+    /// The lesson to join if a join names none.
     pub lesson: Option<LessonId>,
-    /// Whether it asked for the roster of the classroom that it will enter.
+    /// Whether the client asked for the list of agents of the classroom that it will enter.
     pub roster: bool,
-    /// The id under which it finds its session again after a break.
+    /// The id under which the client finds its session again after a break.
     pub resume_id: Option<ResumeId>,
 }
 
 impl Visitor {
-    /// `sub` and `aud` of its token.
+    /// Returns `sub` and `aud` of the client's token.
     #[must_use]
     pub fn user(&self) -> Option<(UserId, Audience)> {
         self.claims.as_ref().map(|claims| (claims.user.clone(), claims.audience.clone()))
@@ -47,7 +47,8 @@ impl Visitor {
 }
 
 impl Visitor {
-    /// The client of a session that goes elsewhere. A guest has had no use for its label, and gets the usual one.
+    /// Returns the client of a session that moves to another classroom. A guest gets the default label, because its
+    /// session has none.
     ///
     /// # Panics
     /// Never: the usual label is one.
@@ -65,20 +66,21 @@ impl Visitor {
     }
 }
 
-/// What becomes of a client that asked for a lesson.
+/// The result for a client that asked for a lesson.
 #[derive(Debug)]
 pub enum EnterOutcome {
-    /// It is in the lesson's classroom. If it resumes: the offset after which it gets the lesson's events.
+    /// The client is in the lesson's classroom. If it resumes, the offset is the one after which it gets the lesson's
+    /// events.
     Entered(Box<Connected>, Option<Offset>),
-    /// It stays without one.
+    /// The client stays without a classroom.
     Outside(Box<Visitor>),
 }
 
 /// The handler that checks a token: `async fn(&Deps, client's address, token) -> Result<claims, ConnectError>`.
 pub trait Admit<'a, D: 'a>: Send + Sync {
-    /// What it returns; no claims for a guest.
+    /// The handler's result. The claims are `None` for a guest.
     type Future: Future<Output = Result<Option<Claims>, ConnectError>> + Send + 'a;
-    /// Calls it.
+    /// Calls the handler.
     fn call(&self, deps: &'a D, client: Option<Subscriber>, token: Option<Token>) -> Self::Future;
 }
 
@@ -93,23 +95,23 @@ where
     }
 }
 
-/// What becomes of a client that joined a lesson, perhaps of another classroom.
+/// The result for a client that joined a lesson, perhaps in another classroom.
 #[derive(Debug)]
 pub struct Moved {
-    /// The session that it had.
+    /// The session that the client had.
     pub session: Box<Session>,
-    /// The one that it has instead, if it has moved.
+    /// The session that the client has instead, if it moved.
     pub instead: Option<Box<Connected>>,
-    /// If it resumes, and has joined a lesson: the offset after which it gets the lesson's events.
+    /// The offset after which the client gets the lesson's events, if it resumes and has joined a lesson.
     pub begins: Option<Offset>,
 }
 
-/// The handler that moves: `async fn(&Deps, context, &mut Session, Request) -> Result<(Option<Connected>, Answer),
-/// HandlerError>`; the session of the other classroom, if there is one now.
+/// The handler that moves a client: `async fn(&Deps, context, &mut Session, Request) -> Result<(Option<Connected>,
+/// Answer), HandlerError>`. The result has the session in the other classroom if the client moved.
 pub trait Move<'a, D: 'a, R, A>: Send + Sync {
-    /// What it returns.
+    /// The handler's result.
     type Future: Future<Output = Result<(Option<Connected>, A), HandlerError>> + Send + 'a;
-    /// Calls it.
+    /// Calls the handler.
     fn call(&self, deps: &'a D, context: ConnectContext, session: &'a mut Session, request: R) -> Self::Future;
 }
 
@@ -124,11 +126,12 @@ where
     }
 }
 
-/// The handler that enters: `async fn(&Deps, context, &Visitor, Request) -> Result<(Connected, Answer), HandlerError>`.
+/// The handler that lets a client enter: `async fn(&Deps, context, &Visitor, Request) -> Result<(Connected, Answer),
+/// HandlerError>`.
 pub trait Enter<'a, D: 'a, R, A>: Send + Sync {
-    /// What it returns.
+    /// The handler's result.
     type Future: Future<Output = Result<(Connected, A), HandlerError>> + Send + 'a;
-    /// Calls it.
+    /// Calls the handler.
     fn call(&self, deps: &'a D, context: ConnectContext, visitor: &'a Visitor, request: R) -> Self::Future;
 }
 
@@ -164,7 +167,7 @@ type MoveFn = Arc<
         + Sync,
 >;
 
-/// The three functions.
+/// The three functions for clients without a classroom.
 #[derive(Clone)]
 pub(super) struct Outside {
     event: &'static str,

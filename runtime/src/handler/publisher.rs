@@ -1,8 +1,9 @@
-//! Publishing for handlers (PROTOCOL 10): events from a session to its lesson, to its classroom, or to one agent there.
+//! Publishes events of a session for handlers (PROTOCOL 10): to the session's lesson, to its classroom, or to one agent
+//! there.
 //!
-//! Invariant: Ok means that the event is in the stream, so every client that it is for gets it, also one that resumes.
-//! Clients get it as `{"id":{"entity_type","operation","sequence_id"},"payload":body}` with the sender's session id,
-//! whatever the body holds, and never as an event of presence.
+//! Invariant: if the result is Ok, the event is in the stream, so every client that it is for gets it, also clients
+//! that resume. Clients get the event as `{"id":{"entity_type","operation","sequence_id"},"payload":body}` with the
+//! sender's session id, whatever the body contains, and never as an event of presence.
 use bytes::Bytes;
 use rollcall_base::trace::call;
 use rollcall_bus::{EventPublisher, Fence, Publication, PublishError};
@@ -11,7 +12,7 @@ use serde::Serialize;
 
 use crate::{handler::session::Session, trace};
 
-/// Who gets an event. Its sender does not, unless it is the agent that is named.
+/// The agents that get an event. Its sender does not get it, unless the sender is the named agent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Recipients {
     /// Everybody in the sender's lesson.
@@ -22,7 +23,7 @@ pub enum Recipients {
     Agent(AgentId),
 }
 
-/// An event of a handler.
+/// An event that a handler publishes.
 #[derive(Clone, Debug)]
 pub struct Event {
     entity_type: EntityType,
@@ -32,16 +33,16 @@ pub struct Event {
 }
 
 impl Event {
-    /// An event with this body, which must become a JSON object.
+    /// Creates an event with this body, which must be a JSON object.
     #[must_use]
     pub fn new(entity_type: EntityType, operation: Operation, body: &impl Serialize) -> Self {
-        // What cannot be written as JSON is no object either, and is refused as such.
+        // A body that cannot be written as JSON is not a JSON object, and is refused for that reason.
         let body = serde_json::to_vec(body).unwrap_or_default();
         Self { entity_type, operation, body: body.into(), message_id: None }
     }
 
-    /// The same with a message id. An event whose id the stream has stored within its duplicate window (2 min) is not stored
-    /// again; the result is the offset of the first.
+    /// Adds a message id to the event. If the stream stored an event with this id within its duplicate window (2 min),
+    /// the event is not stored again, and the result is the offset of the first event.
     #[must_use]
     pub fn with_message_id(self, id: MessageId) -> Self {
         Self { message_id: Some(id), ..self }
@@ -51,24 +52,24 @@ impl Event {
 /// Why an event was not published.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum EventError {
-    /// It is for the lesson, and the connection has joined none.
+    /// The event is for the lesson, and the connection has joined none.
     #[error("not in a lesson")]
     NotInLesson,
-    /// The connection is a guest's, which has no session and publishes nothing.
+    /// The connection is a guest's. A guest has no session and publishes nothing.
     #[error("not in a classroom")]
     NotInClassroom,
-    /// Its body is no JSON object.
+    /// The event's body is not a JSON object.
     #[error("the event's body is not a JSON object")]
     NotAnObject,
-    /// Its body is larger than this many bytes (`ROLLCALL_MAX_FORWARD`).
+    /// The event's body is larger than this many bytes (`ROLLCALL_MAX_FORWARD`).
     #[error("the event's body is larger than {0} bytes")]
     TooLarge(usize),
-    /// It was not stored, or it is not known whether it was.
+    /// The event was not stored, or it is unknown whether it was stored.
     #[error(transparent)]
     NotStored(#[from] PublishError),
 }
 
-/// Publishes events of sessions. Cheap to clone.
+/// Publishes events of sessions. A publisher is cheap to clone.
 ///
 /// ```
 /// use rollcall_runtime::{Event, HandlerError, Publisher, Recipients, Session};
@@ -93,19 +94,19 @@ pub enum EventError {
 #[derive(Clone)]
 pub struct Publisher {
     events: EventPublisher,
-    /// The largest body, in bytes: a larger event would not be forwarded.
+    /// The largest body, in bytes. A larger event would not be forwarded.
     max_body: usize,
 }
 
 impl Publisher {
-    /// Publishes through this publisher.
+    /// Creates a publisher of sessions' events that uses this publisher.
     #[must_use]
     pub fn new(events: EventPublisher, max_body: usize) -> Self {
         Self { events, max_body }
     }
 
-    /// Publishes an event of a session. When it returns, the event is stored in the stream, at the offset that it returns.
-    /// It takes at most 1.5 s.
+    /// Publishes an event of a session, and returns its offset when it is stored in the stream. This takes at most 1.5
+    /// s.
     ///
     /// # Errors
     /// [`EventError`]. While the bus is away, the client is told to try again later, and the event is not sent later.
@@ -114,7 +115,7 @@ impl Publisher {
         Ok(call("bus", "store events", self.events.publish(publication)).await?)
     }
 
-    /// Publishes several events of a session, in this order. If one of them cannot be published as it is, none is.
+    /// Publishes several events of a session, in this order. If one of them is invalid, none is published.
     ///
     /// # Errors
     /// [`EventError`] of the first event that was not stored; others may be.

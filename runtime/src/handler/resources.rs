@@ -1,4 +1,5 @@
-//! What handlers may depend on, made once at the start. Each handler's `Deps` picks its own.
+//! The dependencies that handlers may have. They are created once at the start, and each handler's `Deps` takes those
+//! that it needs.
 use std::sync::Arc;
 
 use crate::{
@@ -10,7 +11,7 @@ use crate::{
 };
 use rollcall_presence::Presence;
 
-/// All dependencies that there are. Cheap to clone.
+/// All dependencies. They are cheap to clone.
 #[derive(Clone)]
 pub struct Resources {
     /// Checks tokens.
@@ -19,13 +20,13 @@ pub struct Resources {
     pub hook: Arc<Hook>,
     /// This node's rooms.
     pub rooms: Rooms,
-    /// Enters, joins and leaves.
+    /// Enters classrooms, joins lessons and leaves both.
     pub presence: Presence,
     /// Publishes events.
     pub publisher: Publisher,
     /// Sends events to Mixpanel.
     pub mixpanel: Mixpanel,
-    /// How often users and guests may connect.
+    /// Limits how often users and guests may connect.
     pub rates: Arc<EventLimits>,
     /// Whether clients without a token are let in.
     pub guests: bool,

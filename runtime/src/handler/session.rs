@@ -1,7 +1,7 @@
-//! What a handler sees of its connection: who it is, where it is, and what its token allows.
+//! The session that a handler gets: the agent, its classroom and lesson, and the rights of its token.
 //!
-//! Invariant: `connect` makes it, events borrow it, `disconnect` consumes it; it is in one place at a time, so one event
-//! of a connection runs at a time.
+//! Invariant: the handler of connect creates the session, handlers of events borrow it, and the handler of disconnect
+//! consumes it. A session is in one place at a time, so one event of a connection is handled at a time.
 use rollcall_schema::{
     AgentId, Audience, ClassroomId, JsonObject, LeftReason, LessonId, Role, RoomId, Seat, SessionId, Sid, TraceParent,
     UserId,
@@ -15,7 +15,7 @@ use rollcall_presence::Membership;
 use rollcall_store::Remembered;
 use rollcall_websocket::SocketId;
 
-/// A connection that was let in. Small, because every connection keeps one.
+/// A connection that was let in. It is small, because every connection has a session.
 ///
 /// ```
 /// use rollcall_runtime::{HandlerError, Session};
@@ -39,20 +39,22 @@ use rollcall_websocket::SocketId;
 /// ```
 #[derive(Debug)]
 pub struct Session {
-    /// Its part in the classroom, which only the presence service changes.
+    /// The session's part in the classroom. Only the presence service changes it.
     pub membership: Membership,
     token: Token,
     /// Whether the client wants offsets.
     pub resumes: bool,
-    /// Whether the client has set a state: a database that loses commits may have told it, and not have it.
+    /// Whether the client has set a state. The flag is needed because a database that loses commits may not have a
+    /// state that it had confirmed.
     pub sets_state: bool,
     /// The lesson that the connection's URL names.
     pub url_lesson: Option<LessonId>,
-    /// The trace that the connection belongs to. Boxed, because most belong to none.
+    /// The trace that the connection belongs to. It is boxed, because most connections belong to none.
     trace: Option<Box<TraceParent>>,
 }
 
-/// What a token says, without what the agent's id says already: that is a third of a parked connection's memory.
+/// The claims of a token without those that are in the agent's id. This saves a third of the memory of an idle
+/// connection.
 #[derive(Debug)]
 enum Token {
     None,
@@ -61,7 +63,7 @@ enum Token {
 }
 
 impl Session {
-    /// A session of an agent, with the claims of its token.
+    /// Creates a session of an agent with the claims of its token.
     #[must_use]
     pub fn agent(membership: Membership, claims: Claims) -> Self {
         let mut session = Self::guest(membership);
@@ -69,49 +71,49 @@ impl Session {
         session
     }
 
-    /// A session without a token.
+    /// Creates a session without a token.
     #[must_use]
     pub fn guest(membership: Membership) -> Self {
         Self { membership, token: Token::None, resumes: false, sets_state: false, url_lesson: None, trace: None }
     }
 
-    /// The connection's id.
+    /// Returns the connection's id.
     #[must_use]
     pub fn sid(&self) -> Sid {
         self.membership.sid()
     }
 
-    /// The classroom that the connection is in.
+    /// Returns the classroom that the connection is in.
     #[must_use]
     pub fn classroom(&self) -> ClassroomId {
         self.membership.classroom()
     }
 
-    /// The session's id; none for a guest.
+    /// Returns the session's id, or `None` for a guest.
     #[must_use]
     pub fn id(&self) -> Option<SessionId> {
         self.membership.session().map(|(id, _)| id)
     }
 
-    /// The agent; none for a guest.
+    /// Returns the agent, or `None` for a guest.
     #[must_use]
     pub fn agent_id(&self) -> Option<&AgentId> {
         self.membership.session().map(|(_, agent)| agent)
     }
 
-    /// The lesson that was joined.
+    /// Returns the lesson that was joined.
     #[must_use]
     pub fn lesson(&self) -> Option<&LessonId> {
         self.membership.lesson()
     }
 
-    /// The seat in that lesson, if the user has one.
+    /// Returns the seat in that lesson if the user has one.
     #[must_use]
     pub fn seat(&self) -> Option<Seat> {
         self.membership.seat()
     }
 
-    /// The claims of its token; a guest has none until a join_lesson brings a token.
+    /// Returns the claims of the token. A guest has none until a join_lesson brings a token.
     #[must_use]
     pub fn claims(&self) -> Option<Claims> {
         match &self.token {
@@ -124,7 +126,7 @@ impl Session {
         }
     }
 
-    /// The role in its token; none without a token.
+    /// Returns the role in the token, or `None` without a token.
     #[must_use]
     pub fn role(&self) -> Option<Role> {
         match &self.token {
@@ -134,7 +136,7 @@ impl Session {
         }
     }
 
-    /// The `info` in its token, if there is one.
+    /// Returns `info` of the token if the token has it.
     #[must_use]
     pub fn info(&self) -> Option<&JsonObject> {
         let grants = match &self.token {
@@ -145,7 +147,7 @@ impl Session {
         grants?.info.as_ref()
     }
 
-    /// `sub` and `aud` of its token.
+    /// Returns `sub` and `aud` of the token.
     #[must_use]
     pub fn user(&self) -> Option<(UserId, Audience)> {
         match (&self.token, self.agent_id()) {
@@ -155,7 +157,7 @@ impl Session {
         }
     }
 
-    /// When its token expires, in Unix seconds.
+    /// Returns when the token expires, in Unix seconds.
     #[must_use]
     pub fn expires(&self) -> Option<u64> {
         match &self.token {
@@ -165,7 +167,7 @@ impl Session {
         }
     }
 
-    /// Replaces the token by another one of the same user, or gives a guest its first.
+    /// Replaces the token with another token of the same user, or gives a guest its first token.
     pub fn set_claims(&mut self, claims: Claims) {
         self.token = if self.agent_id().is_some() {
             Token::OfAgent { role: claims.role, expires: claims.expires, grants: claims.limits }
@@ -174,18 +176,18 @@ impl Session {
         };
     }
 
-    /// The trace that the connection belongs to, if its client or a proxy named one.
+    /// Returns the trace that the connection belongs to, if its client or a proxy named one.
     #[must_use]
     pub fn trace(&self) -> Option<TraceParent> {
         self.trace.as_deref().copied()
     }
 
-    /// Its requests belong to this trace from now on.
+    /// Sets the trace that the session's requests belong to from now on.
     pub(crate) fn set_trace(&mut self, trace: Option<Box<TraceParent>>) {
         self.trace = trace;
     }
 
-    /// Drops what only requests need, because a session without its connection may be kept for long.
+    /// Drops the data that only requests need, because a session without its connection may be kept for long.
     pub fn forget_rights(&mut self) {
         self.url_lesson = None;
         self.trace = None;
@@ -196,20 +198,22 @@ impl Session {
         }
     }
 
-    /// What the node knows of an agent's session, should the database lose its row. `reason` is for its end.
+    /// Returns what the node knows about an agent's session, for the case that the database loses its row. `reason` is
+    /// the reason of the session's end.
     #[must_use]
     pub fn remembered(&self, reason: LeftReason) -> Option<Remembered> {
         let remembered = self.membership.remembered(reason)?;
         Some(Remembered { sets_state: self.sets_state, ..remembered })
     }
 
-    /// The socket, for entering rooms. A session is only where its connection is, so its sid is one of this process.
+    /// Returns the socket, which enters rooms. A session is only where its connection is, so its sid is one of this
+    /// process.
     #[must_use]
     pub fn socket(&self) -> SocketId {
         sids::socket_of_own(self.sid())
     }
 
-    /// The rooms that its events come from; a guest gets nothing of the classroom's.
+    /// Returns the rooms whose events the session gets. A guest does not get the classroom's events.
     #[must_use]
     pub fn rooms(&self) -> Vec<RoomId> {
         let classroom = self.agent_id().is_some().then_some(RoomId::Classroom(self.classroom()));

@@ -1,4 +1,5 @@
-//! The table of a gateway's events: each named event with its handler, and how the handler's dependencies are made.
+//! The table of a gateway's events. It has each named event with its handler, and the function that creates the
+//! handler's dependencies.
 //!
 //! Invariant: a table needs nothing that runs, so its events are known before anything is connected.
 use std::{collections::BTreeSet, time::Duration};
@@ -13,8 +14,8 @@ use crate::handler::{
     traits::{Connect, Disconnect, Handler},
 };
 
-/// The events of a gateway. Each handler's dependencies come from a function of the [`Resources`], which is called once,
-/// when the gateway starts.
+/// The events of a gateway. Each handler's dependencies are created by a function from the [`Resources`], which is
+/// called once, when the gateway starts.
 ///
 /// ```
 /// use rollcall_runtime::{HandlerError, Resources, Rooms, Session, Table};
@@ -55,7 +56,8 @@ pub struct Table {
 }
 
 impl Table {
-    /// A table with the two handlers that every gateway has: the first event's, and that of the end of a connection.
+    /// Creates a table with the two handlers that every gateway has: the handler of the first event, and the handler of
+    /// the end of a connection.
     pub fn new<C, D>(
         (first_event, connect_deps, connect): (
             &'static str,
@@ -80,7 +82,7 @@ impl Table {
         }
     }
 
-    /// Adds an event: its name on the wire, how its dependencies are made, its handler.
+    /// Adds an event with its name in the protocol, the function that creates its dependencies, and its handler.
     #[must_use]
     pub fn on<D, R, A, H>(self, name: &'static str, deps: impl FnOnce(&Resources) -> D + 'static, handler: H) -> Self
     where
@@ -92,7 +94,7 @@ impl Table {
         self.add(name, deps, handler, None)
     }
 
-    /// The same with a handler that may run for this long, whatever `ROLLCALL_HANDLER_TIMEOUT` says.
+    /// Adds an event whose handler may run for this long, whatever `ROLLCALL_HANDLER_TIMEOUT` says.
     #[must_use]
     pub fn on_within<D, R, A, H>(
         self,
@@ -131,8 +133,8 @@ impl Table {
         }
     }
 
-    /// Adds what clients without a classroom need: the function that checks their token, and the event by which they enter
-    /// one, and later move to another.
+    /// Adds the functions for clients without a classroom: the function that checks their token, and the event with
+    /// which they enter a classroom and later move to another.
     #[must_use]
     pub fn outside<C, D, R, A>(
         self,
@@ -166,13 +168,13 @@ impl Table {
         Self { bind: Box::new(move |resources| bind(resources).url_parameter(name)), ..self }
     }
 
-    /// The names of its events, with the first event's.
+    /// Returns the names of the events, including the first event.
     #[must_use]
     pub fn events(&self) -> &BTreeSet<&'static str> {
         &self.events
     }
 
-    /// Makes every handler's dependencies.
+    /// Creates every handler's dependencies.
     #[must_use]
     pub(crate) fn bind(self, resources: &Resources) -> Handlers {
         (self.bind)(resources)

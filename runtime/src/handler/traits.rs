@@ -1,4 +1,5 @@
-//! What an async function must be to handle an event: plain functions with their dependencies as the first argument are.
+//! The traits of async functions that handle events. Plain functions whose first argument is their dependencies
+//! implement them.
 use std::future::Future;
 
 use rollcall_schema::{ConnectRequest, LeftReason};
@@ -12,9 +13,9 @@ use crate::handler::{
 
 /// A handler of an event: `async fn(&Deps, &mut Session, Request) -> Result<Answer, HandlerError>`.
 pub trait Handler<'a, D: 'a, R, A>: Send + Sync {
-    /// What it returns.
+    /// The handler's result.
     type Future: Future<Output = Result<A, HandlerError>> + Send + 'a;
-    /// Calls it.
+    /// Calls the handler.
     fn call(&self, deps: &'a D, session: &'a mut Session, request: R) -> Self::Future;
 }
 
@@ -29,11 +30,11 @@ where
     }
 }
 
-/// The handler of connect: makes a session, or says why not.
+/// The handler of connect, which creates a session or refuses the client.
 pub trait Connect<'a, D: 'a>: Send + Sync {
-    /// What it returns.
+    /// The handler's result.
     type Future: Future<Output = Result<Connected, ConnectError>> + Send + 'a;
-    /// Calls it.
+    /// Calls the handler.
     fn call(&self, deps: &'a D, context: ConnectContext, request: ConnectRequest) -> Self::Future;
 }
 
@@ -48,11 +49,11 @@ where
     }
 }
 
-/// The handler of disconnect: ends a session.
+/// The handler of disconnect, which ends a session.
 pub trait Disconnect<'a, D: 'a>: Send + Sync {
-    /// What it returns.
+    /// The handler's result.
     type Future: Future<Output = ()> + Send + 'a;
-    /// Calls it.
+    /// Calls the handler.
     fn call(&self, deps: &'a D, session: Session, reason: LeftReason) -> Self::Future;
 }
 

@@ -1,4 +1,4 @@
-//! Access to the operators' address: no web pages of other origins, and `/api` only with the token.
+//! Access to the operators' address: web pages of other origins are refused, and `/api` needs the token.
 //!
 //! With a token, the console's files are served to whoever asks: they hold no data, and a browser shows them in no frame.
 //!
@@ -16,14 +16,14 @@ use subtle::ConstantTimeEq;
 use super::{pages::is_file, reply::HttpError, tries::Tries};
 use rollcall_base::Secret;
 
-/// What a path needs.
+/// What a path requires.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Need {
-    /// Nothing but the file: the console's pages.
+    /// Nothing, because the path is a file of the console.
     Page,
-    /// What probes and Prometheus ask.
+    /// Nothing but a permitted Host, because probes and Prometheus ask for the path.
     Probe,
-    /// The token, where there is one.
+    /// The token if there is one.
     Api,
 }
 
@@ -37,19 +37,19 @@ impl Need {
     }
 }
 
-/// Who asks.
+/// The caller of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Caller {
     /// A caller with the token.
     Token,
-    /// A caller with the token that only reads.
+    /// A caller with the token that permits only reading.
     ReadToken,
-    /// Somebody on this machine, where no token is required, or a probe.
+    /// A probe, or a caller on this machine if no token is required.
     NoToken,
 }
 
 impl Caller {
-    /// The caller's name in the log.
+    /// Returns the caller's name for the log.
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Token => "admin token",
@@ -59,22 +59,22 @@ impl Caller {
     }
 }
 
-/// Who asks, and from where.
+/// The caller of a request, and its address.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Origin {
     pub(super) caller: Caller,
-    /// None in tests without a connection.
+    /// `None` in tests without a connection.
     pub(super) address: Option<SocketAddr>,
 }
 
-/// What a request needs to be answered.
+/// The rules for a request to be answered.
 #[derive(Clone, Debug, Default)]
 pub struct Access {
-    /// The token that `/api` requires; none only on a loopback address.
+    /// The token that `/api` requires. `None` only on a loopback address.
     pub token: Option<Secret>,
-    /// The token of those who only read.
+    /// The token that permits only reading.
     pub read_token: Option<Secret>,
-    /// Names, in lower case, under which requests without a token are answered, besides IP addresses and `localhost`.
+    /// The names, in lower case, that a request without a token may have as Host, besides IP addresses and `localhost`.
     pub hosts: Vec<String>,
 }
 
@@ -104,7 +104,7 @@ impl Access {
             let asks = HttpError::new(StatusCode::UNAUTHORIZED, "send Authorization: Bearer with ROLLCALL_ADMIN_TOKEN");
             return Err(HttpError { header: Some((WWW_AUTHENTICATE, "Bearer")), ..asks });
         }
-        // A request of HTTP/1.0 may have no Host; browsers always send one.
+        // A request of HTTP/1.0 may have no Host. Browsers always send one.
         if headers.get_all(HOST).iter().all(|host| self.is_ours(host)) {
             return Ok(Caller::NoToken);
         }
@@ -113,7 +113,8 @@ impl Access {
         Err(HttpError::new(StatusCode::FORBIDDEN, detail))
     }
 
-    /// Whose token the request bears. It is always compared with both tokens, and each time in constant time.
+    /// Returns the owner of the token in the request. The request's token is always compared with both tokens, and each
+    /// time in constant time.
     fn bearer(&self, headers: &HeaderMap) -> Option<Caller> {
         let (scheme, given) = headers.get(AUTHORIZATION)?.as_bytes().split_at_checked(7)?;
         let given = Some(given).filter(|_| scheme.eq_ignore_ascii_case(b"bearer "))?;
@@ -135,7 +136,7 @@ impl Access {
     }
 }
 
-/// Whether the headers, which a browser sets and no page can change, name another origin.
+/// Returns whether the headers name another origin. A browser sets these headers, and a page cannot change them.
 fn is_foreign_page(headers: &HeaderMap) -> bool {
     let of_another_site = |site: &HeaderValue| !["same-origin", "none"].iter().any(|known| site == known);
     let host = headers.get(HOST).map(HeaderValue::as_bytes);

@@ -1,4 +1,5 @@
-//! What was changed through this node lately, for the console. The log has the same, and for longer.
+//! The most recent changes that were made through this node, for the console. The log has the same changes, and keeps
+//! them longer.
 //!
 //! Invariant: at most [`MOST`] are kept.
 use std::collections::VecDeque;
@@ -6,15 +7,15 @@ use std::collections::VecDeque;
 use parking_lot::Mutex;
 use serde::Serialize;
 
-/// How many acts are kept.
+/// How many changes are kept.
 const MOST: usize = 200;
 
 /// A call that changed something, or may have.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(super) struct Act {
-    /// When it was answered, as in RFC 3339, UTC.
+    /// When the call was answered, as in RFC 3339, UTC.
     pub(super) at: String,
-    /// How the caller was let in: the name of its token.
+    /// The name of the caller's token.
     pub(super) by: &'static str,
     /// The caller's address.
     pub(super) from: String,
@@ -22,11 +23,11 @@ pub(super) struct Act {
     pub(super) what: &'static str,
     /// The user, agent, classroom or lesson that was changed.
     pub(super) whom: String,
-    /// The answer's status; 0 where there was none.
+    /// The status of the answer. 0 if there was none.
     pub(super) status: u16,
 }
 
-/// The latest acts, the oldest first.
+/// The most recent changes, the oldest first.
 #[derive(Debug, Default)]
 pub struct Acts(Mutex<VecDeque<Act>>);
 

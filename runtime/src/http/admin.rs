@@ -1,4 +1,4 @@
-//! What answers on the operators' address, and what it needs for that (PROTOCOL 7 and 10).
+//! The parts that answer on the operators' address (PROTOCOL 7 and 10).
 use std::sync::Arc;
 
 use super::{
@@ -10,9 +10,9 @@ use rollcall_keys::LessonKeys;
 use rollcall_presence::{operator::Operator, outbox_gauges::OutboxGauges};
 use rollcall_store::{Store, StoreError};
 
-/// What the endpoints need.
+/// The parts that the endpoints use.
 pub struct Admin {
-    /// Lists and counts.
+    /// Reads lists and counts.
     pub store: Arc<dyn Store>,
     /// Reads seats.
     pub keys: Arc<dyn LessonKeys>,
@@ -20,34 +20,34 @@ pub struct Admin {
     pub bus: Arc<dyn Bus>,
     /// Publishes events.
     pub publisher: EventPublisher,
-    /// Which rooms have members here.
+    /// Knows which rooms have members on this node.
     pub rooms: Rooms,
     /// Ends sessions, and erases users.
     pub operator: Operator,
-    /// `/readyz`.
+    /// Answers `/readyz`.
     pub health: Arc<Health>,
-    /// `/metrics`.
+    /// Answers `/metrics`.
     pub metrics: Metrics,
     /// The gauges that are measured when `/metrics` is read.
     pub outbox: OutboxGauges,
-    /// Which requests are answered.
+    /// Decides which requests are answered.
     pub access: Access,
-    /// What was changed lately.
+    /// The most recent changes.
     pub acts: Arc<Acts>,
-    /// Limits wrong tokens.
+    /// Limits tries with wrong tokens.
     pub tries: FailedTries,
     /// The console's pages.
     pub pages: Pages,
-    /// What the console shows of the nodes.
+    /// The state of the nodes for the console.
     pub board: Board,
-    /// What signs the demo's tokens; none where a key is configured.
+    /// Signs the demo's tokens. `None` if a key is configured.
     pub demo: Option<Demo>,
     /// The largest event, in bytes.
     pub max_event: usize,
 }
 
 impl Admin {
-    /// The store does not answer, or refuses.
+    /// Returns the error for a store that does not answer or refuses.
     pub(super) fn refusal(&self, error: &StoreError) -> HttpError {
         tracing::warn!(%error, "a request to the API failed");
         HttpError::away(self.store.name())

@@ -1,7 +1,8 @@
-//! The log line of a call that changes something: who did what to whom, from where.
+//! The log line of a call that changes something. It says who made the call, what was called, whom it changed, and from
+//! which address.
 //!
-//! Invariant: there is one line for each call that may have changed something, also where it failed or was cut off. The
-//! log's limit of lines never leaves one out.
+//! Invariant: there is one line for each call that may have changed something, also if the call failed or was cut off.
+//! The log's limit of lines never leaves such a line out.
 use std::{
     sync::{
         Arc, OnceLock,
@@ -30,23 +31,23 @@ pub(super) struct AuditLine {
 }
 
 impl AuditLine {
-    /// Nothing is written until [`AuditLine::of`] is called.
+    /// Creates a line. It is written only if [`AuditLine::of`] is called.
     pub(super) fn new(origin: Origin, what: &'static str, acts: Arc<Acts>) -> Self {
         Self { origin, what, whom: OnceLock::new(), status: AtomicU16::new(0), acts }
     }
 
-    /// The call is valid, and is about to change this.
+    /// Records whom or what the call is about to change, after the call was found valid.
     pub(super) fn of(&self, whom: impl Into<String>) {
-        // An endpoint says it once.
+        // An endpoint calls this once.
         let _ = self.whom.set(whom.into());
     }
 
-    /// Whether the caller may change something.
+    /// Returns whether the caller may change something.
     pub(super) fn may_change(&self) -> bool {
         self.origin.caller != Caller::ReadToken
     }
 
-    /// How the call was answered.
+    /// Records the status of the answer.
     pub(super) fn answered(&self, status: StatusCode) {
         self.status.store(status.as_u16(), Ordering::Relaxed);
     }

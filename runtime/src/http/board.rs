@@ -1,7 +1,7 @@
-//! What all consoles see of the nodes: read once a second, while anybody looks.
+//! The state of the nodes for all consoles. It is read once a second while a console is open.
 //!
-//! Invariant: there is one reader for all consoles. A console that has not taken the last reading causes none, and
-//! while no console is open nothing is read.
+//! Invariant: there is one reader for all consoles. A console that has not taken the last reading causes no new
+//! reading, and while no console is open nothing is read.
 use std::{
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -25,38 +25,39 @@ use rollcall_store::{Lease, NodeReport, Store};
 
 /// The time between two readings.
 const EVERY: Duration = Duration::from_secs(1);
-/// Backends are asked less often, for to ask the database means to write.
+/// After how many readings the backends are asked. They are asked less often, because asking the database means a
+/// write.
 const ASK_EVERY: u32 = 5;
 
-/// What the board reads.
+/// The sources of the board.
 pub struct Sources {
-    /// All nodes' reports.
+    /// The store with the reports of all nodes.
     pub store: Arc<dyn Store>,
     /// Measures the outbox.
     pub outbox: OutboxGauges,
-    /// This node's backends.
+    /// The state of this node's backends.
     pub health: Arc<Health>,
     /// This node's own report.
     pub statistics: Statistics,
-    /// This node's, whose id is the node's.
+    /// This node's lease, which has the node's id.
     pub lease: watch::Receiver<Lease>,
 }
 
-/// The board. Cheap to clone.
+/// The board. It is cheap to clone.
 #[derive(Clone, Default)]
 pub struct Board {
     latest: watch::Sender<Bytes>,
     wanted: Arc<Notify>,
 }
 
-/// A console that reads the board.
+/// A console's view of the board.
 pub(super) struct Look {
     latest: watch::Receiver<Bytes>,
     wanted: Arc<Notify>,
 }
 
 impl Look {
-    /// The next event; none when the board is gone.
+    /// Returns the next event, or `None` when the board no longer exists.
     pub(super) async fn next(&mut self) -> Option<Bytes> {
         self.wanted.notify_one();
         self.latest.changed().await.ok()?;
@@ -66,12 +67,12 @@ impl Look {
 
 #[derive(Serialize)]
 struct Event<'a> {
-    /// Milliseconds since 1970.
+    /// The time in milliseconds since 1970.
     at: u64,
     /// The node that answers.
     node_id: NodeId,
     nodes: Vec<Node>,
-    /// Why the other nodes are not up to date.
+    /// Why the data of the other nodes is old.
     problem: Option<&'a str>,
     ready: bool,
     backends: &'a [Backend],
@@ -83,7 +84,7 @@ struct Node {
     label: String,
     alive: bool,
     lease_left_ms: u64,
-    /// How old the statistics are.
+    /// The age of the statistics.
     age_ms: Option<u64>,
     statistics: Option<Box<RawValue>>,
 }
@@ -93,10 +94,10 @@ impl Board {
         Look { latest: self.latest.subscribe(), wanted: Arc::clone(&self.wanted) }
     }
 
-    /// Reads while somebody looks. Never returns: the caller spawns it.
+    /// Reads while a console asks. This function never returns, so the caller spawns it.
     pub async fn run(self, sources: Sources) {
         let (mut ready, mut backends, mut count) = (false, Vec::new(), 0_u32);
-        // What was read last, for when the database is away.
+        // The last reports, which are shown while the database is away.
         let (mut reports, mut read_at) = (Vec::new(), Instant::now());
         let mut next = Instant::now();
         loop {
@@ -131,7 +132,7 @@ impl Board {
     }
 }
 
-/// `own`: this node's statistics of now.
+/// Returns a node of the event. `own` is the current statistics if the report is of this node.
 fn node(report: &NodeReport, own: Option<&String>, read_at: Instant) -> Node {
     let since = read_at.elapsed();
     let (text, age) = match (own, &report.statistics) {
@@ -145,7 +146,7 @@ fn node(report: &NodeReport, own: Option<&String>, read_at: Instant) -> Node {
         alive: report.alive,
         lease_left_ms: millis(report.lease_left.saturating_sub(since)),
         age_ms: age.map(millis),
-        // Another version of the gateway may have written it.
+        // Another version of the gateway may have written the text.
         statistics: text.and_then(|text| RawValue::from_string(text.clone()).ok()),
     }
 }

@@ -1,4 +1,4 @@
-//! One request, as its endpoint sees it.
+//! A request as its endpoint gets it.
 use bytes::Bytes;
 use hyper::HeaderMap;
 use serde::de::DeserializeOwned;
@@ -10,12 +10,12 @@ pub(super) struct Call<'a> {
     pub(super) url: UrlParameters<'a>,
     pub(super) headers: &'a HeaderMap,
     pub(super) body: Bytes,
-    /// What it leaves in the log where it changes something.
+    /// The line that the request writes to the log if it changes something.
     pub(super) audit: AuditLine,
 }
 
 impl Call<'_> {
-    /// The body; `form` shows how it must look.
+    /// Reads the body. `form` shows the required form in the error.
     pub(super) fn json<T: DeserializeOwned>(&self, form: &str) -> Result<T, HttpError> {
         serde_json::from_slice(&self.body).map_err(|error| HttpError::bad(format!("not {form}: {error}")))
     }

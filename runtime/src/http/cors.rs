@@ -1,6 +1,6 @@
-//! Which pages may read answers of the clients' address (CORS): those that may open a WebSocket there.
+//! Decides which pages may read answers of the clients' address (CORS): the pages that may open a WebSocket there.
 //!
-//! Invariant: a page of another origin gets no answer but a refusal, and every answer says for which origin it is.
+//! Invariant: a page of another origin gets only a refusal, and every answer says for which origin it is.
 use hyper::{
     HeaderMap, Method, Response, StatusCode,
     header::{self, HeaderValue},
@@ -10,10 +10,10 @@ use rollcall_websocket::ListenerOptions;
 
 use super::reply::{HttpError, Reply};
 
-/// How long a browser remembers that it may ask.
+/// How long a browser may cache the permission, in seconds.
 const MAX_AGE: &str = "600";
 
-/// The request's answer: a refusal of its origin, the answer to its preflight, or what `answer` says.
+/// Returns the request's answer: a refusal of its origin, the answer to its preflight, or the result of `answer`.
 pub(super) async fn with_cors(pages: &ListenerOptions, head: &Parts, answer: impl Future<Output = Reply>) -> Reply {
     let origin = head.headers.get(header::ORIGIN);
     let mut reply = if !pages.allows_origin(&head.headers) {

@@ -1,4 +1,4 @@
-//! Whether this node can serve, for `/readyz`.
+//! Decides for `/readyz` whether this node can serve.
 //!
 //! Invariant: each backend is asked at most once in [`FRESH`], however many requests come, and no answer takes longer
 //! than [`TIMEOUT`].
@@ -22,7 +22,7 @@ use rollcall_bus::{Bus, ProbeError};
 use rollcall_keys::LessonKeys;
 use rollcall_store::{Lease, Store, StoreError};
 
-/// How long an answer is used again.
+/// How long an answer is reused.
 const FRESH: Duration = Duration::from_secs(1);
 /// How long a backend may take to answer.
 const TIMEOUT: Duration = Duration::from_millis(1500);
@@ -30,14 +30,15 @@ const TIMEOUT: Duration = Duration::from_millis(1500);
 /// The state of one backend.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Backend {
-    /// Its name.
+    /// The backend's name.
     pub name: &'static str,
-    /// Whether it answers and does what serving needs.
+    /// Whether the backend answers and can do what the gateway needs.
     pub up: bool,
-    /// Why not, and what to change, as far as it is known.
+    /// Why the backend does not work, and what to change if that is known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub problem: Option<String>,
-    /// It answers but does not serve, and needs an operator: a full disk, a missing right.
+    /// Whether the backend answers but cannot do what the gateway needs, and an operator must act: a full disk, or a
+    /// missing right.
     #[serde(skip)]
     pub unable: bool,
 }
@@ -45,13 +46,14 @@ pub struct Backend {
 /// The state of all backends.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct BackendStates {
-    /// Without SQL nobody can connect.
+    /// The SQL database. Without it no client can connect.
     pub sql: Backend,
-    /// Without the keys nobody can join a lesson.
+    /// The lesson keys. Without them no client can join a lesson.
     pub keys: Backend,
-    /// While the bus is away, events wait and the node stays ready; while it is unable, the node is not ready.
+    /// The bus. While it is away, events wait and the node stays ready. While it is unable to store events, the node is
+    /// not ready.
     pub bus: Backend,
-    /// The keys of tokens: without any, only guests can connect.
+    /// The keys of tokens. Without any, only guests can connect.
     pub identity: Backend,
 }
 
@@ -66,7 +68,7 @@ pub struct Readiness {
     pub backends: BackendStates,
 }
 
-/// Asks the backends whether they serve.
+/// Asks the backends whether they work.
 pub struct Health {
     store: Arc<dyn Store>,
     kv: Arc<dyn LessonKeys>,
@@ -78,13 +80,13 @@ pub struct Health {
 }
 
 impl Health {
-    /// Asks these backends. The node sets `draining` when it shuts down.
+    /// Creates a check of these backends. The node sets `draining` when it shuts down.
     #[must_use]
     pub fn new(store: Arc<dyn Store>, kv: Arc<dyn LessonKeys>, bus: Arc<dyn Bus>, draining: Arc<AtomicBool>) -> Self {
         Self { store, kv, bus, draining, identity: None, lease: None, last: Mutex::default() }
     }
 
-    /// The node is not ready either while this keyring has no key.
+    /// Also requires that this keyring has a key.
     #[must_use]
     pub fn with_identity(self, keyring: Arc<Keyring>) -> Self {
         Self { identity: Some(keyring), ..self }
@@ -96,7 +98,7 @@ impl Health {
         Self { lease: Some((lease, ttl)), ..self }
     }
 
-    /// The state now, or up to [`FRESH`] ago.
+    /// Returns the current state, which may be up to [`FRESH`] old.
     pub async fn readiness(&self) -> Readiness {
         let backends = self.backends().await;
         let draining = self.draining.load(Ordering::Relaxed);
@@ -115,7 +117,7 @@ impl Health {
     }
 
     async fn backends(&self) -> BackendStates {
-        // Held while the backends are asked: requests that come meanwhile get the same answer.
+        // The lock is held while the backends are asked, so that requests that come meanwhile get the same answer.
         let mut last = self.last.lock().await;
         if let Some((at, backends)) = &*last
             && at.elapsed() < FRESH

@@ -1,4 +1,4 @@
-//! HTTP beside the WebSocket: the operators' and the probes' address, and what the clients' address answers.
+//! HTTP besides the WebSocket: the operators' address, the probes' address, and requests to the clients' address.
 //!
 //! A request of an operator: [`server`] takes the connection, `router` asks [`access`] and finds the line of the table in
 //! `api`, whose file for the resource answers.

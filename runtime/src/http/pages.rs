@@ -1,7 +1,7 @@
 //! The files of the console's pages, and the rules that a browser applies to them.
 //!
-//! Invariant: the pages are files of this binary, load and run nothing but those, and hold no data: they ask for it with the
-//! token.
+//! Invariant: the pages are files in this binary, and load and run no other files. They contain no data, but request it
+//! with the token.
 use bytes::Bytes;
 use hyper::{
     Method, Response, StatusCode,
@@ -56,7 +56,8 @@ pub struct Pages {
 }
 
 impl Pages {
-    /// Pages that connect to this address and, for the demo, to the clients' listener (`ws://127.0.0.1:8080`).
+    /// Creates the pages. They may connect to their own address and, for the demo, to the clients' listener
+    /// (`ws://127.0.0.1:8080`).
     #[must_use]
     pub fn new(demo: Option<&str>) -> Self {
         let connect = demo.map(|origin| format!(" {origin}")).unwrap_or_default();
@@ -82,7 +83,7 @@ impl Pages {
     }
 }
 
-/// Whether a path is one of the console's files.
+/// Returns whether a path is one of the console's files.
 pub(super) fn is_file(path: &str) -> bool {
     path == "/" || path.starts_with("/console/")
 }

@@ -1,6 +1,6 @@
-//! What answers on the probes' address: anybody in the cluster may reach it.
+//! Answers on the probes' address, which anybody in the cluster may reach.
 //!
-//! Invariant: no answer has an address, a name of a user, or a text of a backend.
+//! Invariant: no answer contains an address, a name of a user, or a text of a backend.
 use hyper::{Method, Request, StatusCode};
 use serde::Serialize;
 
@@ -9,7 +9,7 @@ use super::{
     reply::{HttpError, Reply, json, text},
 };
 
-/// `/readyz` without what went wrong: `/readyz` on the admin address says that.
+/// The answer to `/readyz` without the reasons, which `/readyz` on the admin address gives.
 #[derive(Serialize)]
 struct Summary {
     ready: bool,

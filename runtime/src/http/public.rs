@@ -1,5 +1,5 @@
-//! What the clients' address answers beside the WebSocket: `/healthz`, and who is in a classroom, for a client's own token
-//! (PROTOCOL 9).
+//! Answers requests to the clients' address that are not for the WebSocket: `/healthz`, and the list of agents in a
+//! classroom, for a client's own token (PROTOCOL 9).
 use std::sync::Arc;
 
 use hyper::{HeaderMap, Method, StatusCode, header, http::request::Parts};
@@ -17,22 +17,22 @@ use crate::{
     url_query,
 };
 
-/// Answers the clients' address.
+/// Answers requests to the clients' address.
 pub struct Public {
     /// Checks tokens.
     pub keyring: Arc<Keyring>,
     /// Asks the authorization service.
     pub hook: Arc<Hook>,
-    /// Reads who is there.
+    /// Reads the lists of agents.
     pub rosters: Rosters,
-    /// How often a user may ask, and how often an address without a valid token.
+    /// Limits how often a user may ask, and how often an address without a valid token.
     pub rates: Arc<EventLimits>,
     /// Which pages may ask.
     pub pages: CurrentOptions,
 }
 
 impl Public {
-    /// Answers a request that is not for the WebSocket. `client` is its address, where addresses are limited.
+    /// Answers a request that is not for the WebSocket. `client` is the client's address if addresses are limited.
     pub async fn answer(&self, client: Option<Subscriber>, head: &Parts) -> Reply {
         let path: Vec<&str> = head.uri.path().split('/').skip(1).collect();
         match path[..] {
@@ -100,7 +100,7 @@ fn healthz(method: &Method) -> Reply {
     }
 }
 
-/// The token of `Authorization: Bearer`, else of `?access_token=`.
+/// Returns the token of `Authorization: Bearer`, or else of `?access_token=`.
 fn token<'a>(headers: &'a HeaderMap, query: &'a str) -> Option<&'a str> {
     let bearer = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()).and_then(|value| {
         let (scheme, token) = value.split_once(' ')?;
@@ -114,7 +114,7 @@ fn unauthenticated(error: AuthError) -> HttpError {
     HttpError { header: Some((header::WWW_AUTHENTICATE, "Bearer")), ..HttpError::new(StatusCode::UNAUTHORIZED, detail) }
 }
 
-/// Answers a request for the WebSocket that is not admitted: it may come again in a second.
+/// Refuses a request for the WebSocket that is not admitted. The client may try again after a second.
 #[must_use]
 pub fn refusal(error: AdmissionError) -> Reply {
     let (status, detail) = match error {

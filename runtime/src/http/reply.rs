@@ -4,16 +4,16 @@ use http_body_util::{BodyExt, Full, combinators::UnsyncBoxBody};
 use hyper::{Response, StatusCode, header};
 use serde::Serialize;
 
-/// A whole answer.
+/// A complete answer.
 pub type Reply = Response<Full<Bytes>>;
 
-/// Why a body broke off.
+/// Why a body was not completed.
 pub type BodyError = Box<dyn std::error::Error + Send + Sync>;
 
-/// An answer that may be made while it is sent.
+/// An answer that may be created while it is sent.
 pub type Streamed = Response<UnsyncBoxBody<Bytes, BodyError>>;
 
-/// A whole answer where others are streamed.
+/// Converts a complete answer to the type of streamed answers.
 pub(crate) fn streamed(reply: Reply) -> Streamed {
     reply.map(|body| body.map_err(|never| match never {}).boxed_unsync())
 }
@@ -23,7 +23,7 @@ pub(crate) fn streamed(reply: Reply) -> Streamed {
 pub(crate) struct HttpError {
     pub(crate) status: StatusCode,
     pub(crate) detail: String,
-    /// A header to add.
+    /// A header to add to the answer.
     pub(crate) header: Option<(header::HeaderName, &'static str)>,
 }
 
@@ -49,13 +49,13 @@ impl HttpError {
         Self { header: Some((header::ALLOW, allowed)), ..Self::new(StatusCode::METHOD_NOT_ALLOWED, detail) }
     }
 
-    /// A backend does not answer now.
+    /// Returns the error for a backend that does not answer now.
     pub(crate) fn away(backend: &str) -> Self {
         let detail = format!("{backend} is away; try again later");
         Self { header: Some((header::RETRY_AFTER, "1")), ..Self::new(StatusCode::SERVICE_UNAVAILABLE, detail) }
     }
 
-    /// What every error says.
+    /// Returns the body of the error.
     pub(crate) fn body(&self) -> ErrorBody {
         let title = self.status.canonical_reason().unwrap_or("Error");
         ErrorBody { title, status: self.status.as_u16(), detail: self.detail.clone() }
@@ -83,7 +83,7 @@ pub(crate) fn with(status: StatusCode, kind: &'static str, body: impl Into<Bytes
     let mut reply = Response::new(Full::new(body.into()));
     *reply.status_mut() = status;
     reply.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static(kind));
-    // The state changes: an answer must not be cached.
+    // The state changes, so an answer must not be cached.
     reply.headers_mut().insert(header::CACHE_CONTROL, header::HeaderValue::from_static("no-store"));
     reply
 }

@@ -1,4 +1,4 @@
-//! A request that the admin address answers: its method, its path, and what answers it.
+//! A kind of request that the admin address answers: its method, its path, and its endpoint.
 use futures_util::future::BoxFuture;
 use hyper::Method;
 
@@ -11,7 +11,7 @@ use super::{
 /// Answers a request.
 pub(super) type Endpoint = for<'a> fn(&'a Admin, &'a Call<'a>) -> BoxFuture<'a, Result<Streamed, HttpError>>;
 
-/// How a path is asked.
+/// The method of a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verb {
     /// GET, and HEAD.
@@ -36,40 +36,40 @@ impl Verb {
     }
 }
 
-/// One line of the table.
+/// A line of the table.
 pub(super) struct Route {
     pub(super) verb: Verb,
-    /// Segments in braces stand for any text.
+    /// The path. A segment in braces stands for any text.
     pub(super) path: &'static str,
-    /// Whether it changes something: the read token does not do, and a log line is written.
+    /// Whether the request changes something. Then the read token is not sufficient, and a log line is written.
     pub(super) changes: bool,
-    /// How large its body may be, in bytes.
+    /// The largest body of the request, in bytes.
     pub(super) max_body: fn(&Admin) -> usize,
     pub(super) endpoint: Endpoint,
 }
 
 impl Route {
-    /// Reads, without a body.
+    /// A request that reads and has no body.
     pub(super) const fn get(path: &'static str, endpoint: Endpoint) -> Self {
         Self { verb: Verb::Get, path, changes: false, max_body: |_| 0, endpoint }
     }
 
-    /// Reads, and asks with a body.
+    /// A request that reads and has a body.
     pub(super) const fn query(path: &'static str, endpoint: Endpoint) -> Self {
         Self { verb: Verb::Post, path, changes: false, max_body: |admin| admin.max_event, endpoint }
     }
 
-    /// Changes something.
+    /// A request that changes something.
     pub(super) const fn post(path: &'static str, endpoint: Endpoint) -> Self {
         Self { verb: Verb::Post, path, changes: true, max_body: |admin| admin.max_event, endpoint }
     }
 
-    /// The same with another limit of its body.
+    /// Sets another limit for the body.
     pub(super) const fn max_body(self, max_body: fn(&Admin) -> usize) -> Self {
         Self { max_body, ..self }
     }
 
-    /// What stands in the place of the braces, in their order; none where the path is another.
+    /// Returns the texts in the places of the braces, in their order, or `None` if the path is a different one.
     pub(super) fn parameters<'a>(&self, path: &'a str) -> Option<Vec<&'a str>> {
         let mut parameters = Vec::new();
         let (mut own, mut given) = (self.path.split('/'), path.split('/'));
@@ -83,7 +83,7 @@ impl Route {
         }
     }
 
-    /// Whether it answers this method.
+    /// Returns whether the route answers this method.
     pub(super) fn answers(&self, method: &Method) -> bool {
         self.verb.is(method)
     }

@@ -1,6 +1,6 @@
-//! The way of a request on the admin address: who may ask, which line of the table answers, and its body.
+//! Answers a request on the admin address: checks the caller, finds the route, and reads the body.
 //!
-//! Invariant: nothing is told to a caller that may not ask, not even what there is; no body is read beyond its limit.
+//! Invariant: a caller without access learns nothing, not even which paths exist. No body is read beyond its limit.
 use std::{net::SocketAddr, sync::Arc};
 
 use bytes::Bytes;
@@ -19,7 +19,7 @@ use super::{
     url_parameters::UrlParameters,
 };
 
-/// Answers one request; `address` is the peer's.
+/// Answers one request. `address` is the address of the peer.
 pub async fn answer<B>(admin: &Admin, request: Request<B>, address: Option<SocketAddr>) -> Streamed
 where
     B: Body<Data = Bytes>,
@@ -55,7 +55,7 @@ where
     result
 }
 
-/// The line of the table for a request.
+/// Returns the route of a request.
 fn find<'a>(method: &Method, path: &'a str) -> Result<(&'static Route, Vec<&'a str>), HttpError> {
     let mut allowed = None;
     for route in ROUTES.iter().chain(console::ROUTES) {
@@ -76,7 +76,7 @@ where
     B: Body<Data = Bytes>,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    // A body whose Content-Length is too large is refused unread.
+    // A body whose Content-Length is too large is refused without reading it.
     let large = || HttpError::new(StatusCode::PAYLOAD_TOO_LARGE, format!("the body is larger than {max} bytes"));
     if body.size_hint().lower() > max as u64 {
         return Err(large());
@@ -94,7 +94,7 @@ mod tests {
 
     #[test]
     fn each_path_has_one_method() {
-        // The `Allow` of a 405 names one.
+        // The header `Allow` of an answer with status 405 names one method.
         for (number, route) in ROUTES.iter().enumerate() {
             let twice = ROUTES[..number].iter().find(|earlier| earlier.parameters(route.path).is_some());
             assert!(twice.is_none(), "{}", route.path);

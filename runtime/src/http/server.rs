@@ -17,8 +17,8 @@ use super::{
 };
 use rollcall_websocket::evicting_semaphore::EvictingSemaphore;
 
-/// The maximum of connections; scrapers and scripts need few. One more closes the oldest, so clients that do not read
-/// their answers cannot block others.
+/// The maximum number of connections, of which scrapers and scripts need few. A further connection closes the oldest,
+/// so clients that do not read their answers cannot block others.
 pub(super) const MAX_CONNECTIONS: usize = 256;
 /// How long the head of a request may take, and how long a connection may be idle.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
@@ -28,20 +28,20 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 const MAX_HEAD: usize = 16 * 1024;
 /// How long the running requests may take when the node ends.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
-/// The pause before another accept where no file descriptors are left.
+/// The pause before the next accept if no file descriptors are left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// Which requests a listener answers.
+/// The requests that a listener answers.
 #[derive(Clone)]
 pub enum Surface {
-    /// All of an operator's.
+    /// All requests of operators.
     Operators(Arc<Admin>),
-    /// Only those of probes.
+    /// Only requests of probes.
     Probes(Arc<Admin>),
 }
 
 impl Surface {
-    /// Why the oldest connection is closed for a new one, for `dropped_total`.
+    /// Returns the reason for `dropped_total` if the oldest connection is closed for a new one.
     fn when_full(&self) -> &'static str {
         match self {
             Self::Operators(_) => "operators_full",
@@ -71,7 +71,7 @@ pub async fn serve(surface: Surface, listener: TcpListener, mut stop: watch::Rec
             tokio::time::sleep(ACCEPT_PAUSE).await;
             continue;
         };
-        // Acquired outside of the select, where another branch would drop the connection.
+        // The permit is acquired outside of the select, where another branch would drop the connection.
         let mut place = places.acquire().await;
         let (surface, stop) = (surface.clone(), stop.clone());
         connections.spawn(async move {
@@ -79,7 +79,7 @@ pub async fn serve(surface: Surface, listener: TcpListener, mut stop: watch::Rec
         });
     }
     drop(listener);
-    // Connections that are left when time is up are closed with the set.
+    // The remaining connections are closed with the set when the time is over.
     drop(tokio::time::timeout(DRAIN_TIMEOUT, async { while connections.join_next().await.is_some() {} }).await);
 }
 

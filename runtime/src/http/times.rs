@@ -11,19 +11,19 @@ pub(super) fn moment(name: &str, text: &str) -> Result<Moment, HttpError> {
     // A plus that is not encoded means a space in a query.
     let parsed = OffsetDateTime::parse(&text.replace(' ', "+"), &Rfc3339).ok();
     let micros = parsed.and_then(|time| i64::try_from(time.unix_timestamp_nanos() / 1000).ok());
-    // Before 1970 there were no sessions.
+    // There are no sessions before 1970.
     let moment = micros.map(|micros| Moment(micros.max(0)));
     moment.ok_or_else(|| HttpError::bad(format!("{name} must be a time like 2026-09-01T08:00:00Z")))
 }
 
-/// UTC, with milliseconds.
+/// Returns the time in UTC with milliseconds.
 pub(super) fn shown(moment: Moment) -> String {
     rfc3339(
         OffsetDateTime::from_unix_timestamp_nanos(i128::from(moment.0) * 1000).unwrap_or(OffsetDateTime::UNIX_EPOCH),
     )
 }
 
-/// When it was that long ago, by this machine's clock.
+/// Returns the time that long ago, by this machine's clock.
 pub(super) fn ago(age: Duration) -> String {
     rfc3339(OffsetDateTime::from(SystemTime::now().checked_sub(age).unwrap_or(SystemTime::UNIX_EPOCH)))
 }

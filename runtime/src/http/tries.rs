@@ -1,8 +1,9 @@
-//! Limits wrong tokens: an address may send some at once, and more only slowly.
+//! Limits tries with wrong tokens: an address may send some at once, and further ones only slowly.
 //!
-//! Invariant: no number of wrong tokens keeps a right one out, for many callers may share the address of a proxy. So the limit
-//! does not protect a token from being guessed: its length does, which the configuration checks. It limits the lines that
-//! wrong tokens write into the log. It costs nothing until the first wrong token.
+//! Invariant: no number of wrong tokens makes a right token fail, because many callers may share the address of a
+//! proxy. So the limit does not protect a token from being guessed. The token's length protects it, and the
+//! configuration checks the length. The limit bounds the number of lines that wrong tokens write into the log. It costs
+//! nothing until the first wrong token.
 use std::{
     net::SocketAddr,
     sync::OnceLock,
@@ -17,10 +18,10 @@ use rollcall_base::names;
 
 /// How many tries an address has at once.
 const AT_ONCE: u32 = 10;
-/// How long until it has another.
+/// After how long an address has another try.
 const ANOTHER: Duration = Duration::from_secs(6);
 
-/// All addresses' tries.
+/// The tries of all addresses.
 #[derive(Debug)]
 pub struct FailedTries {
     since: Instant,
@@ -31,7 +32,7 @@ pub struct FailedTries {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Tries<'a> {
     all: &'a FailedTries,
-    /// None in tests without a connection.
+    /// `None` in tests without a connection.
     address: Option<Subscriber>,
 }
 
@@ -48,7 +49,7 @@ impl FailedTries {
 }
 
 impl Tries<'_> {
-    /// A token was wrong. False where the address had no try left.
+    /// Uses one try, because a token was wrong. Returns false if the address had no try left.
     pub(super) fn use_one(self) -> bool {
         metrics::counter!(names::ADMIN_TOKENS_REFUSED).increment(1);
         let Some(address) = self.address else { return true };

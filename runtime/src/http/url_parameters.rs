@@ -1,6 +1,6 @@
 //! The parameters of a request's URL: those of its path, and those of its query.
 //!
-//! Invariant: an endpoint gets ids and numbers checked; what is wrong is told with the rule that it breaks.
+//! Invariant: an endpoint gets only valid ids and numbers. An error names the rule that was broken.
 use std::{borrow::Cow, str::FromStr};
 
 use percent_encoding::percent_decode_str;
@@ -10,38 +10,38 @@ use rollcall_store::{RosterQuery, Whose};
 use super::reply::HttpError;
 use crate::url_query;
 
-/// The most items of a page.
+/// The maximum number of items on a page.
 pub(super) const MAX_PAGE: usize = roster::MAX_PAGE;
 
 /// The parameters of a URL.
 pub(super) struct UrlParameters<'a> {
-    /// What stands in the place of the path's braces.
+    /// The texts in the places of the path's braces.
     pub(super) path: Vec<&'a str>,
     pub(super) query: &'a str,
 }
 
 impl UrlParameters<'_> {
-    /// The classroom that the path names.
+    /// Returns the classroom that the path names.
     pub(super) fn classroom(&self) -> Result<ClassroomId, HttpError> {
         let id = self.path.first().copied().unwrap_or_default();
         ClassroomId::parse(id).map_err(|_| HttpError::bad("the classroom's id must be a UUID"))
     }
 
-    /// A parameter of the query, decoded; of several with one name the last.
+    /// Returns a parameter of the query, decoded. If several have this name, returns the last.
     pub(super) fn text(&self, name: &str) -> Result<Option<Cow<'_, str>>, HttpError> {
         let value = url_query::pairs(self.query).rfind(|(given, _)| *given == name).map(|(_, value)| value);
         let decoded = value.map(|value| percent_decode_str(value).decode_utf8()).transpose();
         decoded.map_err(|_| HttpError::bad(format!("{name} is not UTF-8")))
     }
 
-    /// A parameter of the query that must follow a rule.
+    /// Returns a parameter of the query that must follow a rule.
     pub(super) fn parsed<T: FromStr>(&self, name: &str, rule: &str) -> Result<Option<T>, HttpError> {
         let text = self.text(name)?;
         let value = text.map(|text| text.parse()).transpose();
         value.map_err(|_| HttpError::bad(format!("{name} must be {rule}")))
     }
 
-    /// A number of the query, from 0.
+    /// Returns a number of the query, which must not be negative.
     pub(super) fn number(&self, name: &str) -> Result<Option<i64>, HttpError> {
         const RULE: &str = "a whole number from 0";
         match self.parsed(name, RULE)? {
@@ -50,7 +50,7 @@ impl UrlParameters<'_> {
         }
     }
 
-    /// Whose sessions are asked for: `user_id` or `agent_id`, not both.
+    /// Returns whose sessions the query asks for: `user_id` or `agent_id`, but not both.
     pub(super) fn whose(&self) -> Result<Option<Whose>, HttpError> {
         const USER: &str = "a token's sub: 1 to 128 printable ASCII characters, percent-encoded";
         let user: Option<UserId> = self.parsed("user_id", USER)?;
@@ -61,13 +61,13 @@ impl UrlParameters<'_> {
         }
     }
 
-    /// How many items the answer may have: `limit`, at most [`MAX_PAGE`].
+    /// Returns how many items the answer may have: `limit`, at most [`MAX_PAGE`].
     pub(super) fn limit(&self) -> Result<usize, HttpError> {
         let limit = self.number("limit")?.and_then(|limit| usize::try_from(limit).ok());
         Ok(limit.unwrap_or(MAX_PAGE).min(MAX_PAGE))
     }
 
-    /// The page of a classroom's agents that is asked for, and its [`UrlParameters::limit`].
+    /// Returns the requested page of a classroom's agents, and its [`UrlParameters::limit`].
     pub(super) fn roster_page(&self) -> Result<(RosterQuery, usize), HttpError> {
         let after = SessionId(self.number("sequence_id")?.unwrap_or(0));
         Ok((RosterQuery { classroom: self.classroom()?, lesson: None, after }, self.limit()?))

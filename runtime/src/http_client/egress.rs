@@ -1,4 +1,4 @@
-//! How requests leave this process: whom they trust, and through which proxy they go.
+//! The certificates that this process's own requests trust, and the proxies that they use.
 //!
 //! Invariant: this machine's own addresses are never asked through a proxy.
 use std::{fmt, path::PathBuf, sync::Arc};
@@ -17,23 +17,23 @@ use super::proxy::ProxyConnector;
 /// The connector of every client.
 pub(super) type Connector = HttpsConnector<ProxyConnector>;
 
-/// Names and networks of this machine, which another one's proxy would take for its own.
+/// The names and networks of this machine. A proxy on another machine would take them for its own.
 const THIS_MACHINE: &str = "localhost,127.0.0.0/8,::1";
 
 /// The settings.
 #[derive(Clone, Debug, Default)]
 pub struct EgressOptions {
-    /// PEM file of authorities that are trusted besides the machine's.
+    /// The PEM file of authorities that are trusted besides the machine's authorities.
     pub ca_file: Option<PathBuf>,
-    /// The proxy of https addresses; may hold a password.
+    /// The proxy for https addresses. It may contain a password.
     pub https_proxy: Option<Secret>,
-    /// The proxy of http addresses; may hold a password.
+    /// The proxy for http addresses. It may contain a password.
     pub http_proxy: Option<Secret>,
-    /// Names and networks that are asked without a proxy, separated by commas; `*`: all.
+    /// The names and networks that are asked without a proxy, separated by commas. `*` means all.
     pub no_proxy: String,
 }
 
-/// See the module. Cheap to clone.
+/// The trusted authorities and the proxies. An egress is cheap to clone.
 #[derive(Clone)]
 pub struct Egress {
     connector: Connector,
@@ -41,7 +41,7 @@ pub struct Egress {
 }
 
 impl Egress {
-    /// Reads the authorities. Where the machine has none and no file is named, https addresses cannot be asked.
+    /// Reads the authorities. If the machine has none and no file is named, requests to https addresses fail.
     ///
     /// # Errors
     /// [`TlsError`], for a file that cannot be used.
@@ -69,12 +69,12 @@ impl Egress {
         let mut tcp = HttpConnector::new();
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
-        // A proxy may want TLS itself.
+        // A proxy may itself require TLS.
         let to_proxy = HttpsConnector::from((tcp, Arc::clone(&config)));
         Self { connector: (ProxyConnector::new(to_proxy, Arc::clone(&proxies)), config).into(), proxies }
     }
 
-    /// Trusts nobody, and knows no proxy.
+    /// Creates an egress that trusts no authority and uses no proxy.
     #[cfg(test)]
     pub(crate) fn direct() -> Self {
         Self::new(RootCertStore::empty(), Matcher::builder().build())
@@ -84,7 +84,8 @@ impl Egress {
         self.connector.clone()
     }
 
-    /// What the proxy of this http address wants to see in each request; a tunnel shows it when it begins.
+    /// Returns the credentials that the proxy of this http address requires in each request. A tunnel sends them when
+    /// it begins.
     pub(super) fn proxy_authorization(&self, url: &Uri) -> Option<HeaderValue> {
         let plain = url.scheme_str() == Some("http");
         let proxy = plain.then(|| self.proxies.intercept(url)).flatten()?;

@@ -1,11 +1,11 @@
-//! Why a connection failed, in a line that says what to change where that is known.
+//! Explains why a connection failed, in a line that says what to change if that is known.
 use std::error::Error;
 
 use rollcall_base::{redacted, tls_failure};
 
 use super::proxy::ProxyError;
 
-/// The root cause: hyper's own text, "client error (Connect)", does not name it.
+/// Returns the root cause. Hyper's own text, "client error (Connect)", does not name the cause.
 pub(super) fn explain(error: &(dyn Error + 'static)) -> String {
     let proxy = causes(error).find_map(|cause| cause.downcast_ref::<ProxyError>());
     if let Some(ProxyError { proxy, cause }) = proxy {

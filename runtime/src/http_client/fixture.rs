@@ -1,4 +1,4 @@
-//! A server on loopback for tests of HTTP clients: it counts connections and keeps requests.
+//! A server on loopback for tests of HTTP clients. It counts connections and keeps requests.
 use std::{
     convert::Infallible,
     future::Future,
@@ -17,26 +17,26 @@ use hyper::{
 use hyper_util::rt::TokioIo;
 use tokio::{net::TcpListener, sync::mpsc, task::JoinHandle};
 
-/// How the server treats a request.
+/// How the server answers a request.
 pub(crate) enum Reply {
-    /// An answer.
+    /// The server answers.
     Answer(StatusCode, String),
-    /// A redirect to there.
+    /// The server redirects to this address.
     Moved(Uri),
-    /// No answer, ever.
+    /// The server never answers.
     Hang,
-    /// The connection is closed instead.
+    /// The server closes the connection instead of answering.
     Close,
 }
 
-/// A request as it came.
+/// A request as the server received it.
 pub(crate) struct Seen {
     pub(crate) uri: Uri,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Bytes,
 }
 
-/// The server; it ends when dropped.
+/// The server. It ends when it is dropped.
 pub(crate) struct Fixture {
     pub(crate) address: SocketAddr,
     pub(crate) requests: mpsc::UnboundedReceiver<Seen>,
@@ -45,7 +45,7 @@ pub(crate) struct Fixture {
 }
 
 impl Fixture {
-    /// Answers the request of each number (from 0) by `reply`.
+    /// Starts a server that answers the request of each number (from 0) with the result of `reply`.
     pub(crate) async fn start(reply: impl Fn(usize) -> Reply + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -73,12 +73,12 @@ impl Fixture {
         format!("http://{}{path}", self.address).parse().unwrap()
     }
 
-    /// How many connections were opened.
+    /// Returns how many connections were opened.
     pub(crate) fn connections(&self) -> usize {
         self.connections.load(Ordering::SeqCst)
     }
 
-    /// The next request, within 10 s.
+    /// Returns the next request, which must come within 10 s.
     pub(crate) async fn next(&mut self) -> Seen {
         soon(self.requests.recv()).await.expect("the server lives as long as the fixture")
     }
@@ -90,7 +90,7 @@ impl Drop for Fixture {
     }
 }
 
-/// Waits at most 10 s.
+/// Waits at most 10 s for the future.
 pub(crate) async fn soon<T>(future: impl Future<Output = T>) -> T {
     tokio::time::timeout(std::time::Duration::from_secs(10), future).await.expect("it happens within 10 s")
 }
@@ -108,7 +108,7 @@ async fn serve(
     let (head, body) = request.into_parts();
     let body = body.collect().await.map_err(|_| Closed)?.to_bytes();
     let number = served.fetch_add(1, Ordering::SeqCst);
-    // The receiver is gone once the test is over.
+    // The receiver is gone when the test is over.
     drop(seen.send(Seen { uri: head.uri, headers: head.headers, body }));
     match reply(number) {
         Reply::Answer(status, body) => {

@@ -1,4 +1,5 @@
-//! Connections through a proxy: a tunnel (CONNECT) for https, else a connection on which whole addresses are asked for.
+//! Connects through a proxy. For https it uses a tunnel (CONNECT), and otherwise a connection on which a request names
+//! the whole address.
 use std::{
     future::Future,
     io,
@@ -34,15 +35,15 @@ pub(super) struct ProxyConnector {
 /// A connection.
 pub(super) struct ProxyStream {
     stream: MaybeHttpsStream<TokioIo<TcpStream>>,
-    /// Whole addresses are asked for.
+    /// Whether requests name the whole address.
     proxied: bool,
 }
 
-/// The proxy did not connect.
+/// The proxy did not connect to the address.
 #[derive(Debug, thiserror::Error)]
 #[error("the proxy {proxy}: {cause}")]
 pub(super) struct ProxyError {
-    /// The proxy's address, without user and password.
+    /// The proxy's address without its user and password.
     pub(super) proxy: Uri,
     #[source]
     pub(super) cause: BoxError,
@@ -93,7 +94,7 @@ async fn tunnel(
     Ok(tunnel.call(url).await?)
 }
 
-/// The same address for the inner connector, which leaves TLS to the outer one.
+/// Returns the address for the inner connector without TLS, which the outer connector adds.
 fn without_tls(url: Uri) -> Result<Uri, BoxError> {
     if url.scheme_str() != Some("https") {
         return Ok(url);

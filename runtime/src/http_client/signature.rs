@@ -1,5 +1,5 @@
-//! Signatures of requests to an app's own services, as [Standard Webhooks](https://www.standardwebhooks.com) has them:
-//! HMAC-SHA256 of `{id}.{timestamp}.{body}`, so that the receiver knows who sent it, and when.
+//! Signatures of requests to an app's own services, as in [Standard Webhooks](https://www.standardwebhooks.com): the
+//! HMAC-SHA256 of `{id}.{timestamp}.{body}`. They show the receiver who sent the request, and when.
 //!
 //! Invariant: the key leaves this module only as signatures.
 use std::ops::RangeInclusive;
@@ -15,7 +15,7 @@ use ring::{
 };
 use rollcall_schema::Sid;
 
-/// The request's id, the same at every attempt.
+/// The request's id, which is the same for every attempt.
 const WEBHOOK_ID: HeaderName = HeaderName::from_static("webhook-id");
 /// When this attempt was signed, in Unix seconds.
 const WEBHOOK_TIMESTAMP: HeaderName = HeaderName::from_static("webhook-timestamp");
@@ -24,20 +24,20 @@ const WEBHOOK_SIGNATURE: HeaderName = HeaderName::from_static("webhook-signature
 
 /// How a secret may begin.
 const PREFIX: &str = "whsec_";
-/// How many bytes a key has.
+/// How many bytes a key may have.
 const KEY_BYTES: RangeInclusive<usize> = 24..=64;
 
-/// A text is not a secret that requests can be signed with. The error does not repeat it.
+/// The text is not a secret that can sign requests. The error does not repeat the text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("write 24 to 64 random bytes in base64, like the output of `openssl rand -base64 32`, or that after whsec_")]
 pub struct SigningKeyError;
 
-/// A secret that a receiver shares. Cheap to clone.
+/// A secret that the gateway shares with a receiver. It is cheap to clone.
 #[derive(Clone, Debug)]
 pub struct SigningKey(Key);
 
 impl SigningKey {
-    /// Reads a secret: base64, with or without `whsec_` before it.
+    /// Reads a secret in base64, with or without the prefix `whsec_`.
     ///
     /// # Errors
     /// [`SigningKeyError`].
@@ -47,7 +47,7 @@ impl SigningKey {
         key.map(|key| Self(Key::new(HMAC_SHA256, &key))).ok_or(SigningKeyError)
     }
 
-    /// The headers of a request with this id and body, signed at this Unix time in seconds.
+    /// Returns the headers of a request with this id and body, signed at this Unix time in seconds.
     #[must_use]
     pub fn sign(&self, id: &RequestId, timestamp: u64, body: &[u8]) -> HeaderMap {
         let timestamp = timestamp.to_string();
@@ -62,24 +62,25 @@ impl SigningKey {
     }
 }
 
-/// `webhook-id`: names a request, so that a receiver can tell a second attempt from a second request.
+/// The value of `webhook-id`. It names a request, so that a receiver can tell a second attempt from a second request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RequestId(String);
 
 impl RequestId {
-    /// An id that no other request has.
+    /// Returns an id that no other request has.
     #[must_use]
     pub fn random() -> Self {
         Self(format!("msg_{}", Sid::random()))
     }
 
-    /// The same for the same content, whoever sends it and however often.
+    /// Returns the id of this content. It is always the same for the same content, even if another node sends the
+    /// request.
     #[must_use]
     pub fn of_content(content: &[u8]) -> Self {
         Self(format!("msg_{}", URL_SAFE_NO_PAD.encode(digest(&SHA256, content))))
     }
 
-    /// The text: letters, digits, `_` and `-`.
+    /// Returns the id's text, which has only letters, digits, `_` and `-`.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0

@@ -56,7 +56,7 @@ async fn https_goes_through_a_tunnel_and_the_server_is_checked_as_without_one() 
     let through =
         |proxy: String| EgressOptions { https_proxy: Some(Secret::new(proxy)), ..trusting(&authority.certificate()) };
     let options = through(format!("http://me:p%40ss@{}", proxy.address()));
-    // No resolver knows this name: only the proxy connects to it.
+    // No resolver knows this name, so only the proxy can connect to it.
     assert_eq!(get(&options, "https://keys.test/x").await.unwrap(), "it is here");
     assert_eq!(proxy.requests(), ["CONNECT keys.test:443 HTTP/1.1"]);
     let seen = origin.next().await;
@@ -78,7 +78,7 @@ async fn https_goes_through_a_tunnel_and_the_server_is_checked_as_without_one() 
 #[tokio::test]
 async fn http_is_asked_of_the_proxy_itself() {
     let mut origin = fixture().await;
-    // The origin plays the proxy: it sees what a proxy sees.
+    // The origin server is also the proxy here, so it receives what a proxy receives.
     let options = EgressOptions {
         http_proxy: Some(Secret::new(format!("http://me:p%40ss@{}", origin.address))),
         ..EgressOptions::default()

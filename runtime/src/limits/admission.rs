@@ -1,6 +1,6 @@
-//! Whether one more connection is admitted: limits of the node, of each client, and of upgrades per second.
+//! Decides whether a further connection is admitted, by limits of the node, of each client, and of upgrades per second.
 //!
-//! Invariant: a connection of the node counts from its admission on. Where a limit of connections is reached, a silent
+//! Invariant: a connection counts for the node from its admission on. If a limit of connections is reached, a silent
 //! connection is closed for the new one, if there is one ([`super::silent`]).
 use std::{
     net::SocketAddr,
@@ -27,19 +27,19 @@ use rollcall_websocket::{ReservedConnection, SocketId};
 /// The limits of connections.
 #[derive(Clone, Debug)]
 pub struct AdmissionLimits {
-    /// Connections of this node.
+    /// The connections of this node.
     pub connections: usize,
-    /// Connections beyond those, for new ones while silent ones are being closed for them.
+    /// How many further connections there may be while silent connections are being closed for them.
     pub spare: usize,
-    /// Connections of one client: an IPv4 address or an IPv6 /64.
+    /// The connections of one client: an IPv4 address or an IPv6 /64.
     pub per_client: usize,
-    /// Whether connections from loopback are limited too.
+    /// Whether connections from loopback are limited, too.
     pub loopback: bool,
-    /// Connections without a session yet.
+    /// The connections without a session.
     pub unauthenticated: usize,
-    /// Upgrades per second, and the largest burst.
+    /// The upgrades per second, and the largest burst.
     pub upgrades: u32,
-    /// Bytes of memory above which new connections are refused.
+    /// The memory in bytes above which new connections are refused.
     pub memory: u64,
     /// The proxies whose header names the client.
     pub proxies: Proxies,
@@ -56,50 +56,52 @@ pub struct Admission {
     log: LogLimit,
 }
 
-/// Counts one connection of a client; kept until the connection is closed. None where its address is not limited.
+/// Counts one connection of a client, and is kept until the connection is closed. `None` if the client's address is not
+/// limited.
 pub type ClientPermit = Option<Arc<ClientCount>>;
 
-/// Held from the upgrade of a connection until it has a session.
+/// Counts a connection that has no session, from its upgrade until it has one.
 pub type UnauthenticatedPermit = Arc<Unauthenticated>;
 
 /// The connections of this node.
 pub trait Connections {
-    /// How many there are, with those that are reserved.
+    /// Returns how many connections there are, including reserved ones.
     fn count(&self) -> usize;
-    /// Counts one that is about to upgrade.
+    /// Counts a connection that is about to upgrade.
     fn reserve(&self) -> ReservedConnection;
-    /// Closes a connection if it is still silent. False where its worker's inbox is full.
+    /// Closes a connection if it is still silent. Returns false if its worker's inbox is full.
     fn close_silent(&self, socket: SocketId) -> bool;
-    /// Whether too many bytes are queued for slow readers.
+    /// Returns whether too many bytes are queued for slow readers.
     fn near_limit(&self) -> bool;
 }
 
-/// Held by a connection that has not sent its head yet.
+/// A permit of a connection that has not sent its head yet.
 #[derive(Clone)]
 struct AcceptPermit(Arc<ClientCount>);
 
-/// Held by a connection that was refused and is still open: it counts when connections are accepted, not when they upgrade.
+/// A permit of a connection that was refused and is still open. It counts when connections are accepted, but not when
+/// they upgrade.
 #[derive(Clone)]
 #[expect(dead_code, reason = "it is counted while it lives")]
 struct RefusedPermit(Arc<ClientCount>, Arc<()>);
 
-/// The rate of upgrades. Locked by one upgrade at a time, until its connection is counted.
+/// The limit of the rate of upgrades. It is locked by one upgrade at a time, until the upgrade's connection is counted.
 #[derive(Debug)]
 struct UpgradeGate {
-    /// A token bucket that is refilled with `upgrades` tokens per second.
+    /// The tokens of a bucket that is refilled with `upgrades` tokens per second.
     tokens: f64,
-    /// When it was refilled last.
+    /// When the bucket was last refilled.
     refilled: Instant,
 }
 
-/// Why a connection is not admitted, for `upgrades_total{outcome}`.
+/// Why a connection is not admitted, for the label `outcome` of `upgrades_total`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AdmissionError {
-    /// The node has its maximum of connections.
+    /// The node has its maximum number of connections.
     Node,
     /// The node's memory is used up.
     Memory,
-    /// The client has its maximum of connections.
+    /// The client has its maximum number of connections.
     Client,
     /// Too many connections have no session yet.
     Unauthenticated,
@@ -110,7 +112,7 @@ pub enum AdmissionError {
 }
 
 impl AdmissionError {
-    /// The label.
+    /// Returns the label.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -125,7 +127,7 @@ impl AdmissionError {
 }
 
 impl Admission {
-    /// Enforces these limits.
+    /// Creates an admission with these limits.
     #[must_use]
     pub fn new(limits: AdmissionLimits) -> Self {
         let upgrades = UpgradeGate { tokens: f64::from(limits.upgrades), refilled: Instant::now() };
@@ -139,7 +141,7 @@ impl Admission {
         }
     }
 
-    /// Enforces other limits from the next connection on. Those that are open stay.
+    /// Sets other limits, which apply from the next connection on. Open connections stay.
     pub fn set_limits(&self, limits: AdmissionLimits) {
         *self.limits.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(limits);
     }
@@ -148,22 +150,23 @@ impl Admission {
         Arc::clone(&self.limits.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Whether the address is a trusted proxy's, whose header names the client.
+    /// Returns whether the address belongs to a trusted proxy, whose header names the client.
     #[must_use]
     pub fn trusts(&self, remote: SocketAddr) -> bool {
         self.limits().proxies.trusts(remote.ip())
     }
 
-    /// The client behind a request; none where its address is not limited.
+    /// Returns the client of a request, or `None` if the client's address is not limited.
     #[must_use]
     pub fn client(&self, remote: SocketAddr, headers: &HeaderMap) -> Option<Subscriber> {
         let limits = self.limits();
         subscriber(limits.proxies.client(remote.ip(), headers), limits.loopback)
     }
 
-    /// Whether a connection that was just accepted may send a head. False where its client has a quarter more connections
-    /// than its limit: up to there a connection gets an answer that says why it is refused, but more of them would use up
-    /// what other clients need. A proxy's connection passes, because only its head names the client.
+    /// Returns whether a connection that was just accepted may send a head. Returns false if its client has a quarter
+    /// more connections than its limit. Up to there, a refused connection gets an answer that says why, but still more
+    /// connections would use up what other clients need. A proxy's connection is always accepted, because only its head
+    /// names the client.
     pub fn admit_connection(&self, remote: SocketAddr, holds: &mut Extensions) -> bool {
         let limits = self.limits();
         if limits.proxies.trusts(remote.ip()) {
@@ -176,7 +179,7 @@ impl Admission {
         true
     }
 
-    /// Admits an upgrade. The permits are put into the head's extensions, also where the upgrade is refused.
+    /// Admits an upgrade. The permits are put into the head's extensions, even if the upgrade is refused.
     ///
     /// # Errors
     /// [`AdmissionError`].
@@ -199,7 +202,7 @@ impl Admission {
         admitted
     }
 
-    /// Hints at the usual reason why one address has so many connections: it is a proxy's.
+    /// Logs a hint about the usual reason why one address has so many connections: the address is a proxy's.
     fn log_ignored_header(&self, remote: SocketAddr) {
         if let Some(held_back) = self.log.pass() {
             let hint = "an address met ROLLCALL_MAX_CONNECTIONS_PER_IP and sends a header of proxies, which is not read; if \
@@ -208,8 +211,9 @@ impl Admission {
         }
     }
 
-    /// Admits a further connection on the transport of one that was admitted. It has said who it wants to be, so it is not
-    /// closed for a new one. `permit` counts it among its client's from now on.
+    /// Admits a further connection on the transport of a connection that was admitted. The further connection has
+    /// already sent its request, so it is not closed for a new one. `permit` counts it among its client's connections
+    /// from now on.
     ///
     /// # Errors
     /// [`AdmissionError`].
@@ -238,14 +242,15 @@ impl Admission {
         let of_client = accepted.as_ref().map(|AcceptPermit(count)| count).or(permit.as_ref());
         head.extensions.insert(self.reserve(limits, of_client, connections)?);
         head.extensions.insert::<ClientPermit>(permit.or(accepted.take().map(|AcceptPermit(count)| count)));
-        // Loopback addresses are distinguished here, too.
+        // Loopback addresses are counted separately here, too.
         if let Some(client) = subscriber(address, true) {
             head.extensions.insert::<UnauthenticatedPermit>(Arc::new(self.silent.add(client)));
         }
         Ok(())
     }
 
-    /// Counts one more connection of the node, if there is room for it. `of_client` has counted it among its client's.
+    /// Counts a further connection of the node if there is room for it. `of_client` has already counted it among its
+    /// client's connections.
     fn reserve(
         &self,
         limits: &AdmissionLimits,
@@ -290,7 +295,7 @@ impl Admission {
 }
 
 impl UpgradeGate {
-    /// Refills the bucket. Whether there is a token for one more upgrade.
+    /// Refills the bucket. Returns whether there is a token for a further upgrade.
     fn refill(&mut self, rate: u32) -> bool {
         let (now, max) = (Instant::now(), f64::from(rate));
         self.tokens = (self.tokens + now.duration_since(self.refilled).as_secs_f64() * max).min(max);

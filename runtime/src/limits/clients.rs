@@ -1,7 +1,7 @@
-//! How many connections each client has.
+//! Counts the connections of each client.
 //!
-//! Invariant: a client's count is the number of clones of its [`ClientCount`] that are alive, so it cannot drift. The table
-//! has at most about twice as many entries as there are clients.
+//! Invariant: a client's count is the number of living clones of its [`ClientCount`], so the count is always right. The
+//! table has at most about twice as many entries as there are clients.
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, PoisonError, Weak},
@@ -9,10 +9,11 @@ use std::{
 
 use super::network::Subscriber;
 
-/// The table is cleaned only above this number of entries.
+/// The number of entries above which the table is cleaned.
 const MIN_CLEANED: usize = 1024;
 
-/// The connections of one client: each holds a clone. Those that were refused hold a clone of `refused` too.
+/// The connections of one client, each of which holds a clone. Connections that were refused also hold a clone of
+/// `refused`.
 #[derive(Debug)]
 pub struct ClientCount {
     client: Subscriber,
@@ -20,13 +21,13 @@ pub struct ClientCount {
 }
 
 impl ClientCount {
-    /// The client.
+    /// Returns the client.
     #[must_use]
     pub fn client(&self) -> Subscriber {
         self.client
     }
 
-    /// How many connections there are without those that were refused.
+    /// Returns how many connections there are without those that were refused.
     pub(super) fn admitted(self: &Arc<Self>) -> usize {
         Arc::strong_count(self) + 1 - Arc::strong_count(&self.refused)
     }
@@ -44,12 +45,13 @@ struct Table {
 }
 
 impl Clients {
-    /// One more connection of this client; none where it has more than `max` already.
+    /// Counts a further connection of this client. Returns `None` if the client already has more than `max`
+    /// connections.
     pub(super) fn count(&self, client: Subscriber, max: usize) -> Option<Arc<ClientCount>> {
         let mut table = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let known = table.counts.get(&client).and_then(Weak::upgrade);
         let count = match known {
-            // The clone that `upgrade` just made is counted too.
+            // The clone that `upgrade` just created is counted, too.
             Some(count) if Arc::strong_count(&count) > max => return None,
             Some(count) => count,
             None => {

@@ -1,11 +1,11 @@
-//! The header `Forwarded` (RFC 7239): the hops of a request.
+//! Reads the header `Forwarded` (RFC 7239), which names the hops of a request.
 //!
-//! Invariant: a line that breaks the grammar anywhere is not read at all. So a client that leaves a quote open cannot hide
-//! what the proxy writes behind it: the client's own line is lost, and the proxy counts as the client.
+//! Invariant: a line that breaks the grammar anywhere is not read at all. So a client that leaves a quote open cannot
+//! hide what the proxy adds to the line: the client's own line is ignored, and the proxy counts as the client.
 use std::net::{IpAddr, SocketAddr};
 
-/// The addresses of the hops in a line, in order; `None` for a hop without an address. `None` in all: the line cannot be
-/// read.
+/// Returns the addresses of the hops in a line, in their order. An element is `None` for a hop without an address. The
+/// result is `None` if the line is invalid.
 pub(super) fn hops(line: &str) -> Option<Vec<Option<IpAddr>>> {
     let mut hops = Vec::new();
     let mut rest = line;
@@ -19,7 +19,7 @@ pub(super) fn hops(line: &str) -> Option<Vec<Option<IpAddr>>> {
     }
 }
 
-/// One hop's pairs, up to a comma or the end, and what follows the comma.
+/// Returns one hop's address, and the text after the comma that ends the hop, if there is a comma.
 fn element(mut rest: &str) -> Option<(Option<IpAddr>, Option<&str>)> {
     let mut hop = None;
     loop {
@@ -37,7 +37,7 @@ fn element(mut rest: &str) -> Option<(Option<IpAddr>, Option<&str>)> {
             }
         };
         if name.eq_ignore_ascii_case("for") {
-            // `for` twice in one hop is an error (section 4).
+            // Two `for` in one hop are an error (section 4).
             if hop.replace(address(&value)).is_some() {
                 return None;
             }
@@ -53,7 +53,7 @@ fn element(mut rest: &str) -> Option<(Option<IpAddr>, Option<&str>)> {
     }
 }
 
-/// A quoted text after its first quote, without its escapes, and what follows.
+/// Reads a quoted text after its first quote. Returns the text without its escapes, and the text after the last quote.
 fn quoted_text(text: &str) -> Option<(String, &str)> {
     let mut value = String::new();
     let mut characters = text.char_indices();
@@ -67,8 +67,8 @@ fn quoted_text(text: &str) -> Option<(String, &str)> {
     None
 }
 
-/// An address, with or without a port; IPv6 in brackets. `None` for `unknown` and for names that hide an address
-/// (`_gazonk`).
+/// Reads an address with or without a port. IPv6 is in brackets. Returns `None` for `unknown` and for names that hide
+/// an address (`_gazonk`).
 pub(super) fn address(text: &str) -> Option<IpAddr> {
     let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
     bare.parse().or_else(|_| text.parse::<SocketAddr>().map(|address| address.ip())).ok()
@@ -116,7 +116,7 @@ mod tests {
             "for=1.2.3.4;for=5.6.7.8",
             "=1.2.3.4",
             "f(r=1.2.3.4",
-            // A client's open quote before what the proxy adds.
+            // The client leaves a quote open before the text that the proxy adds.
             "for=\", for=6.6.6.6",
             "for=9.9.9.9;x=\", for=\"[2001:db8::1]\"",
             "for=9.9.9.9, x=\"\\, for=\"6.6.6.6\"",

@@ -9,18 +9,18 @@ use std::{
 
 use tokio::time::Instant;
 
-/// How long an answer is used again.
+/// How long an answer is reused.
 const FRESH: Duration = Duration::from_secs(1);
 
 /// Watches this process's resident memory.
 #[derive(Debug, Default)]
 pub(super) struct Memory {
-    /// When the kernel was asked last, and how many bytes there were.
+    /// When the kernel was last asked, and the number of bytes in its answer.
     last: Mutex<Option<(Instant, u64)>>,
 }
 
 impl Memory {
-    /// Whether the process uses more than this.
+    /// Returns whether the process uses more than this many bytes.
     pub(super) fn is_above(&self, limit: u64) -> bool {
         if limit == u64::MAX {
             return false;
@@ -34,12 +34,13 @@ impl Memory {
     }
 }
 
-/// The resident bytes of this process; 0 where the kernel does not tell.
+/// Returns the resident bytes of this process, or 0 if the kernel does not say.
 fn resident() -> u64 {
     kibibytes("/proc/self/status", "VmRSS:").unwrap_or(0)
 }
 
-/// Nine tenths of the control group's limit, else of the machine's memory; `u64::MAX` where neither is known.
+/// Returns nine tenths of the control group's limit, or else of the machine's memory. Returns `u64::MAX` if neither is
+/// known.
 #[must_use]
 pub fn allowance() -> u64 {
     let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
@@ -50,12 +51,12 @@ pub fn allowance() -> u64 {
         "/sys/fs/cgroup/memory/memory.limit_in_bytes".to_owned(),
     ];
     let limits = files.iter().filter_map(|file| fs::read_to_string(file).ok()?.trim().parse::<u64>().ok());
-    // Version 1 of control groups shows a number near 2^63 where there is no limit.
+    // If there is no limit, version 1 of control groups shows a number near 2^63.
     let limit = limits.filter(|limit| *limit < 1 << 60).min();
     limit.or_else(|| kibibytes("/proc/meminfo", "MemTotal:")).map_or(u64::MAX, |limit| limit / 10 * 9)
 }
 
-/// A value of `/proc` that is given in kB, in bytes.
+/// Returns a value of `/proc`, which is in kB, in bytes.
 fn kibibytes(file: &str, name: &str) -> Option<u64> {
     let text = fs::read_to_string(file).ok()?;
     let line = text.lines().find_map(|line| line.strip_prefix(name))?;

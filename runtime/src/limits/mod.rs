@@ -1,7 +1,7 @@
-//! How many events a connection, a user over all connections, or the guests of one address may send, and how often each
-//! may connect (PROTOCOL 2, Limits).
+//! Limits how many events a connection, a user over all connections, or the guests of one address may send, and how
+//! often each may connect (PROTOCOL 2, Limits).
 //!
-//! Invariant: an event above a limit is answered with how long to wait, and nothing else happens. A connection is closed
+//! Invariant: an event above a limit is answered with the time to wait, and has no other effect. A connection is closed
 //! only if it was above its limit in every second of `abuse_after`.
 pub mod admission;
 pub mod clients;
@@ -23,55 +23,55 @@ use self::{
     rate::{Bucket, CurrentRate, Rate, Sketch},
 };
 
-/// How many seconds' worth of events a burst may have.
+/// The largest burst, as a multiple of the events of one second.
 const BURST: u32 = 4;
 
 /// The limits of users. A burst of events may be four times as large as the rate.
 #[derive(Clone, Copy, Debug)]
 pub struct EventRates {
-    /// Events of one connection in a second.
+    /// The events of one connection in a second.
     pub connection: u32,
-    /// Events of one user in a second, over all connections.
+    /// The events of one user in a second, over all connections.
     pub user: u32,
-    /// How many sessions a user may have at once.
+    /// How many sessions a user may have at the same time.
     pub user_sessions: u32,
     /// How often a user may connect, per second.
     pub user_connects: u32,
-    /// Events of all guests of one address in a second; a connect counts as one event.
+    /// The events of all guests of one address in a second. A connect counts as one event.
     pub guests: u32,
     /// How long a connection may exceed its rate before it is closed.
     pub abuse_after: Duration,
 }
 
-/// What a connection has used up.
+/// How much of its limits a connection has used.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Meter {
     bucket: Bucket,
-    /// The last second in which an event was refused, and for how many seconds in a row that happened.
+    /// The last second in which an event was refused, and for how many seconds in a row events were refused.
     refused: (u32, u32),
 }
 
 /// Whether an event is handled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RateDecision {
-    /// It is handled.
+    /// The event is handled.
     Done,
-    /// It is refused, and may be sent again after this time.
+    /// The event is refused, and may be sent again after this time.
     Refused(Duration),
     /// The connection has exceeded its limit for too long, and is closed.
     Abuse,
 }
 
-/// The owner of the limit that an event counts against, besides its connection.
+/// The owner of the limit that an event counts against, besides the connection's own limit.
 #[derive(Clone, Copy, Debug)]
 pub enum Payer<'a> {
-    /// A token's user.
+    /// The user of a token.
     User(&'a UserId, &'a Audience),
-    /// A guest, by its address; none where the address is not limited.
+    /// A guest with its address. `None` if the address is not limited.
     Guest(Option<Subscriber>),
 }
 
-/// The limits, and what users and guests have used up.
+/// The limits, and how much of them users and guests have used.
 #[derive(Debug)]
 pub struct EventLimits {
     start: Instant,
@@ -85,7 +85,7 @@ pub struct EventLimits {
 }
 
 impl EventLimits {
-    /// Enforces these rates.
+    /// Creates limits with these rates.
     #[must_use]
     pub fn new(rates: &EventRates) -> Self {
         Self {
@@ -99,8 +99,8 @@ impl EventLimits {
         }
     }
 
-    /// Enforces other rates from the next event on; what users and guests have used up stays. How many sessions a user may
-    /// have is not counted here.
+    /// Sets other rates, which apply from the next event on. What users and guests have already used stays counted. The
+    /// number of sessions of a user is limited elsewhere.
     pub fn set(&self, rates: &EventRates) {
         self.connection.set(rate(rates.connection));
         self.user.set(rate(rates.user));
@@ -117,12 +117,12 @@ impl EventLimits {
     /// Counts a connect.
     ///
     /// # Errors
-    /// How long to wait before the next one.
+    /// Returns how long to wait before the next connect if the limit is exceeded.
     pub fn connect(&self, payer: Payer<'_>) -> Result<(), Duration> {
         self.connect_at(payer, self.start.elapsed())
     }
 
-    /// Counts a request over HTTP, as an event.
+    /// Counts a request over HTTP as an event.
     ///
     /// # Errors
     /// How long to wait before the next one.
@@ -243,7 +243,7 @@ mod tests {
         let closed = verdicts.position(|verdict| verdict == RateDecision::Abuse);
         assert!(closed.is_some_and(|millis| (2_900..=4_000).contains(&millis)), "{closed:?}");
 
-        // A burst now and then is no abuse, however large.
+        // A burst now and then is not abuse, however large the burst is.
         let mut meter = Meter::default();
         for second in (0..60).step_by(2) {
             let take = |_| limits.take_at(&mut meter, Payer::Guest(None), at(second * 1_000));

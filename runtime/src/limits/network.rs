@@ -13,14 +13,15 @@ use super::forwarded;
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
-/// A network: `10.0.0.0/8`, `2001:db8::/32`, or one address.
+/// A network like `10.0.0.0/8` or `2001:db8::/32`, or one address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Network {
     first: u128,
     mask: u128,
 }
 
-/// An address as a number: IPv4 as the mapped IPv6 address, so that both spellings are one client.
+/// Returns an address as a number. An IPv4 address becomes the mapped IPv6 address, so that both spellings are one
+/// client.
 fn number(address: IpAddr) -> u128 {
     match address {
         IpAddr::V4(address) => address.to_ipv6_mapped().to_bits(),
@@ -29,7 +30,7 @@ fn number(address: IpAddr) -> u128 {
 }
 
 impl Network {
-    /// Whether the address is in the network.
+    /// Returns whether the address is in the network.
     #[must_use]
     pub fn has(&self, address: IpAddr) -> bool {
         number(address) & self.mask == self.first
@@ -53,11 +54,12 @@ impl FromStr for Network {
     }
 }
 
-/// What counts as one client: an IPv4 address, or the /64 that an IPv6 subscriber has.
+/// The unit that counts as one client: an IPv4 address, or the /64 that an IPv6 subscriber has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Subscriber(u128);
 
-/// The client behind an address; none for loopback, where load tests and local proxies connect from, unless `loopback`.
+/// Returns the client of an address. Returns `None` for loopback, from which load tests and local proxies connect,
+/// unless `loopback`.
 pub(crate) fn subscriber(address: IpAddr, loopback: bool) -> Option<Subscriber> {
     let canonical = address.to_canonical();
     match canonical {
@@ -67,25 +69,25 @@ pub(crate) fn subscriber(address: IpAddr, loopback: bool) -> Option<Subscriber> 
     }
 }
 
-/// The proxies whose header is believed.
+/// The proxies whose header is trusted.
 #[derive(Clone, Debug)]
 pub struct Proxies {
     /// The networks of trusted proxies.
     pub trusted: Vec<Network>,
-    /// The header with the client's address: `forwarded` (RFC 7239), or else addresses separated by commas, the nearest
-    /// last.
+    /// The header with the client's address: `forwarded` (RFC 7239), or else a header with addresses separated by
+    /// commas, the nearest last.
     pub header: HeaderName,
 }
 
 impl Proxies {
-    /// Whether the address is a trusted proxy's.
+    /// Returns whether the address belongs to a trusted proxy.
     #[must_use]
     pub fn trusts(&self, address: IpAddr) -> bool {
         self.trusted.iter().any(|network| network.has(address))
     }
 
-    /// The client's address: of the addresses on the request's way, the nearest that is not a trusted proxy's. What others
-    /// write into the header is not read.
+    /// Returns the client's address: of the addresses on the request's way, the nearest that does not belong to a
+    /// trusted proxy. Entries of the header before that address are not used.
     #[must_use]
     pub fn client(&self, remote: IpAddr, headers: &HeaderMap) -> IpAddr {
         let mut client = remote;
@@ -98,7 +100,8 @@ impl Proxies {
         client
     }
 
-    /// The hops that the header names, the nearest first; `None` for a hop that is no address.
+    /// Returns the hops that the header names, the nearest first. An element is `None` for a hop that is not an
+    /// address.
     fn hops<'a>(&self, headers: &'a HeaderMap) -> Box<dyn Iterator<Item = Option<IpAddr>> + 'a> {
         let lines = headers.get_all(&self.header).iter().rev().map(|line| line.to_str().unwrap_or_default());
         if self.header == FORWARDED {
@@ -109,7 +112,7 @@ impl Proxies {
         Box::new(lines.flat_map(|line| line.rsplit(',').map(|hop| forwarded::address(hop.trim()))))
     }
 
-    /// Whether a client that is not a trusted proxy sent a proxy's header.
+    /// Returns whether a client that is not a trusted proxy sent a proxy's header.
     pub(super) fn is_ignored(&self, remote: IpAddr, headers: &HeaderMap) -> bool {
         let sent = headers.contains_key(&self.header) || headers.contains_key(X_FORWARDED_FOR);
         sent && !self.trusts(remote)

@@ -1,4 +1,4 @@
-//! Rates in eight bytes each: the time at which the next event would be due if all came evenly (GCRA).
+//! Rates that need eight bytes each: the time at which the next event would be due if all events came evenly (GCRA).
 //!
 //! Invariant: in any span of time, at most `per_second` times its length plus one burst pass; a refused event uses up
 //! nothing.
@@ -17,7 +17,7 @@ pub struct Rate {
     window: u64,
 }
 
-/// A rate that may change while others take from it. To read it costs as much as a rate that does not.
+/// A rate that may change while others take from it. It is as cheap to read as a rate that does not change.
 #[derive(Debug)]
 pub struct CurrentRate {
     interval: AtomicU64,
@@ -25,19 +25,19 @@ pub struct CurrentRate {
 }
 
 impl CurrentRate {
-    /// Begins with this rate.
+    /// Creates a rate that may change.
     #[must_use]
     pub fn new(rate: Rate) -> Self {
         Self { interval: AtomicU64::new(rate.interval), window: AtomicU64::new(rate.window) }
     }
 
-    /// The rate now. An event at the moment of a change may be measured by a mixture of both.
+    /// Returns the current rate. If the rate is just changing, the result may have one value of each rate.
     #[must_use]
     pub fn get(&self) -> Rate {
         Rate { interval: self.interval.load(Relaxed), window: self.window.load(Relaxed) }
     }
 
-    /// Changes it.
+    /// Changes the rate.
     pub fn set(&self, rate: Rate) {
         self.interval.store(rate.interval, Relaxed);
         self.window.store(rate.window, Relaxed);
@@ -49,14 +49,14 @@ impl CurrentRate {
 pub struct Bucket(u64);
 
 impl Rate {
-    /// `per_second` events, and bursts of `burst`.
+    /// Creates a rate of `per_second` events with bursts of `burst`.
     #[must_use]
     pub fn new(per_second: u32, burst: u32) -> Self {
         let interval = 1_000_000_u64.div_ceil(per_second.max(1).into());
         Self { interval, window: interval * u64::from(burst.max(1)) }
     }
 
-    /// One event in this time, and bursts of `burst`.
+    /// Creates a rate of one event in this time with bursts of `burst`.
     #[must_use]
     pub fn every(interval: Duration, burst: u32) -> Self {
         let interval = u64::try_from(interval.as_micros()).unwrap_or(u64::MAX / 2).max(1);
@@ -66,7 +66,7 @@ impl Rate {
     /// Takes one event, `now` after the start.
     ///
     /// # Errors
-    /// How long until the next one passes.
+    /// Returns the time until the next event passes if this event is refused.
     pub fn take(self, bucket: &mut Bucket, now: Duration) -> Result<(), Duration> {
         let now = u64::try_from(now.as_micros()).unwrap_or(u64::MAX / 2);
         let next = bucket.0.max(now) + self.interval;
@@ -83,8 +83,9 @@ impl Rate {
 /// How many buckets a row has.
 const ROW: usize = 1 << 15;
 
-/// Buckets for any number of keys, in fixed memory: each key has one bucket in either row, and is refused only where both
-/// are used up. So a busy key affects another one only where they share both buckets: one pair in a billion.
+/// Buckets for any number of keys in fixed memory. Each key has one bucket in each of the two rows, and is refused only
+/// if both are used up. So a busy key affects another key only if the two keys share both buckets, as one pair in a
+/// billion does.
 #[derive(Debug)]
 pub struct Sketch {
     rows: [Box<[AtomicU64]>; 2],
@@ -92,7 +93,7 @@ pub struct Sketch {
 }
 
 impl Sketch {
-    /// Empty buckets: 512 KiB.
+    /// Creates empty buckets, which need 512 KiB.
     #[must_use]
     pub fn new() -> Self {
         let row = || (0..ROW).map(|_| AtomicU64::new(0)).collect();
@@ -102,13 +103,13 @@ impl Sketch {
     /// Takes one event of a key.
     ///
     /// # Errors
-    /// How long until the next one passes.
+    /// Returns the time until the next event of the key passes if this event is refused.
     pub fn take(&self, rate: Rate, key: impl Hash, now: Duration) -> Result<(), Duration> {
         let hash = self.hasher.hash_one(key);
         let places = [hash as usize % ROW, (hash >> 32) as usize % ROW];
         let mut verdict = Err(Duration::MAX);
         for (row, place) in self.rows.iter().zip(places) {
-            // Two at the same moment may count as one: the limit need not be exact.
+            // Two events at the same time may count as one, because the limit need not be exact.
             let mut bucket = Bucket(row[place].load(Relaxed));
             match (rate.take(&mut bucket, now), verdict) {
                 (Ok(()), _) => {

@@ -1,8 +1,10 @@
-//! Connections that have upgraded and have not sent connect_request, and which of them is closed for a new one.
+//! Connections that have upgraded and have not sent connect_request, and the choice of one to close for a new
+//! connection.
 //!
-//! Invariant: the one that is closed is older than [`MIN_TENURE`], and is the oldest of the client that has most of them, so
-//! a client with many loses its own first. A connection that has sent connect_request is counted until it has a session or is
-//! closed, and is not closed for a new one unless it was refused and waits for another request.
+//! Invariant: the connection that is closed is older than [`MIN_TENURE`], and is the oldest of the client that has most
+//! such connections, so a client with many loses its own first. A connection that has sent connect_request is counted
+//! until it has a session or is closed. It is not closed for a new connection, unless it was refused and waits for
+//! another request.
 use std::{
     cmp::Reverse,
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -18,27 +20,28 @@ use tokio::time::Instant;
 use super::network::Subscriber;
 use rollcall_websocket::SocketId;
 
-/// How long after its upgrade a connection is safe: the time that a slow client needs for its first message.
+/// How long after its upgrade a connection is not closed. A slow client needs this time for its first message.
 const MIN_TENURE: Duration = Duration::from_secs(1);
 
-/// All silent connections of a node. Cheap to clone.
+/// All silent connections of a node. They are cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub(super) struct SilentConnections(Arc<Mutex<Table>>);
 
 #[derive(Debug, Default)]
 struct Table {
     clients: HashMap<Subscriber, BTreeMap<u64, Entry>>,
-    /// Clients by how many they have; of equals, the one with the oldest connection is last.
+    /// The clients by how many silent connections they have. Of clients with the same number, the client with the
+    /// oldest connection is last.
     order: BTreeSet<(usize, Reverse<u64>, Subscriber)>,
     next: u64,
-    /// The silent ones, and those that have sent connect_request and have no session yet.
+    /// The number of silent connections and of connections that have sent connect_request and have no session yet.
     unauthenticated: usize,
 }
 
 #[derive(Debug)]
 struct Entry {
     since: Instant,
-    /// None while it is on its way to its worker.
+    /// `None` while the connection is on its way to its worker.
     socket: Option<SocketId>,
 }
 
@@ -46,19 +49,19 @@ struct Entry {
 #[derive(Debug)]
 pub struct Unauthenticated {
     connections: SilentConnections,
-    /// None where it is never closed for another one.
+    /// `None` if the connection is never closed for another.
     place: Option<(Subscriber, u64)>,
     since: Instant,
     spoken: AtomicBool,
 }
 
 impl SilentConnections {
-    /// How many connections have no session yet.
+    /// Returns how many connections have no session yet.
     pub(super) fn unauthenticated(&self) -> usize {
         self.table().unauthenticated
     }
 
-    /// Counts one more connection of this client.
+    /// Counts a further connection of this client.
     pub(super) fn add(&self, client: Subscriber) -> Unauthenticated {
         let mut table = self.table();
         let number = table.next;
@@ -71,15 +74,15 @@ impl SilentConnections {
         Unauthenticated { connections: self.clone(), place, since, spoken: AtomicBool::new(false) }
     }
 
-    /// Counts one more connection, which has sent its request already and ends if it is refused.
+    /// Counts a further connection that has already sent its request. It ends if the request is refused.
     pub(super) fn add_spoken(&self) -> Unauthenticated {
         self.table().unauthenticated += 1;
         let (since, spoken) = (Instant::now(), AtomicBool::new(true));
         Unauthenticated { connections: self.clone(), place: None, since, spoken }
     }
 
-    /// Removes the connection that is to be closed for a new one: of this client, or of the one that has most. It is no
-    /// longer counted.
+    /// Removes the connection that is to be closed for a new one: a connection of this client, or of the client that
+    /// has most. The removed connection is no longer counted.
     pub(super) fn take(&self, client: Option<Subscriber>) -> Option<SocketId> {
         let mut table = self.table();
         let client = client.or_else(|| table.order.last().map(|(_, _, client)| *client))?;
@@ -120,7 +123,7 @@ impl Table {
 }
 
 impl Unauthenticated {
-    /// The worker has it: it can be closed by this socket.
+    /// Records that the worker has the connection, so that it can be closed by this socket.
     pub fn arrived(&self, socket: SocketId) {
         let Some((client, number)) = self.place else { return };
         let mut table = self.connections.table();
@@ -130,14 +133,15 @@ impl Unauthenticated {
         }
     }
 
-    /// It has sent connect_request.
+    /// Records that the connection has sent connect_request.
     pub fn spoke(&self) {
         if self.remove(&mut self.connections.table()) {
             self.spoken.store(true, Ordering::Relaxed);
         }
     }
 
-    /// It was refused, and may send another request. It can be closed for a new one at once: it had its time.
+    /// Records that the connection was refused and may send another request. It can be closed for a new connection at
+    /// once, because it has had its time.
     pub fn waits(&self, socket: SocketId) {
         let Some((client, number)) = self.place else { return };
         let mut table = self.connections.table();
@@ -147,7 +151,7 @@ impl Unauthenticated {
         }
     }
 
-    /// Removes it from those that can be closed for a new one. Whether it was one of them.
+    /// Removes the connection from those that can be closed for a new one. Returns whether it was one of them.
     fn remove(&self, table: &mut Table) -> bool {
         let Some((client, number)) = self.place else { return false };
         table.change(client, |entries| entries.remove(&number)).is_some()
@@ -157,7 +161,7 @@ impl Unauthenticated {
 impl Drop for Unauthenticated {
     fn drop(&mut self) {
         let mut table = self.connections.table();
-        // One that was closed for another is no longer in the table.
+        // A connection that was closed for another is no longer in the table.
         if self.spoken.load(Ordering::Relaxed) || self.remove(&mut table) {
             table.unauthenticated -= 1;
         }
@@ -190,12 +194,12 @@ mod tests {
         assert_eq!(taken(), None, "they have just come");
         tokio::time::advance(MIN_TENURE).await;
         held.push(arrive(&connections, 3, 30));
-        // Whoever has spoken is left alone, and still counts.
+        // A connection that has sent its request is not closed, and still counts.
         held[0].spoke();
         assert_eq!(connections.unauthenticated(), 6);
         assert_eq!([taken(), taken()], [Some(11), Some(12)]);
         assert_eq!(connections.unauthenticated(), 4);
-        // All have one: the oldest of them goes.
+        // Each client has one connection, so the oldest is closed.
         assert_eq!([taken(), taken(), taken()], [Some(1), Some(13), None]);
         drop((single, held));
         assert_eq!(connections.unauthenticated(), 0);

@@ -1,16 +1,16 @@
 //! What an answer of the authorization service means (PROTOCOL 10).
 //!
-//! Invariant: only a whole answer with status 200 can be a yes; a temporary failure is never read as a no.
+//! Invariant: only a complete answer with status 200 can be a yes. A temporary failure is never read as a no.
 use hyper::StatusCode;
 use serde_json::Value;
 
-/// Why there is no answer. Both are temporary.
+/// Why there is no answer. Both reasons are temporary.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum HookError {
-    /// Too many questions at the same time, here or at the service.
+    /// There are too many questions at the same time, in this process or at the service.
     #[error("the authorization service is asked too much at once")]
     Busy,
-    /// No answer, a late one, or one that does not decide.
+    /// There was no answer, a late answer, or an answer that does not decide the question.
     #[error("the authorization service is away")]
     Away,
 }
@@ -18,11 +18,12 @@ pub enum HookError {
 /// Reads an answer to a question about this action.
 ///
 /// # Errors
-/// Where the answer does not decide the question: the service is away, or busy.
+/// Returns an error if the answer does not decide the question, because the service does not work or is busy.
 pub(super) fn read(status: StatusCode, body: &[u8], action: &str) -> Result<bool, HookError> {
     match status {
         StatusCode::OK => Ok(allows(body, action)),
-        // Temporary by their definition (RFC 6585 and 9110): the same question may get another answer later.
+        // These statuses are temporary by definition (RFC 6585 and 9110): the same question may get another answer
+        // later.
         StatusCode::TOO_MANY_REQUESTS => Err(HookError::Busy),
         StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_EARLY => Err(HookError::Away),
         status if status.is_client_error() => Ok(false),
@@ -30,7 +31,7 @@ pub(super) fn read(status: StatusCode, body: &[u8], action: &str) -> Result<bool
     }
 }
 
-/// Some services answer with the list of allowed actions, so an empty list is a no; others answer without a body.
+/// Some services answer with the list of allowed actions, so an empty list is a no. Others answer a yes without a body.
 fn allows(body: &[u8], action: &str) -> bool {
     if body.is_empty() {
         return true;

@@ -1,14 +1,14 @@
-//! Questions whose answer was a yes that is still remembered.
+//! The questions that were answered with a yes, each remembered for a while.
 use std::collections::HashMap;
 
 use bytes::Bytes;
 use tokio::time::Instant;
 
-/// How many answers are kept.
+/// The maximum number of answers that the two halves keep together.
 const CAPACITY: usize = 20_000;
 
-/// Maps each question to the moment until which its yes is remembered. There are two halves: when the recent one is
-/// full, it replaces the older one, so no search for old entries is needed.
+/// Maps each question to the time until which its yes is remembered. There are two halves. When the recent half is
+/// full, it replaces the older half, so no search for old entries is needed.
 #[derive(Debug, Default)]
 pub(super) struct Approvals {
     recent: HashMap<Bytes, Instant>,
@@ -16,13 +16,13 @@ pub(super) struct Approvals {
 }
 
 impl Approvals {
-    /// Whether the yes to this question is still remembered.
+    /// Returns whether the yes to this question is still remembered.
     pub(super) fn contains(&self, question: &Bytes) -> bool {
         let until = self.recent.get(question).or_else(|| self.older.get(question));
         until.is_some_and(|until| *until > Instant::now())
     }
 
-    /// Remembers a yes.
+    /// Remembers the yes to this question until the given time.
     pub(super) fn insert(&mut self, question: Bytes, until: Instant) {
         if self.recent.len() >= CAPACITY / 2 {
             self.older = std::mem::take(&mut self.recent);

@@ -1,7 +1,8 @@
-//! The authorization service (`ROLLCALL_AUTHZ_URL`): whether an agent may enter a classroom, or one of its lessons.
+//! The authorization service (`ROLLCALL_AUTHZ_URL`), which says whether an agent may enter a classroom or one of its
+//! lessons.
 //!
-//! Invariant: it fails closed, and a temporary failure is never a no: without an answer no agent enters, and clients
-//! are told to try again later. The service never gets more than `concurrency` requests at the same time.
+//! Invariant: without an answer no agent enters. A temporary failure is never read as a no: the client is told to try
+//! again later. The service never gets more than `concurrency` requests at the same time.
 mod answer;
 mod approvals;
 
@@ -30,19 +31,19 @@ use super::Claims;
 use crate::http_client::{Client, egress::Egress};
 use rollcall_base::{Secret, log_limit::LogLimit, names, trace::call};
 
-/// The largest answer that is read, in bytes: the actions that one user is allowed on one object.
+/// The longest answer that is read, in bytes. An answer lists the actions that one user is allowed on one object.
 const MAX_ANSWER: usize = 16 * 1024;
 /// What an agent asks to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// To enter a classroom or one of its lessons.
+    /// The agent enters a classroom or one of its lessons.
     Connect,
-    /// To read who is in a classroom.
+    /// The agent reads the list of agents in a classroom.
     Read,
 }
 
 impl Action {
-    /// The action in a question.
+    /// Returns the action's name in a question.
     fn as_str(self) -> &'static str {
         match self {
             Self::Connect => "connect",
@@ -54,25 +55,25 @@ impl Action {
 /// The address of the service, and the limits of questions.
 #[derive(Clone, Debug)]
 pub struct HookOptions {
-    /// Its address.
+    /// The service's address.
     pub url: Uri,
-    /// Sent as a bearer token.
+    /// The bearer token that is sent to the service.
     pub token: Option<Secret>,
-    /// How long one request may take. A connect has 5 s in all.
+    /// How long one request may take. A connect may take 5 s in total.
     pub timeout: Duration,
-    /// How long a yes is remembered. A no is not: the right may be granted soon after.
+    /// How long a yes is remembered. A no is not remembered, because the right may be granted soon after.
     pub ttl: Duration,
-    /// The namespace of classrooms; none: the token's audience, as for the user.
+    /// The namespace of classrooms. If there is none, it is the token's audience, as for the user.
     pub namespace: Option<String>,
-    /// The maximum of requests at the same time.
+    /// The maximum number of requests at the same time.
     pub concurrency: usize,
-    /// The maximum of questions that wait for one of those to end.
+    /// The maximum number of questions that wait until one of those requests ends.
     pub queue: usize,
-    /// How long a question waits there.
+    /// How long a question waits for a free request.
     pub queue_timeout: Duration,
 }
 
-/// Asks the service; without one, every agent may enter.
+/// Asks the authorization service. Without a service, every agent may enter.
 #[derive(Clone, Debug, Default)]
 pub struct Hook(Option<Arc<Service>>);
 
@@ -83,16 +84,16 @@ type SharedAnswer = Shared<BoxFuture<'static, Answer>>;
 struct Service {
     options: HookOptions,
     client: Client,
-    /// One permit for each question that waits or is asked.
+    /// One permit for each question that waits or is being asked.
     questions: Semaphore,
-    /// One permit for each question that is asked.
+    /// One permit for each question that is being asked.
     requests: Semaphore,
     approvals: Mutex<Approvals>,
     in_flight: Mutex<InFlight>,
     log: LogLimit,
 }
 
-/// Questions that wait or are asked: callers with the same question share the answer.
+/// The questions that wait or are being asked. Callers with the same question share its answer.
 #[derive(Debug, Default)]
 struct InFlight {
     next: u64,
@@ -100,7 +101,7 @@ struct InFlight {
 }
 
 impl Hook {
-    /// Asks this service; none: a token is enough.
+    /// Creates a hook that asks this service. Without options, a valid token is enough.
     #[must_use]
     pub fn new(options: Option<HookOptions>, egress: &Egress) -> Self {
         Self(options.map(|options| {
@@ -119,7 +120,7 @@ impl Hook {
         }))
     }
 
-    /// Whether the agent may do this in the classroom: `["classrooms", ID]`.
+    /// Returns whether the agent may do this in the classroom: `["classrooms", ID]`.
     ///
     /// # Errors
     /// [`HookError`], where there is no answer.
@@ -128,7 +129,7 @@ impl Hook {
         service.ask(claims, &["classrooms", &classroom.to_string()], action).await
     }
 
-    /// Whether the agent may join the classroom's lesson: `["classrooms", ID, "lessons", LESSON]`.
+    /// Returns whether the agent may join the classroom's lesson: `["classrooms", ID, "lessons", LESSON]`.
     ///
     /// # Errors
     /// [`HookError`], where there is no answer.
@@ -153,7 +154,7 @@ impl Service {
         self.share(question, action).await
     }
 
-    /// The answer of the same question that is in flight, or of a new one.
+    /// Returns the answer to the same question if that question is in flight, or else asks it.
     fn share(self: &Arc<Self>, question: Bytes, action: Action) -> SharedAnswer {
         let mut in_flight = lock(&self.in_flight);
         if let Some(answer) = in_flight.questions.get(&question).and_then(|(_, answer)| answer.upgrade()) {
@@ -162,7 +163,7 @@ impl Service {
         let number = in_flight.next;
         in_flight.next += 1;
         let entry = Entry { service: Arc::clone(self), number, question: question.clone() };
-        // Dropped with the last caller that waits for it: nothing is asked in vain.
+        // The future is dropped with the last caller that waits for it, so no question is asked that nobody waits for.
         let answer = async move { entry.answer(action).await }.boxed().shared();
         if let Some(weak) = answer.downgrade() {
             in_flight.questions.insert(question, (number, weak));
@@ -206,7 +207,7 @@ impl Service {
         error
     }
 
-    /// The question in JSON.
+    /// Returns the question in JSON.
     fn question(&self, claims: &Claims, object: &[&str], action: Action) -> Bytes {
         #[derive(Serialize)]
         struct Question<'a> {
@@ -229,7 +230,7 @@ impl Service {
     }
 }
 
-/// A question in flight; removed from the table when it is answered or dropped.
+/// A question in flight. It is removed from the table when it is answered or dropped.
 struct Entry {
     service: Arc<Service>,
     number: u64,
@@ -245,7 +246,7 @@ impl Entry {
 impl Drop for Entry {
     fn drop(&mut self) {
         let mut in_flight = lock(&self.service.in_flight);
-        // Another caller may have asked again since the last one dropped the answer.
+        // After the last caller dropped the answer, another caller may have asked the same question again.
         if in_flight.questions.get(&self.question).is_some_and(|(number, _)| *number == self.number) {
             in_flight.questions.remove(&self.question);
         }

@@ -1,4 +1,4 @@
-//! The hook against a service of the test's own.
+//! The hook against a service that the test starts.
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use hyper::StatusCode;

@@ -1,4 +1,4 @@
-//! Tokens that are refused: every row of the security issue's table that is about tokens.
+//! Tokens that are refused: every attack with tokens that the list of attacks names.
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD as B64};
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -95,7 +95,7 @@ async fn a_kid_with_a_path_or_sql_finds_nothing() {
         let token = es.headed(&json!({"alg": "ES256", "kid": kid}), &claims("a"));
         assert_eq!(keyring.verify(&token), Err(AuthError::Key), "{kid}");
     }
-    // The shared secret has no name: any may stand there, but for what is one of a file or a query.
+    // The shared secret has no name, so any `kid` is accepted unless it is a path or a database query.
     let shared = |kid: &str| ours().headed(&json!({"alg": "HS256", "kid": kid}), &claims("local"));
     for kid in ["../../../dev/null", "/etc/passwd", "k' OR '1'='1", "k; DROP TABLE node --", "k\0", "k\r\n", "é"] {
         assert_eq!(keyring.verify(&shared(kid)), Err(AuthError::Key), "{kid}");
@@ -121,7 +121,8 @@ async fn keys_and_addresses_in_the_header_are_refused() {
     let none = tempting.clone().map(|(name, _)| (name, json!(null)));
     for (name, value) in tempting.into_iter().chain(none) {
         let header = json!({"alg": "ES256", "kid": "k", name: value});
-        // Even with the right signature: what asks for this is not a token of an issuer that we know.
+        // The token is refused even with the right signature, because no configured issuer sends a token with this
+        // header.
         assert_eq!(keyring.verify(&es.headed(&header, &claims("a"))), Err(AuthError::Header), "{name}");
         assert_eq!(keyring.verify(&own.headed(&header, &claims("a"))), Err(AuthError::Header), "{name}");
     }
@@ -215,7 +216,7 @@ async fn what_is_not_a_token_is_refused() {
     let array = ours().raw(&header, "[\"local\"]");
     let padded = format!("{}=", ours().token(&claims("local")));
     let long = format!("{}.a", "a.".repeat(super::super::token::MAX_TOKEN));
-    // Skipped, and still no JSON.
+    // The value is skipped, and is still not JSON.
     let binary = B64.encode(b"{\"alg\":\"HS256\",\"typ\":\"\xff\"}");
     let binary = format!("{binary}.{}.AAAA", B64.encode(b"{\"iss\":\"local\"}"));
     for token in

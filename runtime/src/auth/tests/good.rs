@@ -1,4 +1,4 @@
-//! Tokens that are let in, and what is read from them.
+//! Tokens that are accepted, and what is read from them.
 use std::time::Duration;
 
 use rollcall_schema::{Audience, ClassroomId, JsonObject, LessonId, Role, UserId};

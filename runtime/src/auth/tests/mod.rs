@@ -1,4 +1,4 @@
-//! Tokens good and bad, and keys that change.
+//! Tests of valid and invalid tokens, and of keys that change.
 mod forged;
 mod good;
 mod remote;
@@ -13,12 +13,12 @@ use signer::Signer;
 
 const SECRET: &str = "a secret for tests alone, long enough for HS256";
 
-/// Claims of a token that is valid for a minute.
+/// Returns the claims of a token that is valid for a minute.
 fn claims(issuer: &str) -> Value {
     json!({"iss": issuer, "aud": "example.org", "sub": "alice", "exp": unix_now() + 60})
 }
 
-/// The same with one claim replaced; `null` removes it.
+/// Returns the same claims with one replaced. `null` removes the claim.
 fn with(name: &str, value: Value) -> Value {
     let mut claims = claims("local");
     let object = claims.as_object_mut().unwrap();
@@ -29,7 +29,7 @@ fn with(name: &str, value: Value) -> Value {
     claims
 }
 
-/// A keyring with the shared secret, and of issuers with documents in files.
+/// Returns a keyring with the shared secret, and with issuers whose documents are in files.
 async fn keyring(issuers: &[(&str, &[&Signer])]) -> Keyring {
     let folder = tempfile::tempdir().unwrap();
     let jwks = issuers.iter().enumerate().map(|(index, (issuer, signers))| {

@@ -1,4 +1,4 @@
-//! Keys at an address: fetched from there alone, rotated, and not as often as strangers wish.
+//! Keys at an address: they are fetched only from that address, rotated, and fetched at a limited rate.
 use std::{
     sync::{Arc, Mutex},
     time::Duration,
@@ -13,7 +13,7 @@ use crate::http_client::{
     fixture::{Fixture, Reply, soon},
 };
 
-/// A server of an issuer's document, which the test may change.
+/// Starts a server with an issuer's document, which the test can change.
 async fn published(document: String) -> (Fixture, Arc<Mutex<String>>) {
     let document = Arc::new(Mutex::new(document));
     let shown = Arc::clone(&document);
@@ -56,7 +56,7 @@ async fn a_burst_of_unknown_keys_fetches_once() {
     let verdicts = futures_util::future::join_all(tokens.iter().map(|token| keyring.admit(token)));
     assert!(soon(verdicts).await.into_iter().all(|verdict| verdict == Err(AuthError::Key)));
     assert_eq!(fetches(&mut server), 1);
-    // What waited for that fetch has the keys now.
+    // The token that waited for that fetch is checked with the new keys.
     assert!(keyring.verify(&known.token(&claims("a"))).is_ok());
 }
 

@@ -1,4 +1,4 @@
-//! Issuers for tests: private keys, and every kind of token, also such as no issuer would sign.
+//! Issuers for tests: private keys and tokens of every kind, also tokens that no issuer would sign.
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD as B64};
 use ring::{
     hmac,
@@ -8,7 +8,8 @@ use ring::{
 };
 use serde_json::{Value, json};
 
-/// ring makes no RSA keys: `openssl genrsa 2048 | openssl rsa -outform DER -traditional` did.
+/// ring cannot create RSA keys, so this key was made with `openssl genrsa 2048 \| openssl rsa -outform DER
+/// -traditional`.
 const RSA_KEY: &[u8] = include_bytes!("rsa.der");
 
 enum Private {
@@ -40,7 +41,7 @@ impl Signer {
         Self { kid, key: Private::Ed(Ed25519KeyPair::from_pkcs8(document.as_ref()).unwrap()) }
     }
 
-    /// HMAC with whatever bytes: a secret, or what a forger takes for one.
+    /// Creates an HMAC signer from any bytes: a secret, or a public key that a forger uses as a secret.
     pub(super) fn hs256(kid: &'static str, secret: &[u8]) -> Self {
         Self { kid, key: Private::Hs(secret.to_vec()) }
     }
@@ -54,7 +55,7 @@ impl Signer {
         }
     }
 
-    /// The public key, as raw as a forger would use it.
+    /// Returns the public key in the raw form that a forger would use.
     pub(super) fn public(&self) -> Vec<u8> {
         match &self.key {
             Private::Es(key) => key.public_key().as_ref().to_vec(),
@@ -64,7 +65,7 @@ impl Signer {
         }
     }
 
-    /// The public key as a JWK.
+    /// Returns the public key as a JWK.
     pub(super) fn jwk(&self) -> Value {
         let public = self.public();
         match &self.key {
@@ -79,17 +80,17 @@ impl Signer {
         }
     }
 
-    /// A token as an honest issuer makes it.
+    /// Returns a token as an honest issuer makes it.
     pub(super) fn token(&self, claims: &Value) -> String {
         self.raw(&json!({"alg": self.algorithm(), "typ": "JWT", "kid": self.kid}).to_string(), &claims.to_string())
     }
 
-    /// A token with any header.
+    /// Returns a token with any header.
     pub(super) fn headed(&self, header: &Value, claims: &Value) -> String {
         self.raw(&header.to_string(), &claims.to_string())
     }
 
-    /// A token of any two texts.
+    /// Returns a token of any two texts.
     pub(super) fn raw(&self, header: &str, claims: &str) -> String {
         let message = format!("{}.{}", B64.encode(header), B64.encode(claims));
         format!("{message}.{}", B64.encode(self.sign(message.as_bytes())))
@@ -110,7 +111,7 @@ impl Signer {
     }
 }
 
-/// A JWKS document of these signers' public keys.
+/// Returns a JWKS document of these signers' public keys.
 pub(super) fn document(signers: &[&Signer]) -> String {
     json!({"keys": signers.iter().map(|signer| signer.jwk()).collect::<Vec<_>>()}).to_string()
 }

@@ -1,9 +1,9 @@
-//! How far a file is loaded, on stderr where that is a terminal.
+//! Shows on stderr how much of a file is loaded, if stderr is a terminal.
 use std::io::{IsTerminal, stderr};
 
 use super::table::CsvTable;
 
-/// The progress of one file; none where nobody watches.
+/// The progress of one file. `None` if stderr is not a terminal.
 pub(super) struct Progress(Option<&'static str>);
 
 impl Progress {
@@ -11,7 +11,7 @@ impl Progress {
         Self(stderr().is_terminal().then_some(what))
     }
 
-    /// Shows it on one line, in place of what was shown before.
+    /// Shows the progress on one line, in place of the previous text.
     pub(super) fn at(&self, table: &CsvTable) {
         if let Some(what) = self.0 {
             let (bytes, read) = table.extent();
@@ -23,7 +23,7 @@ impl Progress {
 impl Drop for Progress {
     fn drop(&mut self) {
         if self.0.is_some() {
-            // Clears the line.
+            // This clears the line.
             eprint!("\r\x1b[K");
         }
     }

@@ -1,4 +1,4 @@
-//! A CSV file read row by row, and errors with their place in it.
+//! A CSV file that is read row by row, and errors with their place in the file.
 use std::{
     fs::File,
     io::{BufRead, BufReader},
@@ -9,7 +9,7 @@ use csv::{ErrorKind, Reader, ReaderBuilder, StringRecord, Trim};
 
 use rollcall_store::{LoadError, StoreError};
 
-/// Why nothing was loaded.
+/// Why no row was loaded.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadFault {
     /// The file cannot be read.
@@ -27,11 +27,11 @@ pub enum LoadFault {
         path: PathBuf,
         /// The line; the heading is line 1.
         line: u64,
-        /// The column, from 1.
+        /// The column's number, from 1.
         column: usize,
-        /// The column's name, where it has one.
+        /// The column's name if it has one.
         name: &'static str,
-        /// What is wrong with it.
+        /// What is wrong with the column's value.
         problem: String,
     },
     /// The database failed.
@@ -46,7 +46,7 @@ fn named(name: &str) -> String {
     if name.is_empty() { String::new() } else { format!(" ({name})") }
 }
 
-/// An open file with its heading checked.
+/// An open file whose heading was checked.
 pub(super) struct CsvTable {
     path: PathBuf,
     reader: Reader<File>,
@@ -56,7 +56,7 @@ pub(super) struct CsvTable {
     rows: u64,
 }
 
-/// One row's fields, in the order of the heading.
+/// The fields of one row, in the order of the heading.
 pub(super) struct Fields<'a> {
     table: &'a CsvTable,
     place: u64,
@@ -103,7 +103,7 @@ impl CsvTable {
         })
     }
 
-    /// The next row, if there is one.
+    /// Returns the next row if there is one.
     pub(super) fn next(&mut self) -> Result<Option<Fields<'_>>, LoadFault> {
         if !self.read()? {
             return Ok(None);
@@ -113,7 +113,7 @@ impl CsvTable {
         Ok(Some(Fields { table: self, place }))
     }
 
-    /// The store's error, with the place of the row that caused it.
+    /// Returns the store's error with the place of the row that caused it.
     pub(super) fn fault(&self, places: &[u64], error: LoadError) -> LoadFault {
         match error {
             LoadError::Store(error) => LoadFault::Store(error),
@@ -124,17 +124,17 @@ impl CsvTable {
         }
     }
 
-    /// Rows read so far.
+    /// Returns how many rows were read so far.
     pub(super) fn rows(&self) -> u64 {
         self.rows
     }
 
-    /// The file's length, and how much of it is read.
+    /// Returns the file's length, and how much of the file was read.
     pub(super) fn extent(&self) -> (u64, u64) {
         (self.bytes, self.reader.position().byte())
     }
 
-    /// A fault of the row that begins at this byte.
+    /// Returns a fault of the row that begins at this byte.
     fn row(&self, place: u64, column: usize, problem: String) -> LoadFault {
         let line = line_at(&self.path, place);
         let name = self.columns.get(column).copied().unwrap_or_default();
@@ -143,12 +143,12 @@ impl CsvTable {
 }
 
 impl Fields<'_> {
-    /// Where the row begins, in bytes.
+    /// Returns the byte at which the row begins.
     pub(super) fn place(&self) -> u64 {
         self.place
     }
 
-    /// Reads a column; `rule` says what it must be.
+    /// Reads a column. `rule` says what its value must be.
     pub(super) fn read<T, E>(
         &self,
         column: usize,
@@ -160,8 +160,9 @@ impl Fields<'_> {
     }
 }
 
-/// The line of the row that begins at this byte: the first whose text goes beyond it. The lines are counted again,
-/// because the reader's own count is wrong after blank lines and CRLF. Line 1 where the file is gone meanwhile.
+/// Returns the line of the row that begins at this byte: the first line whose text ends after this byte. The lines are
+/// counted again, because the reader's own count is wrong after blank lines and CRLF. Returns 1 if the file no longer
+/// exists.
 fn line_at(path: &Path, place: u64) -> u64 {
     let (mut line, mut begin) = (1, 0);
     let Ok(file) = File::open(path) else { return line };

@@ -1,4 +1,4 @@
-//! Files good and bad, into SQLite.
+//! Valid and invalid files, loaded into SQLite.
 use std::path::PathBuf;
 
 use tempfile::TempDir;
@@ -35,7 +35,7 @@ impl Bench {
         load(&self.store, &files).await.map_err(|fault| fault.to_string())
     }
 
-    /// What a join finds: seats, and the user's own.
+    /// Returns what a join reads: the lesson's seats, and the user's own attendance.
     async fn joined(&self, lesson: &str, user: &str) -> Joined {
         let registration = Registration {
             label: "test".into(),

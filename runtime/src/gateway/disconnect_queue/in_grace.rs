@@ -1,4 +1,4 @@
-//! Sessions without a connection whose clients may come back, by the time when they end and by sid.
+//! The sessions that have no connection and whose clients may come back, by the time when they end and by sid.
 //!
 //! Invariant: every entry of `by_sid` names one of `by_due`, and the other way round.
 use std::collections::{BTreeMap, HashMap};
@@ -12,11 +12,11 @@ use crate::handler::session::Session;
 pub(super) struct Disconnected {
     pub session: Box<Session>,
     pub reason: LeftReason,
-    /// When disconnect runs for it.
+    /// When disconnect runs for the session.
     pub due: Instant,
 }
 
-/// Two sessions may be due at one moment.
+/// The time and a serial number, because two sessions may end at the same time.
 type Key = (Instant, u64);
 
 /// The sessions that wait for their clients.
@@ -32,12 +32,12 @@ impl InGrace {
         self.by_due.len()
     }
 
-    /// The sids of their connections.
+    /// Returns the sids of the sessions' connections.
     pub(super) fn sids(&self) -> Vec<Sid> {
         self.by_sid.keys().copied().collect()
     }
 
-    /// When the first of them ends.
+    /// Returns when the first session ends.
     pub(super) fn first_due(&self) -> Option<Instant> {
         self.by_due.first_key_value().map(|((due, _), _)| *due)
     }
@@ -49,24 +49,24 @@ impl InGrace {
         self.by_due.insert(key, disconnected);
     }
 
-    /// Takes out the one that ends first.
+    /// Removes and returns the session that ends first.
     pub(super) fn pop_first(&mut self) -> Option<Disconnected> {
         let (_, disconnected) = self.by_due.pop_first()?;
         self.by_sid.remove(&disconnected.session.sid());
         Some(disconnected)
     }
 
-    /// The session of one connection.
+    /// Returns the session of a connection.
     pub(super) fn session(&mut self, sid: Sid) -> Option<&mut Session> {
         self.by_due.get_mut(self.by_sid.get(&sid)?).map(|disconnected| &mut *disconnected.session)
     }
 
-    /// Takes out the session of one connection.
+    /// Removes and returns the session of a connection.
     pub(super) fn remove(&mut self, sid: Sid) -> Option<Disconnected> {
         self.by_due.remove(&self.by_sid.remove(&sid)?)
     }
 
-    /// None of them ends later than this.
+    /// Makes every session end at this time or earlier.
     pub(super) fn limit_to(&mut self, latest: Instant) {
         for mut disconnected in self.by_due.split_off(&(latest, u64::MAX)).into_values() {
             disconnected.due = latest;

@@ -1,4 +1,4 @@
-//! CONNECT: a client is let in, to a classroom where it names one.
+//! Handles CONNECT: lets a client in, into a classroom if the client names one.
 use std::sync::Arc;
 
 use rollcall_schema::{
@@ -81,8 +81,8 @@ impl Gateway {
         });
     }
 
-    /// Lets connections in further namespaces of a transport in, as soon as it is known who the client is: where it brings no
-    /// token for one, it is who it is in the first.
+    /// Lets the connections in further namespaces of a transport in, as soon as it is known who the client is. If the
+    /// client sends no token for a namespace, the token of its first namespace applies.
     pub(in super::super) fn connect_further(&mut self, sockets: &mut Sockets<Peer>) {
         for (transport, id) in std::mem::take(&mut self.awaiting_claims) {
             let first = sockets.get_mut(transport).map(|carrier| match &carrier.peer.state {
@@ -106,7 +106,8 @@ impl Gateway {
         }
     }
 
-    /// What a client brings, and is given, to go on after a break; none where it may not, or does not want to.
+    /// Returns what a client needs to resume after a break. Returns `None` if the client may not or does not want to
+    /// resume.
     fn recovery(&self, auth: &Auth, handshake: &Auth, namespace: Namespace) -> Option<Recovery> {
         let pids = self.shared.pids.as_ref()?;
         if auth.recovery.or(handshake.recovery) == Some(Switch(false)) {
@@ -121,7 +122,7 @@ impl Gateway {
         Some(Recovery { resume_id: ResumeId::random(), before })
     }
 
-    /// A client was let in without a classroom, or not.
+    /// Handles the result for a client that connected without a classroom.
     pub(in super::super) fn on_admitted(
         &mut self,
         sockets: &mut Sockets<Peer>,
@@ -148,8 +149,8 @@ impl Gateway {
         }
     }
 
-    /// CONNECT is answered, then comes what connect_success says: in one piece, since each write costs as much as all else
-    /// here.
+    /// Sends the answer to CONNECT and the data of connect_success with one write, because a write costs as much as the
+    /// rest of this function.
     pub(in super::super) fn send_connected(
         &self,
         socket: &mut Socket<'_, Peer>,
@@ -163,7 +164,8 @@ impl Gateway {
         socket.send_frames(&frames.into());
     }
 
-    /// What a client is told of its session. If it may go on after a break: with where its events begin.
+    /// Returns the event that tells a client about its session. If the client may resume after a break, the event also
+    /// says where the client's events begin.
     pub(super) fn connect_success_event(&self, namespace: Namespace, success: &ConnectSuccess<'_>) -> Vec<u8> {
         let mut arguments = success.payload();
         if let Some(Start { epoch, offset, .. }) = success.start {
@@ -174,14 +176,15 @@ impl Gateway {
 
     fn connect_answer(&self, id: SocketId, namespace: Namespace, pid: Option<&str>) -> Vec<u8> {
         let sid = self.shared.mailboxes.sid(id);
-        // Neither has a character to escape.
+        // Neither the sid nor the pid has a character to escape.
         let pid = pid.map(|pid| format!(r#","pid":"{pid}""#)).unwrap_or_default();
         let data = format!(r#"{{"sid":"{sid}"{pid}}}"#);
         dialect::packet(self.shared.rooms.namespaces(), namespace, Kind::Connect, None, data.as_bytes())
     }
 }
 
-/// `web` for the main namespace, and the name of another, as far as a label can have it.
+/// Returns `web` for the main namespace, and the name of any other namespace, with `-` for each character that a label
+/// cannot have.
 fn default_label(namespace: &str) -> Option<AgentLabel> {
     if namespace == packet::MAIN {
         return AgentLabel::parse(LABEL).ok();

@@ -1,9 +1,9 @@
-//! Session errors of Socket.IO: what a client is told, and what becomes of its transport.
+//! Session errors of Socket.IO: what a client is told, and when its transport is closed.
 //!
-//! Invariant: an unrecoverable error is final for clients (CONNECT_ERROR, or DISCONNECT), and a recoverable one closes the
-//! transport, which makes them come back. Other connections on that transport are lost with it. So a CONNECT that meets a
-//! limit on a transport with other connections is refused by CONNECT_ERROR: otherwise these would be lost, too, the client
-//! would connect them again, and the next CONNECT would meet the same limit.
+//! Invariant: an unrecoverable error is final for the client (CONNECT_ERROR or DISCONNECT). A recoverable error closes
+//! the transport, after which the client comes back. All other connections on that transport are lost too. So if a
+//! CONNECT exceeds a limit on a transport with other connections, it is refused with CONNECT_ERROR. Otherwise the other
+//! connections would be lost, the client would connect them again, and the next CONNECT would exceed the same limit.
 use std::time::Duration;
 
 use rollcall_schema::{SessionError, socketio};
@@ -19,12 +19,12 @@ use super::super::{
 use crate::{limits::Payer, rooms::Namespace};
 use rollcall_websocket::{Cause, Socket};
 
-/// A client that was not let in and is to come back waits up to this long for the end of its transport: connecting again
-/// resets the pauses between its tries.
+/// The longest time until the transport of a client is closed that was not let in and should come back. The delay is
+/// needed because a new connection resets the pauses between the client's tries.
 const REFUSED_FOR: Duration = Duration::from_secs(5);
 
 impl Gateway {
-    /// Tells a client why its session ends, or does not begin.
+    /// Tells a client why its session ends or does not begin.
     pub(in super::super) fn end_socketio(
         &mut self,
         socket: &mut Socket<'_, Peer>,
@@ -44,7 +44,7 @@ impl Gateway {
             PeerState::Connecting(waiting) if error != SessionError::Terminated => waiting.take(),
             _ => return socket.close(close(error), None),
         };
-        // No session ends, and the next one is another matter.
+        // No session ends, and the next session must not have these values.
         (socket.peer.closed_by_us, socket.peer.ends_for_good) = (None, false);
         self.enumeration.connection_ended(socket.id());
         if let Some(waiting) = &waiting {
@@ -62,7 +62,7 @@ impl Gateway {
             socket.peer.state = PeerState::Refused(None);
             return socket.end_carried(Cause::ClosedByServer);
         }
-        // The first refusal sets the deadline: else a client that nobody lets in could stay for ever.
+        // The first refusal sets the deadline. Otherwise a client that is never let in could stay for ever.
         let deadline = self.socketio_deadline();
         let state = socket.peer.cold_mut().socketio.get_or_insert_default();
         socket.peer.expires = *state.connect_by.get_or_insert(deadline);
@@ -82,16 +82,16 @@ impl Gateway {
         self.send_packet(transport, namespace, Kind::ConnectError, &data);
     }
 
-    /// Counts an unrecoverable error as an event of a guest of the client's address. If the address has no event left, the
-    /// client gets [`SessionError::TooManyRequests`] instead, so that one transport gives it no more tries than plain
-    /// WebSockets do.
+    /// Counts an unrecoverable error as an event of a guest from the client's address. If no event is left for the
+    /// address, the client gets [`SessionError::TooManyRequests`] instead, so that one transport permits no more tries
+    /// than plain WebSockets do.
     fn counted(&self, error: SessionError, peer: &Peer) -> SessionError {
         let is_one_too_many =
             !error.is_recoverable() && self.shared.events.request(Payer::Guest(peer.client())).is_err();
         if is_one_too_many { SessionError::TooManyRequests } else { error }
     }
 
-    /// The event that tells a client of a session error; none before its CONNECT is answered.
+    /// Returns the event that tells a client about a session error, or `None` before the client's CONNECT is answered.
     pub(in super::super) fn last_event(
         &self,
         peer: &Peer,

@@ -1,4 +1,4 @@
-//! A client that was let in without a classroom enters that of the lesson which it joins, and moves with a later join.
+//! Moves a client that connected without a classroom into the classroom of each lesson that it joins.
 use rollcall_schema::{LeftReason, Offset, Request};
 
 use super::super::{
@@ -16,7 +16,7 @@ use rollcall_base::names;
 use rollcall_websocket::{Socket, SocketId, Sockets};
 
 impl Gateway {
-    /// A request of a client without a classroom.
+    /// Handles a request of a client without a classroom.
     pub(in super::super) fn on_request_outside(
         &mut self,
         socket: &mut Socket<'_, Peer>,
@@ -41,7 +41,7 @@ impl Gateway {
         }
     }
 
-    /// A client without a classroom has one now, or not.
+    /// Handles the result of a request after which a client without a classroom may have one.
     pub(in super::super) fn on_entered(
         &mut self,
         sockets: &mut Sockets<Peer>,
@@ -69,7 +69,7 @@ impl Gateway {
         }
     }
 
-    /// The client is in a classroom from now on. If it resumes, it gets the lesson's events after `begins`.
+    /// Puts the client into a classroom. If the client resumes, it gets the lesson's events after `begins`.
     fn entered(
         &mut self,
         socket: &mut Socket<'_, Peer>,
@@ -92,7 +92,7 @@ impl Gateway {
         }
     }
 
-    /// A request of a client that came without a classroom, and is in one.
+    /// Handles a request of a client that connected without a classroom and is now in one.
     pub(in super::super) fn on_roaming_request(
         &mut self,
         socket: &mut Socket<'_, Peer>,
@@ -119,8 +119,8 @@ impl Gateway {
         }
     }
 
-    /// It has joined a lesson, or not. Where that is of another classroom, its session there is over, now that it has
-    /// another one.
+    /// Handles the result of a join. If the lesson is of another classroom, the client's session in the old classroom
+    /// ends, because the client now has another session.
     pub(in super::super) fn on_moved(
         &mut self,
         sockets: &mut Sockets<Peer>,
@@ -130,7 +130,7 @@ impl Gateway {
     ) {
         if instead.is_some() {
             metrics::gauge!(names::SESSIONS).increment(1.0);
-            // Its client goes on with the other one.
+            // The client resumes the other session.
             session.membership.forget_resume_id();
         }
         let Some(mut socket) = sockets.get_mut(id) else {
@@ -154,7 +154,7 @@ impl Gateway {
         self.entered(&mut socket, *connected, begins, ack);
     }
 
-    /// No handler runs for this client, which has no classroom.
+    /// Takes back a client that has no classroom, after its handler is done.
     pub(super) fn visitor_returned(&mut self, socket: &mut Socket<'_, Peer>, visitor: Box<Visitor>) {
         self.enumeration.connection_ended(socket.id());
         let expires = visitor.claims.as_ref().map(|claims| claims.expires);

@@ -1,4 +1,4 @@
-//! What a handshake says before CONNECT: a token, and where to go.
+//! Reads the parameters of a handshake that come before CONNECT: a token, and where to enter.
 use percent_encoding::percent_decode_str;
 use rollcall_schema::{request::PayloadError, socketio::Auth};
 use serde_json::{Map, Value};
@@ -14,13 +14,14 @@ use crate::{
 };
 use rollcall_websocket::Upgrade;
 
-/// Bytes of a handshake's token and names that are kept until CONNECT; of a longer one, none are.
+/// How many bytes of a handshake's token and names are kept until CONNECT. If there are more, none are kept.
 const MAX_KEPT: usize = 8 << 10;
 
-/// How long after the handshake, or after it left a namespace, a client may take to send CONNECT.
+/// How long a client may take to send CONNECT after the handshake, or after it left a namespace.
 const CONNECT_WITHIN: std::time::Duration = std::time::Duration::from_secs(20);
 
-/// The parameters of a query that count, with what they are in [`Auth`]. Of a token's three names the first counts.
+/// The parameters of a query that are read, with their names in [`Auth`]. A token has three names, of which the first
+/// counts.
 const PARAMETERS: [(&str, &str); 7] = [
     ("auth", "access_token"),
     ("access_token", "access_token"),
@@ -32,7 +33,7 @@ const PARAMETERS: [(&str, &str); 7] = [
 ];
 
 impl Gateway {
-    /// A connection of Socket.IO has come.
+    /// Creates the state of a new connection of Socket.IO.
     pub(in super::super) fn opened_socketio(
         &self,
         upgrade: &Upgrade,
@@ -45,7 +46,7 @@ impl Gateway {
         Peer::socketio(self.socketio_deadline(), state, permit, waiting)
     }
 
-    /// When CONNECT must have come; see [`Peer::expires`].
+    /// Returns when CONNECT must have come, in the form of [`Peer::expires`].
     pub(in super::super) fn socketio_deadline(&self) -> u64 {
         millis(self.started.elapsed() + CONNECT_WITHIN)
     }

@@ -1,8 +1,8 @@
-//! How a client of Socket.IO is let in: into a classroom where it names one, or where it was before a break (PROTOCOL 11,
-//! Recovery); else without one.
+//! Lets a client of Socket.IO in: into a classroom if the client names one, into the classroom where it was before a
+//! break (PROTOCOL 11, Recovery), or else without a classroom.
 //!
-//! Invariant: a client goes on only as the agent that it was, with what that agent's token allows now. What cannot be
-//! recovered is begun anew, under another pid.
+//! Invariant: a client resumes only as the same agent, and with the rights that the agent's token has now. If a session
+//! cannot be recovered, the client gets another session and another pid.
 use rollcall_schema::{
     AgentId, AgentLabel, ClassroomId, ConnectRequest, LessonId, Resume, ResumeId, SessionError, Sid, request::Token,
 };
@@ -16,7 +16,7 @@ use crate::{
 };
 use rollcall_bus::Position;
 
-/// What a client asks for with CONNECT.
+/// The request of a client in its CONNECT.
 pub(super) struct Asked {
     pub context: ConnectContext,
     pub namespace: Namespace,
@@ -25,26 +25,26 @@ pub(super) struct Asked {
     pub classroom: Option<ClassroomId>,
     pub lesson: Option<LessonId>,
     pub roster: Option<bool>,
-    /// None where it cannot go on after a break.
+    /// `None` if the client cannot resume after a break.
     pub recovery: Option<Recovery>,
 }
 
-/// What a client that may go on after a break brings, and gets for the next time.
+/// The pid that a client sends to resume now, and the id with which it may resume later.
 pub(super) struct Recovery {
-    /// The id for the next time, unless it goes on now.
+    /// The id for the next break, unless the client resumes now.
     pub resume_id: ResumeId,
-    /// What it came back with, and where it goes on.
+    /// The pid that the client sent, its text, and the position after which the client resumes.
     pub before: Option<(Pid, Box<str>, Position)>,
 }
 
-/// Where a client was, and after which event it goes on.
+/// The session where a client was, and the position after which it resumes.
 struct Found {
     resume_id: ResumeId,
     classroom: ClassroomId,
     resume: Resume,
 }
 
-/// Lets a client in, or says why not: the command for its worker.
+/// Lets a client in or refuses it. Returns the command for the client's worker.
 pub(super) async fn let_in(shared: &GatewayContext, asked: Asked) -> WorkerCommand {
     let socket = asked.context.socket;
     match try_to(shared, asked).await {
@@ -62,7 +62,7 @@ enum Outcome {
 async fn try_to(shared: &GatewayContext, mut asked: Asked) -> Result<(Outcome, Option<Box<str>>), Refused> {
     let before = asked.recovery.as_mut().and_then(|recovery| recovery.before.take());
     if let Some(Claims { user, audience, .. }) = &asked.context.claims {
-        // Known from another namespace; each connect counts.
+        // The claims are known from another namespace, and each connect counts.
         let connects = shared.events.connect(Payer::User(user, audience));
         connects.map_err(|_| Refused::from(SessionError::TooManyRequests))?;
     } else if asked.classroom.is_none() || before.is_some() {
@@ -99,7 +99,7 @@ async fn try_to(shared: &GatewayContext, mut asked: Asked) -> Result<(Outcome, O
     Ok((Outcome::Connected(connected), pid))
 }
 
-/// Where the client was before, if it is still the agent of its pid, and has come back in time.
+/// Returns where the client was before, if it is still the agent of its pid and has come back in time.
 async fn find(shared: &GatewayContext, asked: &Asked, pid: Pid, after: Position) -> Result<Option<Found>, Refused> {
     let Some(pids) = &shared.pids else { return Ok(None) };
     let is_agent = |claims: &Claims| AgentId::new(&asked.label, &claims.user, &claims.audience) == pid.agent;
@@ -116,7 +116,7 @@ async fn find(shared: &GatewayContext, asked: &Asked, pid: Pid, after: Position)
     }))
 }
 
-/// The client is let in without a classroom.
+/// Lets the client in without a classroom.
 async fn outside(shared: &GatewayContext, asked: Asked) -> (Outcome, Option<Box<str>>) {
     let Asked { context: ConnectContext { sid, claims, resume_id, .. }, namespace, label, lesson, roster, .. } = asked;
     let resume_id = resume_id.filter(|_| claims.is_some());
@@ -132,7 +132,7 @@ async fn outside(shared: &GatewayContext, asked: Asked) -> (Outcome, Option<Box<
     (Outcome::Outside(Box::new(Visitor { claims, label, lesson, roster, resume_id })), pid)
 }
 
-/// The pid of a connection that begins anew; none for a guest.
+/// Returns the pid of a connection that does not resume, or `None` for a guest.
 fn pid_of(
     shared: &GatewayContext,
     namespace: Namespace,

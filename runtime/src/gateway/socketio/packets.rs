@@ -1,4 +1,5 @@
-//! The packets of a client: which of its namespaces each is for, which are requests, and which the gateway answers itself.
+//! The packets of a client: the namespace of each packet, the packets that are requests, and the packets that the
+//! gateway answers itself.
 use rollcall_schema::{KickCause, LeftReason, SessionError, request::PayloadError, socketio::Auth};
 use rollcall_socketio::{Attachments, Event, Kind, Malformed, Packet};
 
@@ -18,14 +19,15 @@ use rollcall_websocket::{Cause, Close, Message, Socket, SocketId, Sockets};
 /// How many namespaces one transport carries.
 const MAX_NAMESPACES: usize = 4;
 
-/// What a client is told that asks for a namespace that there is not.
+/// The answer to a client that asks for an unknown namespace.
 const INVALID_NAMESPACE: &str = r#"{"message":"Invalid namespace"}"#;
 
-/// What a client is told that asks for one namespace more than a transport carries.
+/// The answer to a client that asks for one namespace more than a transport carries.
 const TOO_MANY_NAMESPACES: &[u8] = br#"{"message":"at most 4 namespaces a connection: use forceNew"}"#;
 
 impl Gateway {
-    /// A message on a transport of Socket.IO. What is no packet closes it, as in the reference.
+    /// Handles a message on a transport of Socket.IO. A message that is not a packet closes the transport, as in the
+    /// reference implementation.
     pub(in super::super) fn on_socketio_message(
         &mut self,
         sockets: &mut Sockets<Peer>,
@@ -91,8 +93,8 @@ impl Gateway {
         packet: &Packet<'_>,
     ) -> Result<(), Malformed> {
         let Some(mut carrier) = sockets.get_mut(transport) else { return Ok(()) };
-        // Each CONNECT may cost the check of a token, so it counts for its transport here. Later it counts for its user,
-        // too, if it is let in, or for its client's address, if it is refused.
+        // Each CONNECT may cost the check of a token, so each counts for its transport here. Later it also counts for
+        // the user if the client is let in, or for the client's address if it is refused.
         match self.shared.events.take(&mut carrier.peer.meter, Payer::Guest(None)) {
             RateDecision::Done => {}
             RateDecision::Refused(_) | RateDecision::Abuse => {
@@ -114,7 +116,7 @@ impl Gateway {
         }
         let auth = Auth::parse(packet.data);
         match sockets.get_mut(transport) {
-            // The transport's own connection has the first namespace that the client asks for while it is in none.
+            // The transport's own connection is in no namespace, so it gets this namespace.
             Some(mut carrier) if awaits => self.on_connect(&mut carrier, namespace, auth, None),
             Some(_) => self.on_further_connect(sockets, transport, namespace, auth),
             None => {}
@@ -122,7 +124,8 @@ impl Gateway {
         Ok(())
     }
 
-    /// CONNECT to a further namespace on a transport: a connection of its own, also for the limits of connections.
+    /// Handles CONNECT to a further namespace on a transport. The result is a separate connection, also for the limits
+    /// of connections.
     fn on_further_connect(
         &mut self,
         sockets: &mut Sockets<Peer>,
@@ -138,7 +141,7 @@ impl Gateway {
         if full {
             return self.send_packet(&mut carrier, namespace, Kind::ConnectError, TOO_MANY_NAMESPACES);
         }
-        // Counts the further connection, too.
+        // The permit counts the further connection, too.
         let permit = carrier.peer.permit();
         let (reserved, waiting) = match self.shared.admission.admit_further(&permit, self.shared.mailboxes.workers()) {
             Ok(admitted) => admitted,
@@ -147,7 +150,7 @@ impl Gateway {
                 return self.send_connect_error(&mut carrier, namespace, SessionError::TooManyRequests, None);
             }
         };
-        // A packet for a namespace that has ended is dropped from now on: there may be one on its way.
+        // From now on, a packet for a namespace that has ended is dropped, because the packet may have been on its way.
         carrier.peer.cold_mut().socketio.get_or_insert_default().was_connected = true;
         let state = SocketIoState { handshake: auth, ..SocketIoState::default() };
         let mut peer = carrier.peer.further(deadline, state, Some(waiting));
@@ -200,7 +203,7 @@ impl Gateway {
         Ok(())
     }
 
-    /// An event: it is handled now, or waits for the handler that runs.
+    /// Handles an event now, or keeps it until the running handler is done.
     fn on_event(&mut self, socket: &mut Socket<'_, Peer>, text: &str, packet: &Packet<'_>, event: Option<Event<'_>>) {
         let waits = matches!(socket.peer.state, PeerState::Connecting(_) | PeerState::Busy);
         if let (false, Dialect::SocketIo(namespace)) = (waits, socket.peer.dialect) {
@@ -211,8 +214,8 @@ impl Gateway {
         }
     }
 
-    /// The client said DISCONNECT: what it may bring next does not go on with this session, even if that comes before the
-    /// session's end is written.
+    /// Records that the client said DISCONNECT. A later connection of the client does not resume this session, even if
+    /// it comes before the session's end is written.
     fn end_for_good(&self, peer: &mut Peer) {
         peer.ends_for_good = true;
         if let Some((pids, id)) = self.shared.pids.as_ref().zip(peer.resume_id()) {
@@ -220,7 +223,7 @@ impl Gateway {
         }
     }
 
-    /// The client is no longer in its namespace; its transport stays, and may connect again.
+    /// Takes the client out of its namespace. Its transport stays, and the client may connect to a namespace again.
     pub(super) fn leave_namespace(&mut self, socket: &mut Socket<'_, Peer>, cause: Cause) {
         if socket.is_carried() {
             return socket.end_carried(cause);
@@ -237,7 +240,7 @@ impl Gateway {
     }
 }
 
-/// The connection of a transport that is in this namespace, or asks for it.
+/// Returns the connection of a transport that is in this namespace or asks for it.
 fn in_namespace(sockets: &mut Sockets<Peer>, transport: SocketId, namespace: Namespace) -> Option<SocketId> {
     let own = sockets.get_mut(transport)?;
     let awaits = matches!(own.peer.state, PeerState::AwaitingConnect(_));
@@ -250,14 +253,15 @@ fn in_namespace(sockets: &mut Sockets<Peer>, transport: SocketId, namespace: Nam
     carried.into_iter().find(is_in)
 }
 
-/// A packet for a namespace that the client is not in. It may have been sent before the client heard that it no longer is.
+/// Handles a packet for a namespace that the client is not in. The client may have sent the packet before it learned
+/// that it is no longer in the namespace.
 fn outside_namespace(sockets: &mut Sockets<Peer>, transport: SocketId) -> Result<(), Malformed> {
     let Some(carrier) = sockets.get_mut(transport) else { return Ok(()) };
     let ends = matches!(carrier.peer.state, PeerState::Refused(_));
     if ends || socketio_state(carrier.peer).is_some_and(|state| state.was_connected) { Ok(()) } else { Err(Malformed) }
 }
 
-/// Whether a client has been let in, or is about to be.
+/// Returns whether a client has been let in or is about to be.
 fn is_let_in(socket: &Socket<'_, Peer>) -> bool {
     !matches!(socket.peer.state, PeerState::Refused(_) | PeerState::AwaitingConnect(_))
 }

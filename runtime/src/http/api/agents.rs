@@ -1,4 +1,4 @@
-//! `GET classrooms/{id}/agents`: who is in a classroom.
+//! `GET classrooms/{id}/agents` lists the agents in a classroom.
 use hyper::StatusCode;
 use rollcall_schema::roster::ListedAgent;
 
@@ -8,7 +8,7 @@ use crate::http::{
     reply::{HttpError, Reply, json},
 };
 
-/// Lists them by session, ids above `sequence_id`.
+/// Lists the agents by session, whose ids are above `sequence_id`.
 pub(super) async fn list(admin: &Admin, call: &Call<'_>) -> Result<Reply, HttpError> {
     let (query, limit) = call.url.roster_page()?;
     let agents = admin.store.agents(&[query], limit).await.map_err(|error| admin.refusal(&error))?;

@@ -1,9 +1,8 @@
-//! `GET /api/v1/classrooms/{id}/attendance`: when each agent entered, when it left, and
-//! why, as JSON or CSV.
+//! `GET /api/v1/classrooms/{id}/attendance` lists when each agent entered, when it left, and why, as JSON or CSV.
 //!
-//! Invariant: memory holds one page, whatever the history holds: the next page is read when the client has taken the one
-//! before, and nothing is held in the database meanwhile. An answer that cannot be finished breaks off; it never looks
-//! whole.
+//! Invariant: only one page is in memory, however long the history is. The next page is read when the client has taken
+//! the page before, and no resource of the database is held meanwhile. If an answer cannot be finished, its connection
+//! is cut, so that the answer never looks complete.
 use std::{borrow::Cow, collections::HashSet, sync::Arc};
 
 use bytes::Bytes;
@@ -34,7 +33,7 @@ enum Format {
     Csv,
 }
 
-/// What is asked for: sessions that lived at some time between the two, as JSON or CSV.
+/// The query: sessions that existed at some time between `from` and `to`, as JSON or CSV.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Query {
     from: Option<Moment>,
@@ -59,8 +58,8 @@ impl Query {
     }
 }
 
-/// Lists the sessions that lived between `from` and `to`. The first page is read before the answer begins, so that a
-/// database that is away is an error.
+/// Lists the sessions that existed at some time between `from` and `to`. The first page is read before the answer
+/// begins, so that the client gets an error if the database is away.
 pub(super) async fn list(admin: &Admin, call: &Call<'_>) -> Result<Streamed, HttpError> {
     let (classroom, query) = (call.url.classroom()?, Query::of(call)?);
     let format = query.format;
@@ -92,25 +91,26 @@ pub(super) async fn list(admin: &Admin, call: &Call<'_>) -> Result<Streamed, Htt
     Ok(reply)
 }
 
-/// Where reading goes on.
+/// Where the next page begins.
 enum Place {
     Present(SessionId),
     Past(HistoryPosition),
     End,
 }
 
-/// First the sessions that live, then those that ended: one that ends meanwhile is found twice, and told once.
+/// Reads first the sessions that are live, then the sessions that have ended. A session that ends meanwhile is found
+/// twice, but listed once.
 struct Pages {
     store: Arc<dyn Store>,
     classroom: ClassroomId,
     query: Query,
     place: Place,
-    /// Sessions that were live when the list began.
+    /// The sessions that were live when the list began.
     present: HashSet<SessionId>,
 }
 
 impl Pages {
-    /// The next sessions that were asked for; none after the last.
+    /// Returns the next page of the sessions that the query includes, or `None` after the last page.
     async fn next(&mut self) -> Result<Option<Vec<Visit>>, StoreError> {
         loop {
             let mut page = match self.place {
@@ -141,7 +141,7 @@ impl Pages {
         }
     }
 
-    /// The position before the first session that ended after the time asked for.
+    /// Returns the position before the first session that ended after `from`.
     fn start(&self) -> HistoryPosition {
         HistoryPosition { ended: self.query.from.unwrap_or_default(), session: SessionId(i64::MAX) }
     }
@@ -225,8 +225,8 @@ fn csv(page: &[Visit], part: Part) -> Bytes {
     writer.into_inner().expect("memory takes every record").into()
 }
 
-/// A spreadsheet takes a field that begins like this for a formula, and user ids are chosen by strangers: an apostrophe
-/// makes it a text.
+/// Puts an apostrophe before a field that a spreadsheet would take for a formula, because strangers choose user ids.
+/// The apostrophe makes the field a text.
 fn plain(field: &str) -> Cow<'_, str> {
     if field.starts_with(['=', '+', '-', '@', '\t', '\r']) { format!("'{field}").into() } else { field.into() }
 }

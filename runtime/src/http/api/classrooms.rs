@@ -1,4 +1,4 @@
-//! `GET classrooms`: the classrooms that somebody is in.
+//! `GET classrooms` lists the classrooms with at least one agent.
 use std::ops::RangeInclusive;
 
 use hyper::StatusCode;
@@ -19,11 +19,11 @@ const DIGITS: u32 = 32;
 #[derive(Serialize)]
 struct Classrooms {
     classrooms: Vec<LiveClassroom>,
-    /// The `after` of the next page; null at the end.
+    /// The `after` of the next page. Null on the last page.
     next: Option<ClassroomId>,
 }
 
-/// Lists them by id, ids above `after` that begin with `prefix`.
+/// Lists the classrooms by id. The ids are above `after` and begin with `prefix`.
 pub(super) async fn list(admin: &Admin, call: &Call<'_>) -> Result<Reply, HttpError> {
     let (after, limit) = (call.url.parsed("after", "a UUID")?, call.url.limit()?);
     let begins = beginning_with(&call.url.text("prefix")?.unwrap_or_default())?;
@@ -43,7 +43,7 @@ pub(super) async fn list(admin: &Admin, call: &Call<'_>) -> Result<Reply, HttpEr
     Ok(json(StatusCode::OK, &Classrooms { classrooms, next }))
 }
 
-/// The ids that begin with these digits, with hyphens or without.
+/// Returns the ids that begin with these digits. `prefix` may have hyphens.
 fn beginning_with(prefix: &str) -> Result<RangeInclusive<ClassroomId>, HttpError> {
     let digits: String = prefix.chars().filter(|digit| *digit != '-').collect();
     let wrong = || HttpError::bad("prefix must be the beginning of a UUID");

@@ -1,4 +1,4 @@
-//! `POST counters/agent`: how many agents classrooms have.
+//! `POST counters/agent` counts the agents in classrooms.
 use std::collections::BTreeMap;
 
 use hyper::StatusCode;
@@ -16,7 +16,7 @@ struct Counted {
     classroom_ids: Vec<ClassroomId>,
 }
 
-/// Counts them, zeros included.
+/// Returns the count of each classroom, including zeros.
 pub(super) async fn count(admin: &Admin, call: &Call<'_>) -> Result<Reply, HttpError> {
     let Counted { mut classroom_ids } = call.json("{\"classroom_ids\": [UUID, ...]}")?;
     classroom_ids.sort_unstable();

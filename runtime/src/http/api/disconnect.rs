@@ -1,4 +1,4 @@
-//! `POST disconnect`: an operator ends sessions.
+//! `POST disconnect` ends sessions.
 use hyper::StatusCode;
 use rollcall_schema::{AgentId, ClassroomId, SessionId, UserId};
 use rollcall_store::{KickTarget, KickedSession};
@@ -13,7 +13,7 @@ use crate::http::{
 const FORM: &str = "{\"session_id\": NUMBER}, {\"agent_id\": TEXT} or {\"user_id\": TEXT}, \
     the latter two with \"classroom_id\": UUID or without";
 
-/// Unknown fields are refused: a misspelt `classroom_id` would end the sessions of all classrooms.
+/// The request. Unknown fields are refused, because a misspelt `classroom_id` would end the sessions of all classrooms.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Disconnect {
@@ -35,7 +35,7 @@ struct Ended {
     classroom_id: ClassroomId,
 }
 
-/// Ends them, and lists those that it ended: none the second time.
+/// Ends the sessions, and lists those that it ended. A second call with the same request lists none.
 pub(super) async fn disconnect(admin: &Admin, call: &Call<'_>) -> Result<Reply, HttpError> {
     let target = target(call.json(FORM)?)?;
     call.audit.of(whom(&target));

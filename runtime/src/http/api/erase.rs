@@ -1,4 +1,4 @@
-//! `POST erase`: what is kept of a user is removed.
+//! `POST erase` removes the data of a user.
 use hyper::StatusCode;
 use rollcall_presence::operator::{EraseError, Erased};
 use rollcall_schema::UserId;
@@ -23,7 +23,7 @@ struct Counts {
     attended: u64,
 }
 
-/// Erases the user, and counts what it removed: nothing the second time.
+/// Erases the user's data, and counts what it removed. A second call for the same user removes nothing.
 pub(super) async fn erase(admin: &Admin, call: &Call<'_>) -> Result<Reply, HttpError> {
     let Erase { user_id } = call.json("{\"user_id\": TEXT}")?;
     call.audit.of(format!("user {user_id}"));

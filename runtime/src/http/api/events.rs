@@ -1,4 +1,4 @@
-//! `GET classrooms/{id}/events`: the events of a classroom, from the stream.
+//! `GET classrooms/{id}/events` lists the events of a classroom from the stream.
 use std::time::Duration;
 
 use hyper::StatusCode;
@@ -15,17 +15,17 @@ use crate::http::{
     times::ago,
 };
 
-/// A page ends here, in bytes of events.
+/// The size of events, in bytes, after which a page ends.
 const MAX_BYTES: usize = 1 << 20;
-/// How long the stream may take to give a page.
+/// How long the stream may take to return a page.
 const READ_TIMEOUT: Duration = Duration::from_secs(5);
 
 #[derive(Serialize)]
 struct Page {
-    /// Names the stream's creation: offsets of another epoch mean nothing.
+    /// The name of the stream's creation. Offsets of another epoch mean nothing.
     epoch: String,
     events: Vec<Event>,
-    /// Every event through this offset was read: the `after` of the next page.
+    /// The offset through which every event was read. It is the `after` of the next page.
     through: Offset,
     /// Whether there is a next page now.
     more: bool,
@@ -34,7 +34,7 @@ struct Page {
 #[derive(Serialize)]
 struct Event {
     offset: Offset,
-    /// When it was stored, where that is known.
+    /// When the event was stored, if that is known.
     #[serde(skip_serializing_if = "Option::is_none")]
     time: Option<String>,
     event: Box<RawValue>,
@@ -46,8 +46,8 @@ struct Event {
     internal: bool,
 }
 
-/// Lists those after the offset `after` of the stream `epoch`, or all that the stream still has; none after `latest`, whose
-/// answer says where the stream is.
+/// Lists the events after the offset `after` of the stream `epoch`. Without `after`, lists all events that the stream
+/// still has. With `after=latest`, lists none, and the answer says where the stream ends.
 pub(super) async fn list(admin: &Admin, call: &Call<'_>) -> Result<Reply, HttpError> {
     let (classroom, limit) = (call.url.classroom()?, call.url.limit()?);
     let end = admin.bus.end().await;
@@ -59,7 +59,7 @@ pub(super) async fn list(admin: &Admin, call: &Call<'_>) -> Result<Reply, HttpEr
     if let Some(epoch) = call.url.text("epoch")? {
         position.epoch = epoch.into_owned();
     }
-    // Following a classroom where nothing happens must cost little.
+    // This saves work, because callers poll classrooms without events.
     if position == end {
         let Position { epoch, offset: through } = end;
         return Ok(json(StatusCode::OK, &Page { epoch, events: Vec::new(), through, more: false }));
@@ -88,7 +88,7 @@ fn away(admin: &Admin, error: &BusError) -> HttpError {
     HttpError::away(admin.bus.name())
 }
 
-/// A page, the offset through which that is all, and whether there is more before the end.
+/// Returns a page, the offset through which the page is complete, and whether there are more events before the end.
 async fn read(
     mut replayed: Replayed,
     (after, end): (Offset, Offset),
@@ -107,7 +107,8 @@ async fn read(
     Ok((events, through, through < end))
 }
 
-/// The event as clients get it; none if no client gets it, because it is no JSON object.
+/// Returns the event in the form in which clients get it, or `None` if no client gets it, because it is not a JSON
+/// object.
 fn event(incoming: Incoming) -> Option<Event> {
     let Incoming { offset, sender, receiver, internal, entity, age, body, .. } = incoming;
     let entity = entity.as_ref().map(|(entity_type, operation, sequence_id)| EntityEvent {

@@ -1,4 +1,4 @@
-//! `GET history`: the sessions of a user or an agent that have ended, and why.
+//! `GET history` lists the sessions of a user or an agent that have ended, and why they ended.
 use hyper::StatusCode;
 use rollcall_schema::SessionId;
 use rollcall_store::PastSession;
@@ -13,11 +13,11 @@ use crate::http::{
 #[derive(Serialize)]
 struct History {
     sessions: Vec<PastSession>,
-    /// The `before` of the next page; null at the end.
+    /// The `before` of the next page. Null on the last page.
     next: Option<SessionId>,
 }
 
-/// Lists them, the newest first, ids below `before`.
+/// Lists the sessions, the newest first. The ids are below `before`.
 pub(super) async fn list(admin: &Admin, call: &Call<'_>) -> Result<Reply, HttpError> {
     let whose = call.url.whose()?.ok_or_else(|| HttpError::bad("add one of ?user_id= and ?agent_id="))?;
     let (before, limit) = (SessionId(call.url.number("before")?.unwrap_or(i64::MAX)), call.url.limit()?);

@@ -1,4 +1,4 @@
-//! `POST lessons/leave`: an operator takes a session out of its lesson.
+//! `POST lessons/leave` takes a session out of its lesson.
 use hyper::StatusCode;
 use rollcall_schema::{LessonId, SessionId};
 use serde::{Deserialize, Serialize};
@@ -17,11 +17,11 @@ struct Leave {
 
 #[derive(Serialize)]
 struct Left {
-    /// None where the session is in none, or there is no such session.
+    /// `None` if the session is in no lesson, or there is no such session.
     lesson_id: Option<LessonId>,
 }
 
-/// Tells the session's node, and names the lesson.
+/// Tells the session's node, and answers with the lesson.
 pub(super) async fn leave(admin: &Admin, call: &Call<'_>) -> Result<Reply, HttpError> {
     let Leave { session_id } = call.json("{\"session_id\": NUMBER}")?;
     call.audit.of(format!("session {session_id}"));

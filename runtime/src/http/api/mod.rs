@@ -1,4 +1,5 @@
-//! The table of what the admin address answers: one line for each method and path, one file for each resource.
+//! The table of the requests that the admin address answers. It has one line for each method and path, and one file for
+//! each resource.
 mod agents;
 mod attendance;
 mod classrooms;
@@ -17,14 +18,14 @@ mod sessions;
 
 use super::{reply::streamed, route::Route};
 
-/// An endpoint whose answer is made before it is sent.
+/// An endpoint whose answer is complete before it is sent.
 macro_rules! whole {
     ($endpoint:path) => {
         |admin, call| Box::pin(async move { $endpoint(admin, call).await.map(streamed) })
     };
 }
 
-/// All of it. Each path has one method.
+/// All requests. Each path has one method.
 pub(super) const ROUTES: &[Route] = &[
     Route::get("/healthz", whole!(probes::alive)),
     Route::get("/readyz", whole!(probes::ready)),

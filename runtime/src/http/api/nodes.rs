@@ -1,4 +1,4 @@
-//! `GET nodes`: the running processes.
+//! `GET nodes` lists the running processes.
 use hyper::StatusCode;
 use rollcall_store::NodeRow;
 use serde::Serialize;
@@ -14,7 +14,7 @@ struct Nodes {
     nodes: Vec<NodeRow>,
 }
 
-/// Lists them by id. One whose lease has ended is listed until another node has ended its sessions.
+/// Lists the nodes by id. A node whose lease has ended is listed until another node has ended its sessions.
 pub(super) async fn list(admin: &Admin, _: &Call<'_>) -> Result<Reply, HttpError> {
     let nodes = admin.store.nodes().await.map_err(|error| admin.refusal(&error))?;
     Ok(json(StatusCode::OK, &Nodes { nodes }))

@@ -1,4 +1,4 @@
-//! `GET openapi.json`: the description of this API.
+//! `GET openapi.json` returns the description of this API.
 use bytes::Bytes;
 use hyper::StatusCode;
 
@@ -8,7 +8,7 @@ use crate::http::{
     reply::{HttpError, Reply, with},
 };
 
-/// The document that is checked in.
+/// Returns the document, which is a file of this repository.
 pub(super) async fn document(_: &Admin, _: &Call<'_>) -> Result<Reply, HttpError> {
     Ok(with(StatusCode::OK, "application/json", Bytes::from_static(rollcall_schema::OPENAPI.as_bytes())))
 }

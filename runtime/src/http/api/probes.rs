@@ -1,4 +1,4 @@
-//! What probes and Prometheus ask.
+//! The endpoints for probes and Prometheus.
 use hyper::StatusCode;
 
 use crate::http::{
@@ -7,19 +7,19 @@ use crate::http::{
     reply::{HttpError, Reply, json, text, with},
 };
 
-/// `GET /healthz`: the process lives.
+/// Answers `GET /healthz`: the process runs.
 pub(super) async fn alive(_: &Admin, _: &Call<'_>) -> Result<Reply, HttpError> {
     Ok(text(StatusCode::OK, "ok\n"))
 }
 
-/// `GET /readyz`.
+/// Answers `GET /readyz`.
 pub(super) async fn ready(admin: &Admin, _: &Call<'_>) -> Result<Reply, HttpError> {
     let readiness = admin.health.readiness().await;
     let status = if readiness.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     Ok(json(status, &readiness))
 }
 
-/// `GET /metrics`.
+/// Answers `GET /metrics`.
 pub(super) async fn metrics(admin: &Admin, _: &Call<'_>) -> Result<Reply, HttpError> {
     admin.outbox.measure().await;
     Ok(with(StatusCode::OK, "text/plain; version=0.0.4", admin.metrics.render()))

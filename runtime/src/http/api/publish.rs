@@ -1,8 +1,8 @@
-//! `POST publish`: other services publish events, one or many at once.
+//! `POST publish` publishes events of other services, one event or many at once.
 //!
-//! Invariant: what is published has a subject of ours, a JSON object as its body, and headers that every node reads
-//! alike. It is never of the entity type `agent`: only the gateway says who is present. Nor has it a message id of the
-//! gateway's own events, which the stream would then take for doubles.
+//! Invariant: a published event has a valid subject, a JSON object as its body, and headers that every node reads in
+//! the same way. Its entity type is never `agent`, because only the gateway says which agents are present. Its message
+//! id is never one of the gateway's own events, because the stream would then drop those events as duplicates.
 use std::{borrow::Cow, collections::BTreeMap};
 
 use bytes::Bytes;
@@ -21,19 +21,19 @@ use crate::http::{
 };
 use rollcall_bus::{Fence, Publication, PublishError};
 
-/// The most events of one request.
+/// The maximum number of events in one request.
 const MAX_EVENTS: usize = 1000;
-/// The largest request of several events, in bytes; one event may be larger where the configuration lets it.
+/// The largest request with several events, in bytes. A single event may be larger if the configuration permits it.
 const MAX_BATCH: usize = 4 << 20;
-/// Bytes for the JSON around an event's body.
+/// The number of bytes for the JSON around an event's body.
 const ENVELOPE: usize = 1024;
-/// An event that was stored: its offset in the stream.
+/// An event that was stored, with its offset in the stream.
 #[derive(Serialize)]
 struct Accepted {
     offset: Offset,
 }
 
-/// The outcome of each event, in their order.
+/// The outcome of each event, in the order of the request.
 #[derive(Serialize)]
 struct Outcomes {
     results: Vec<Outcome>,
@@ -58,7 +58,7 @@ struct Event<'a> {
     headers: BTreeMap<String, String>,
 }
 
-/// A header's name, its check, and what the check asks for.
+/// A header's name, its check, and the rule that the check enforces.
 type Header = (&'static str, fn(&str) -> bool, &'static str);
 
 /// The headers that are passed on with the event.
@@ -79,14 +79,14 @@ fn word(text: &str) -> bool {
     (1..=64).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-.".contains(&b))
 }
 
-/// The largest request, in bytes.
+/// Returns the size of the largest request, in bytes.
 pub(super) fn max_body(admin: &Admin) -> usize {
     MAX_BATCH.max(admin.max_event + ENVELOPE)
 }
 
-/// Publishes one event, or each of an array.
+/// Publishes one event, or each event of an array.
 pub(super) async fn publish(admin: &Admin, call: &Call<'_>) -> Result<Reply, HttpError> {
-    // Faulty ones are the request's fault, not that of each event.
+    // If a header of the request is invalid, the whole request is refused, not each of its events.
     passed_on(call.headers, &BTreeMap::new())?;
     if call.body.trim_ascii_start().first() == Some(&b'[') {
         return publish_several(admin, call).await;
@@ -118,7 +118,7 @@ async fn publish_several(admin: &Admin, call: &Call<'_>) -> Result<Reply, HttpEr
     Ok(json(StatusCode::OK, &Outcomes { results }))
 }
 
-/// Stores those that are valid, in their order, all at once.
+/// Stores the valid events at once and in their order.
 async fn store(admin: &Admin, mut events: Vec<Result<Publication, HttpError>>) -> Vec<Result<Offset, HttpError>> {
     let missing = missing_lessons(admin, &events).await;
     for event in &mut events {
@@ -147,7 +147,8 @@ async fn store(admin: &Admin, mut events: Vec<Result<Publication, HttpError>>) -
     places.into_iter().map(outcome).collect()
 }
 
-/// Lessons that do not exist. SQL is not asked about one whose members are here; while it is away, it knows no better.
+/// Returns the lessons that do not exist. SQL is not asked about a lesson that has members on this node. While SQL is
+/// away, every lesson counts as existing.
 async fn missing_lessons(admin: &Admin, events: &[Result<Publication, HttpError>]) -> Vec<LessonId> {
     let lesson = |event: &Result<Publication, HttpError>| match &event.as_ref().ok()?.subject.room {
         RoomId::Lesson(lesson) => Some(lesson.clone()),
@@ -169,7 +170,7 @@ async fn missing_lessons(admin: &Admin, events: &[Result<Publication, HttpError>
     }
 }
 
-/// Parses an event whose body may have `max` bytes. Its own headers win over the request's.
+/// Parses an event whose body may have at most `max` bytes. Its own headers override those of the request.
 fn read(headers: &HeaderMap, event: &[u8], max: usize) -> Result<Publication, HttpError> {
     let Event { subject, body, id, headers: own } = serde_json::from_slice(event)
         .map_err(|error| HttpError::bad(format!("not {{\"subject\": TEXT, \"body\": {{...}}}}: {error}")))?;
@@ -200,7 +201,7 @@ fn read(headers: &HeaderMap, event: &[u8], max: usize) -> Result<Publication, Ht
     Ok(Publication { subject, message_id, headers: passed, body, fence: Fence::None })
 }
 
-/// The headers of an event, checked; `Is-Internal` is always among them.
+/// Returns the headers of an event after checking them. `Is-Internal` is always among them.
 fn passed_on(request: &HeaderMap, own: &BTreeMap<String, String>) -> Result<Vec<(&'static str, String)>, HttpError> {
     let is_trace = |name: &str| name.eq_ignore_ascii_case(header::TRACEPARENT);
     let known = |name: &String| is_trace(name) || HEADERS.iter().any(|(known, ..)| name.eq_ignore_ascii_case(known));
@@ -223,7 +224,7 @@ fn passed_on(request: &HeaderMap, own: &BTreeMap<String, String>) -> Result<Vec<
         }
         passed.push((name, value.to_owned()));
     }
-    // W3C asks to go on without one that cannot be read.
+    // The standard of the W3C asks to ignore a trace header that cannot be read.
     let own = own.iter().find(|(name, _)| is_trace(name)).map(|(_, value)| value.as_str());
     let trace = own.or_else(|| request.get(header::TRACEPARENT)?.to_str().ok()).and_then(TraceParent::parse);
     passed.extend(trace.map(|trace| (header::TRACEPARENT, trace.to_string())));

@@ -1,4 +1,4 @@
-//! `GET lessons/{id}/seats`: a lesson's seat map.
+//! `GET lessons/{id}/seats` returns a lesson's seat map.
 use std::collections::BTreeMap;
 
 use hyper::StatusCode;
@@ -15,11 +15,11 @@ use crate::http::{
 struct Seats {
     lesson_id: LessonId,
     classroom_id: ClassroomId,
-    /// Each number's value; empty where the seat is free.
+    /// The value of each seat number. The value is empty if the seat is free.
     seats: BTreeMap<u32, String>,
 }
 
-/// Reads it from the key store.
+/// Reads the seat map from the store of lesson keys.
 pub(super) async fn map(admin: &Admin, call: &Call<'_>) -> Result<Reply, HttpError> {
     let id = call.url.path.first().copied().unwrap_or_default();
     let lesson_id =

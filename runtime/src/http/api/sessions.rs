@@ -1,4 +1,4 @@
-//! `GET sessions`: who is where now, by user, agent or classroom.
+//! `GET sessions` lists live sessions by user, agent or classroom.
 use hyper::StatusCode;
 use rollcall_schema::{ClassroomId, SessionId};
 use rollcall_store::LiveSession;
@@ -13,11 +13,11 @@ use crate::http::{
 #[derive(Serialize)]
 struct Sessions {
     sessions: Vec<LiveSession>,
-    /// The `after` of the next page; null at the end.
+    /// The `after` of the next page. Null on the last page.
     next: Option<SessionId>,
 }
 
-/// Lists the sessions, ids above `after`.
+/// Lists the sessions, whose ids are above `after`.
 pub(super) async fn list(admin: &Admin, call: &Call<'_>) -> Result<Reply, HttpError> {
     let classroom: Option<ClassroomId> = call.url.parsed("classroom_id", "a UUID")?;
     let whose = call.url.whose()?;

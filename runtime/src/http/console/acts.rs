@@ -1,4 +1,4 @@
-//! `GET /api/console/acts`: what was changed through this node lately.
+//! `GET /api/console/acts` lists the most recent changes that were made through this node.
 use hyper::StatusCode;
 
 use crate::http::{

@@ -1,4 +1,4 @@
-//! `POST /api/console/demo`: tokens of the demo's users, with which the page connects as a client.
+//! `POST /api/console/demo` returns tokens of the demo's users, with which the page connects as a client.
 use hyper::StatusCode;
 use serde::Serialize;
 
@@ -14,7 +14,7 @@ use rollcall_schema::Role;
 
 #[derive(Serialize)]
 struct Tokens {
-    /// Where clients connect.
+    /// The address that clients connect to.
     url: String,
     classroom_id: String,
     lesson_id: &'static str,
@@ -28,7 +28,7 @@ struct User {
     token: String,
 }
 
-/// Signs them, where the gateway has made its secret itself.
+/// Signs the tokens if the gateway created its secret itself.
 pub(super) async fn tokens(admin: &Admin, call: &Call<'_>) -> Result<Reply, HttpError> {
     let Some(demo) = &admin.demo else {
         let detail = "there is no demo, because a key is configured";

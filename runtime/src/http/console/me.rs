@@ -1,4 +1,4 @@
-//! `GET /api/console/me`: what the page may do, so that it offers nothing that would be refused.
+//! `GET /api/console/me` says what the caller may do, so that the page offers nothing that would be refused.
 use hyper::StatusCode;
 use serde::Serialize;
 

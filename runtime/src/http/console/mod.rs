@@ -1,5 +1,5 @@
-//! What only the console's pages ask; everything else they ask of the server API. It changes with the pages, so
-//! `openapi.json` does not describe it.
+//! Requests that only the console's pages send. For everything else the pages use the server API. These requests change
+//! together with the pages, so `openapi.json` does not describe them.
 mod acts;
 mod demo;
 mod me;
@@ -7,7 +7,7 @@ mod now;
 
 use super::{reply::streamed, route::Route};
 
-/// One line for each path.
+/// The requests, one line for each path.
 pub(super) const ROUTES: &[Route] = &[
     Route::get("/api/console/me", |admin, call| Box::pin(async move { me::show(admin, call).await.map(streamed) })),
     Route::get("/api/console/now", |admin, call| Box::pin(now::stream(admin, call))),

@@ -1,7 +1,7 @@
-//! `GET /api/console/now`: what the board says, as long as somebody listens, as server-sent events.
+//! `GET /api/console/now` sends the state of the nodes as server-sent events until the client disconnects.
 //!
-//! Invariant: an event is encoded once for all who listen. One who does not read gets the latest when it reads again; nothing
-//! is kept for it.
+//! Invariant: an event is encoded once for all clients. A client that does not read gets the latest event when it reads
+//! again, and no other events are kept for it.
 use bytes::Bytes;
 use futures_util::stream;
 use http_body_util::{BodyExt, StreamBody};
@@ -24,7 +24,7 @@ pub(super) async fn stream(admin: &Admin, _: &Call<'_>) -> Result<Streamed, Http
     for (name, value) in [
         (header::CONTENT_TYPE, "text/event-stream"),
         (header::CACHE_CONTROL, "no-store"),
-        // Keeps proxies from buffering the stream.
+        // This header keeps proxies from buffering the stream.
         (header::HeaderName::from_static("x-accel-buffering"), "no"),
     ] {
         headers.insert(name, header::HeaderValue::from_static(value));

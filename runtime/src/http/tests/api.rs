@@ -1,4 +1,4 @@
-//! The endpoints of PROTOCOL 7, and everything that is refused.
+//! The endpoints of PROTOCOL 7, and every refusal.
 use rollcall_keys::KeyEntry;
 use rollcall_schema::{RoomId, Seat, UserId};
 use rollcall_store::AttendeeRow;

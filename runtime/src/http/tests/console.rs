@@ -1,4 +1,4 @@
-//! What the console asks, and its files.
+//! The requests of the console, and its files.
 use rollcall_keys::KeyEntry;
 use rollcall_schema::UserId;
 use rollcall_store::KickTarget;
@@ -53,7 +53,7 @@ async fn the_board_tells_all_who_look_and_reads_for_nobody_else() {
         let names: Vec<_> = event["backends"].as_array().unwrap().iter().map(|backend| &backend["name"]).collect();
         assert_eq!(names, ["sqlite", "memory", "memory", "token keys"]);
     }
-    // The same bytes, or those of a second later.
+    // Both clients got the same bytes, or the second got those of a second later.
     assert!(told[0] == told[1] || told[0].len().abs_diff(told[1].len()) < 100);
 }
 

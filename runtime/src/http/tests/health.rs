@@ -19,7 +19,7 @@ use crate::{
 use rollcall_keys::{FailedJoin, KeyEntry, KeysError, StaleField};
 use rollcall_store::postgres::{PostgresOptions, PostgresStore};
 
-/// Keys that never answer a ping, and count them.
+/// A store of keys that never answers a ping, and counts the pings.
 #[derive(Default)]
 struct Mute(AtomicUsize);
 
@@ -110,7 +110,7 @@ async fn a_node_that_can_let_nobody_in_is_not_ready() {
 
 #[tokio::test]
 async fn without_sql_a_node_is_not_ready() {
-    // Nothing listens on port 1.
+    // No server listens on port 1.
     let store = PostgresStore::connect(&PostgresOptions::new("postgres://nobody@127.0.0.1:1/x")).unwrap();
     let (bus, _feed) = MemoryBus::start(LogLimits::default());
     let draining = Arc::new(AtomicBool::new(false));
@@ -120,7 +120,7 @@ async fn without_sql_a_node_is_not_ready() {
     assert_eq!(readiness.backends.sql.name, "postgres");
 }
 
-/// A ping is answered; a write is not taken.
+/// The database answers a ping, but refuses a write.
 #[tokio::test]
 async fn a_node_whose_database_takes_no_write_is_not_ready() {
     let bench = Bench::new().await;
@@ -140,7 +140,7 @@ async fn a_node_whose_database_takes_no_write_is_not_ready() {
     other.execute_batch("rollback").unwrap();
     assert!(health().readiness().await.ready);
 
-    // A lease that is not held lets nobody write.
+    // Without a valid lease a node may not write.
     lease.send_replace(rollcall_store::Lease { epoch: rollcall_schema::Epoch(bench.lease.epoch.0 + 1), ..bench.lease });
     assert!(!health().readiness().await.ready);
 }

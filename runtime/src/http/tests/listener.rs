@@ -1,4 +1,4 @@
-//! The listener itself: real connections, Prometheus among them.
+//! The listener with real connections, among them those of Prometheus.
 use rollcall_loadtest::servers::Prometheus;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -30,7 +30,7 @@ async fn talk(address: std::net::SocketAddr, request: &str) -> String {
     let mut stream = TcpStream::connect(address).await.unwrap();
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut answer = Vec::new();
-    // A refusal may end in a reset; what came before it counts.
+    // A refusal may end with a reset. The test uses the bytes that came before the reset.
     drop(soon(stream.read_to_end(&mut answer)).await);
     String::from_utf8(answer).unwrap()
 }
@@ -55,7 +55,8 @@ async fn requests_are_answered_and_nonsense_refused() {
 async fn the_probes_address_answers_probes_only_and_without_details() {
     let bench = Bench::with(Some("hunter2"), Arc::new(MemoryKeys::new())).await;
     let (address, _stop, _server) = served_as(Surface::Probes(Arc::clone(&bench.admin))).await;
-    // A kubelet's, and one under any name: there is nothing to protect.
+    // The requests are those of a kubelet and a request with another name. Any name is answered, because the answers
+    // need no protection.
     let get = |path: &str| format!("GET {path} HTTP/1.1\r\nHost: any.example\r\nConnection: close\r\n\r\n");
     assert!(talk(address, &get("/healthz")).await.starts_with("HTTP/1.1 200 OK"));
     let ready = talk(address, &get("/readyz")).await;
@@ -113,7 +114,7 @@ async fn connections_that_do_nothing_keep_no_probe_out() {
     }
     let probe = "GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
     assert!(talk(address, probe).await.starts_with("HTTP/1.1 200 OK"));
-    // It had the place of the first, and waited for no other's end.
+    // The new connection got the place of the oldest, and did not wait for another to end.
     assert_eq!(soon(idle[0].read(&mut [0])).await.unwrap(), 0);
     let mut last = idle.pop().unwrap();
     last.write_all(probe.as_bytes()).await.unwrap();

@@ -1,4 +1,4 @@
-//! The operators' HTTP over the embedded backends, and over some that are away.
+//! The operators' HTTP with the embedded backends, and with backends that are away.
 mod api;
 mod console;
 mod health;
@@ -41,7 +41,7 @@ const ROOM: &str = "2b5c0e0c-8f7c-4b0a-9d54-0a8cf9d1c001";
 const OTHER: &str = "2b5c0e0c-8f7c-4b0a-9d54-0a8cf9d1c002";
 const LARGEST: usize = 128 * 1024;
 
-/// An operators' address on the embedded backends.
+/// An operators' address with the embedded backends.
 struct Bench {
     admin: Arc<Admin>,
     store: Arc<dyn Store>,

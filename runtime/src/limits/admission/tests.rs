@@ -21,7 +21,7 @@ fn admission(connections: usize, per_client: usize, upgrades: u32) -> Admission 
     })
 }
 
-/// A number of connections, each of which can be closed, and those that are reserved.
+/// A number of connections, each of which can be closed, and the reserved connections.
 struct Count(usize, ConnectionCount);
 
 impl Count {
