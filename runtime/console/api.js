@@ -1,14 +1,14 @@
-// Requests to the gateway that serves this page, with the operator's token where one is asked for.
+// Sends requests to the gateway that serves this page, with the operator's token if the gateway requires one.
 
 import { field, h } from "./dom.js";
 
 const KEY = "rollcall-token";
-// A node that is suspended accepts connections, and does not answer.
+// A node that is suspended accepts connections but does not answer.
 const ANSWER_IN = 10_000;
 const SILENT_AFTER = 6000;
 const PAUSES = [500, 1000, 2000, 4000];
 
-/** The gateway answered, and said no. */
+/** The gateway answered, and refused the request. */
 export class Refused extends Error {
   constructor(status, detail) {
     super(detail);
@@ -21,14 +21,14 @@ export class Away extends Error {}
 
 let listener = () => {};
 
-/** `heard(true)` after each answer, `heard(false)` where none came. */
+/** Calls `heard(true)` after each answer, and `heard(false)` if there was none. */
 export function onAnswer(heard) {
   listener = heard;
 }
 
 let asking = null;
 
-/** Opens one dialog, however many requests need a token, and resolves when there is one. */
+/** Opens one dialog, however many requests need a token. Resolves when there is a token. */
 function askForToken(why) {
   asking ??= new Promise((resolve) => {
     const input = h("input", { type: "password", autocomplete: "off", required: true, spellcheck: "false" });
@@ -58,7 +58,7 @@ function askForToken(why) {
 async function send(path, options) {
   const token = sessionStorage.getItem(KEY);
   const headers = { ...options.headers };
-  // A header holds only these.
+  // A header can contain only these characters.
   if (token && /^[\x21-\x7e]+$/.test(token)) headers.authorization = `Bearer ${token}`;
   const late = new AbortController();
   const timer = setTimeout(() => late.abort(), ANSWER_IN);
@@ -74,7 +74,7 @@ async function send(path, options) {
   }
 }
 
-/** Asks for a path, as often as it takes to be given a token. */
+/** Requests a path. If the gateway requires a token, asks for one until the token is right. */
 export async function open(path, options = {}) {
   for (;;) {
     const { answer, token } = await send(path, options);
@@ -100,7 +100,7 @@ export async function post(path, body) {
   return answer.json();
 }
 
-/** The events of a stream, each read as JSON. */
+/** Yields the events of a stream, each parsed as JSON. */
 async function* events(path, signal, opened) {
   const answer = await open(path, { signal });
   opened();
@@ -118,7 +118,8 @@ async function* events(path, signal, opened) {
 }
 
 /**
- * Follows a stream while the page is visible, and again after it broke off. `heard` gets each event. Returns what stops it.
+ * Follows a stream while the page is visible, and reconnects if the stream breaks. `heard` gets each event. Returns a
+ * function that stops the stream.
  */
 export function follow(path, heard) {
   let current = null;
@@ -167,8 +168,9 @@ export function follow(path, heard) {
 }
 
 /**
- * Calls `look` at once, and again `every` milliseconds after it is done, while the page is visible. A failure is told by
- * `failed`, and it goes on. Returns what stops it, and `now`, which does not wait.
+ * Calls `look` at once and again `every` milliseconds after each call is done, while the page is visible. A failed call
+ * is reported to `failed`, and the next calls follow. Returns a function that stops the calls, and `now`, which calls
+ * `look` without waiting.
  */
 export function repeat(every, look, failed = () => {}) {
   const stop = new AbortController();

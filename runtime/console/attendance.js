@@ -1,4 +1,4 @@
-// Who was in a classroom, from when to when, and why they left: a bar for each agent, and CSV.
+// Shows who was in a classroom, from when to when, and why they left: a bar for each agent, and a download as CSV.
 
 import { get, open } from "./api.js";
 import { field, h, replace, say, svg, table } from "./dom.js";
@@ -12,9 +12,9 @@ const SPANS = [
   ["the last 7 days", 7 * 24 * HOUR],
   ["all that is kept", null],
 ];
-// The most visits that are shown; CSV has all.
+// The maximum number of visits that are shown. The CSV file has all visits.
 const MOST = 5000;
-// How long after somebody came or went it is read again, in milliseconds.
+// How long after an agent entered or left the list is read again, in milliseconds.
 const PAUSE = 5000;
 const WIDTH = 600;
 const HEIGHT = 12;

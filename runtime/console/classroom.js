@@ -1,4 +1,4 @@
-// One classroom: who is in it, its lessons' seats, its events, and its attendance.
+// Shows one classroom: its agents, its lessons' seats, its events, and its attendance.
 
 import * as attendance from "./attendance.js";
 import { copy, h } from "./dom.js";

@@ -1,4 +1,4 @@
-// The classrooms that somebody is in, found by their id or its beginning.
+// Lists the classrooms that have agents. They can be found by the beginning of their id.
 
 import { get, repeat } from "./api.js";
 import { field, h, keyed, say, table } from "./dom.js";
@@ -27,7 +27,7 @@ export function show(main, { me }) {
     turns,
   );
 
-  // The `after` of each page up to this one.
+  // The `after` of each page up to the current page.
   let before = [];
   let following = null;
   const look = async (signal) => {
@@ -62,7 +62,7 @@ export function show(main, { me }) {
   });
   function submit(event) {
     event.preventDefault();
-    // A whole id need not have anybody in it.
+    // A complete id also opens a classroom that has no agent.
     if (/^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i.test(input.value.trim())) location.hash = `#/classrooms/${input.value.trim()}`;
     else turn([]);
   }

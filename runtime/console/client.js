@@ -1,6 +1,6 @@
-// A client of the demo, which tells its page of each frame on its connection.
+// A client of the demo, which tells its page each frame on its connection.
 
-/** Connects, enters and joins. `went` is told of each frame: `sent`, `got` or `note`, and its text. */
+/** Connects, enters and joins. `went` gets each frame: `sent`, `got` or `note`, and the frame's text. */
 export class Client {
   constructor(demo, user, went) {
     this.demo = demo;
@@ -41,7 +41,7 @@ export class Client {
 
   send(type, payload, answered = true) {
     const request = answered ? { type, ref: ++this.number, payload } : { type, payload };
-    // A token is long, and no secret is to be on a screen that is shared.
+    // The token is not shown, because it is long, and a secret must not be visible on a shared screen.
     const shown = payload?.token ? { ...request, payload: { ...payload, token: "…" } } : request;
     this.went("sent", JSON.stringify(shown));
     this.socket.send(JSON.stringify(request));

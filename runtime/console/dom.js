@@ -1,4 +1,4 @@
-// Elements made from data. Texts become text nodes, so that nothing that a stranger chose is ever markup.
+// Creates elements from data. Texts become text nodes, so text that a stranger wrote is never markup.
 
 const SVG = "http://www.w3.org/2000/svg";
 
@@ -12,29 +12,29 @@ function fill(element, attributes, children) {
   return element;
 }
 
-/** An HTML element: `h("a", { href: "#/now" }, "Now")`. Attributes that begin with `on` are listeners. */
+/** Creates an HTML element: `h("a", { href: "#/now" }, "Now")`. Attributes that begin with `on` are listeners. */
 export function h(tag, attributes, ...children) {
   return fill(document.createElement(tag), attributes, children);
 }
 
-/** An element of SVG. */
+/** Creates an element of SVG. */
 export function svg(tag, attributes, ...children) {
   return fill(document.createElementNS(SVG, tag), attributes, children);
 }
 
-/** Puts a text into an element, if it has another: a screen reader and a selection notice every change. */
+/** Sets the text of an element if the text is different, because screen readers and selections notice every change. */
 export function say(element, text) {
   if (element.textContent !== text) element.textContent = text;
 }
 
-/** Puts children into an element in the place of those that it has. */
+/** Replaces the children of an element. */
 export function replace(element, ...children) {
   element.replaceChildren(...children.flat(Infinity).filter(Boolean));
 }
 
 /**
- * Makes the children of `parent` those of `items`, in their order. A child is kept while its key is there, so that focus and
- * selection stay where they are; `update` brings it up to date.
+ * Gives `parent` one child for each of `items`, in their order. If an item's key stays, its child stays, so that focus
+ * and selection stay, and `update` updates the child. Otherwise `make` creates the child.
  */
 export function keyed(parent, items, key, make, update = () => {}) {
   const kept = new Map([...parent.children].map((child) => [child.dataset.key, child]));
@@ -54,7 +54,10 @@ export function keyed(parent, items, key, make, update = () => {}) {
   for (const child of kept.values()) child.remove();
 }
 
-/** A table with a caption; `columns` are texts, or `{ text, number: true }`. Returns the part that scrolls and the body. */
+/**
+ * Creates a table with a caption. `columns` are texts, or `{ text, number: true }`. Returns the part that scrolls, and
+ * the body.
+ */
 export function table(caption, columns) {
   const heads = columns.map((column) => {
     const { text, number, hidden } = typeof column === "string" ? { text: column } : column;
@@ -71,7 +74,7 @@ export function table(caption, columns) {
 
 let ids = 0;
 
-/** An input with its label. */
+/** Creates an input with its label. */
 export function field(label, input, hint) {
   input.id ||= `field-${++ids}`;
   const note = hint ? h("small", { id: `${input.id}-hint` }, hint) : null;
@@ -80,7 +83,7 @@ export function field(label, input, hint) {
 }
 
 /**
- * Asks a question in a dialog. Resolves to whether it was answered with the button named `action`.
+ * Asks a question in a dialog. Resolves to whether the user pressed the button named `action`.
  */
 export function confirm(title, text, action) {
   return new Promise((resolve) => {
@@ -104,7 +107,7 @@ export function confirm(title, text, action) {
 
 let hiding;
 
-/** Tells people what happened, for some seconds. */
+/** Shows a message for some seconds. */
 export function toast(text) {
   const place = document.getElementById("toast");
   place.textContent = text;
@@ -112,7 +115,7 @@ export function toast(text) {
   hiding = setTimeout(() => (place.textContent = ""), 8000);
 }
 
-/** Copies a text; also where the page has no right to the clipboard, which it lacks without TLS. */
+/** Copies a text. Without TLS the page has no right to use the clipboard, and copies in another way. */
 export async function copy(text) {
   try {
     await navigator.clipboard.writeText(text);

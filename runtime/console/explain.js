@@ -1,4 +1,4 @@
-// An agent's story: when it entered and left, and why, from the history and the stream.
+// Shows when an agent entered and left, and why, from the history and the stream.
 
 import { Refused, get } from "./api.js";
 import { field, h, replace, say } from "./dom.js";
@@ -7,7 +7,7 @@ import { longReason, shortReason } from "./reasons.js";
 
 export const title = "Explain";
 
-// The most past sessions that are shown, and the most pages of a thousand events that are read of each classroom.
+// How many past sessions are shown, and how many pages of a thousand events are read of each classroom, at most.
 const SESSIONS = 50;
 const PAGES = 10;
 
@@ -53,7 +53,7 @@ export function show(main, { query }) {
   return () => stop.abort();
 }
 
-/** Those that live and those that ended, the newest first. */
+/** Returns the agent's live and ended sessions, the newest first. */
 async function sessionsOf(name, signal) {
   const of = async (key) => {
     const query = new URLSearchParams({ [key]: name, limit: SESSIONS });
@@ -70,7 +70,7 @@ async function sessionsOf(name, signal) {
   return once.sort((one, other) => other.session_id - one.session_id);
 }
 
-/** What the stream still has of these sessions, by session; and what it has no more. */
+/** Returns the events of these sessions that the stream still has, by session, and which events it no longer has. */
 async function eventsOf(sessions, signal) {
   const wanted = new Set(sessions.map((session) => session.session_id));
   const found = new Map();
@@ -105,7 +105,7 @@ function step(time, text, event) {
   return h("li", {}, time ? h("time", {}, clock(time)) : h("span", { class: "time" }), h("span", {}, text, offset));
 }
 
-/** The operator's call that ended a session, if it came through this node lately. */
+/** Returns the operator's call that ended a session, if the call came through this node recently. */
 function endedBy(session, acts) {
   const { session_id: id, agent_id: agent, left_at: left, cause } = session;
   if (cause !== "kicked") return undefined;

@@ -1,19 +1,19 @@
-// How numbers, times and names are shown.
+// Formats numbers, times and names.
 
 const grouped = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
 const UNITS = ["B", "KiB", "MiB", "GiB", "TiB"];
 
-/** A count: 18,000. */
+/** Formats a count: 18,000. */
 export function count(number) {
   return grouped.format(number);
 }
 
-/** A count of things: 1 agent, 2 agents. */
+/** Formats a count of things: 1 agent, 2 agents. */
 export function things(number, name) {
   return `${count(number)} ${name}${number === 1 ? "" : "s"}`;
 }
 
-/** A rate or a time with up to three digits: 0.4, 12.3, 1,200. */
+/** Formats a rate or a time with up to three digits: 0.4, 12.3, 1,200. */
 export function short(number) {
   if (number === null || number === undefined) return "–";
   if (number >= 100) return grouped.format(number);
@@ -34,7 +34,7 @@ export function bytes(number) {
   return `${short(number)} ${UNITS[unit]}`;
 }
 
-/** A time span of seconds in its two largest units. */
+/** Formats a time span of seconds in its two largest units. */
 export function span(seconds) {
   const whole = Math.max(0, Math.round(seconds));
   const [days, hours, minutes] = [Math.floor(whole / 86400), Math.floor(whole / 3600) % 24, Math.floor(whole / 60) % 60];
@@ -48,7 +48,7 @@ function two(number) {
   return String(number).padStart(2, "0");
 }
 
-/** A moment in the reader's time zone; its day only where that is not today. */
+/** Formats a time in the reader's time zone, with its day unless that is today. */
 export function clock(moment) {
   const time = new Date(moment);
   const day = time.toDateString() === new Date().toDateString() ? "" : `${date(time)} `;
@@ -59,14 +59,14 @@ function date(time) {
   return `${time.getFullYear()}-${two(time.getMonth() + 1)}-${two(time.getDate())}`;
 }
 
-/** An agent's name in its parts: `web.alice.example.org` is alice, under the label web, of example.org. */
+/** Splits an agent's name: `web.alice.example.org` is alice, with the label web, of example.org. */
 export function agent(id) {
   const [label, user, ...audience] = id.split(".");
   let name = user ?? "";
   try {
     name = decodeURIComponent(name);
   } catch {
-    // Shown as it is.
+    // An invalid name is shown unchanged.
   }
   return { label, name, audience: audience.join(".") };
 }

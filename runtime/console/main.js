@@ -1,4 +1,5 @@
-// Which page is shown, and what all pages have in common: navigation, and whether the gateway answers.
+// Chooses the page to show. It also has the parts that all pages share: the navigation, and whether the gateway
+// answers.
 
 import { Refused, get, onAnswer } from "./api.js";
 import { h, replace, say } from "./dom.js";
@@ -8,7 +9,7 @@ import * as explain from "./explain.js";
 import * as now from "./now.js";
 import * as tryIt from "./try.js";
 
-// Each page: its path, its name in the navigation, and what shows it.
+// Each page has its path, its name in the navigation, and the function that shows it.
 const PAGES = [
   { path: "now", name: "Now", page: now },
   { path: "classrooms", name: "Classrooms", page: classrooms },

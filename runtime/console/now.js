@@ -1,4 +1,4 @@
-// The nodes, how busy they are, and their backends: one stream of events a page.
+// Shows the nodes, their load, and their backends, from one stream of events for each page.
 
 import { follow } from "./api.js";
 import { h, keyed, say, table } from "./dom.js";
@@ -7,10 +7,10 @@ import { largest, sum, tile } from "./plot.js";
 
 export const title = "Now";
 
-// How long a node that is gone is shown.
+// How long a node that is gone is still shown, in milliseconds.
 const REMEMBERED = 5 * 60_000;
 
-// The backends of an event, in its order.
+// The names of the backends in an event, in the event's order.
 const PARTS = ["Sessions", "Seats", "Events", "Tokens"];
 
 const COLUMNS = [
@@ -87,9 +87,9 @@ export function show(main, { me }) {
   return follow("/api/console/now", heard);
 }
 
-/** Nodes of an event, and those that were there before; when each was last there. */
+/** Returns the nodes of an event, and the nodes that were there before. For each, remembers when it was last there. */
 function remember(seen, event) {
-  // One process serves an SQLite file: any other is this one's predecessor, whose lease has not ended yet.
+  // Only one process uses an SQLite file, so any other node is this node's predecessor, whose lease has not ended yet.
   const alone = event.backends[0]?.name === "sqlite";
   for (const node of event.nodes) {
     const before = alone && node.node_id !== event.node_id;
@@ -156,7 +156,7 @@ function fillBackend(row, { part, name, up, problem }, all) {
   row.cells[1].className = up ? "state serving" : "state silent";
 }
 
-/** Rates of all nodes, and the times of the slowest. */
+/** Returns the rates of all nodes, and the times of the slowest node. */
 function handlers(all) {
   const found = new Map();
   for (const handler of all.flatMap((node) => node.functions ?? [])) {

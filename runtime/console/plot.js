@@ -1,4 +1,4 @@
-// Small plots of the last minutes. What a plot shows is also a text, for those who do not see it.
+// Small plots of the last minutes. Each plot is also described by a text, for people who cannot see it.
 
 import { h, say, svg } from "./dom.js";
 import { span } from "./format.js";
@@ -6,7 +6,7 @@ import { span } from "./format.js";
 const WIDTH = 120;
 const HEIGHT = 30;
 
-/** A tile: a name, the value of now, and its past. */
+/** Creates a tile: a name, the current value, and its past. */
 export function tile(name, format) {
   const value = h("strong", {});
   const scale = h("small", {});
@@ -19,7 +19,7 @@ export function tile(name, format) {
     line,
   );
   const view = h("div", { class: "tile" }, h("span", { class: "name" }, name), value, picture, scale);
-  // What this page has seen since the latest point of the past.
+  // The values that this page has received after the latest point of the past.
   let seen = [];
   const show = (now, past, every) => {
     say(value, format(now));
@@ -39,14 +39,14 @@ export function tile(name, format) {
       return `${x.toFixed(1)},${y.toFixed(1)}`;
     });
     line.setAttribute("points", drawn.join(" "));
-    // It ends where the line does: the latest values may be missing.
+    // The area ends where the line ends, because the latest values may be missing.
     const [left, right] = [drawn[0], drawn.at(-1)].map((point) => point.split(",")[0]);
     area.setAttribute("points", `${left},${HEIGHT} ${drawn.join(" ")} ${right},${HEIGHT}`);
   };
   return { view, show };
 }
 
-/** Sums of several series, aligned at their ends. */
+/** Returns the sums of several series, which are aligned at their ends. */
 export function sum(series) {
   const length = Math.max(0, ...series.map((points) => points.length));
   return Array.from({ length }, (_, place) =>
@@ -54,7 +54,7 @@ export function sum(series) {
   );
 }
 
-/** The same with the largest in the place of the sum; null where none has one. */
+/** Returns the largest values of several series, aligned at their ends. A value is null if no series has one. */
 export function largest(series) {
   const length = Math.max(0, ...series.map((points) => points.length));
   return Array.from({ length }, (_, place) => {

@@ -1,4 +1,4 @@
-// Why sessions end, in words.
+// Describes why sessions end.
 
 const REASONS = {
   closed: ["closed by the client", "The client closed the connection itself: the page was left, or the app ended it."],
@@ -21,7 +21,7 @@ const REASONS = {
   ],
 };
 
-// Why the gateway ended a session: the error that its client was told.
+// Describes why the gateway ended a session, by the error that its client was told.
 const CAUSES = {
   kicked: [
     "ended by an operator",

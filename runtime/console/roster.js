@@ -1,13 +1,13 @@
-// Who is in a classroom: read again when an event says that somebody came, went or changed.
+// Shows the agents in a classroom. They are read again when an event says that an agent entered, left or changed.
 
 import { get, post, repeat } from "./api.js";
 import { confirm, h, keyed, say, table, toast } from "./dom.js";
 import { agent, clock, span, things } from "./format.js";
 
 const EVERY = 10_000;
-// Between two readings, however many events come.
+// The time between two readings, however many events come, in milliseconds.
 const PAUSE = 1000;
-// The most agents that are shown; the counts are of all.
+// The maximum number of agents that are shown. The counts are of all agents.
 const MOST = 1000;
 
 const COLUMNS = ["Agent", "Role", "Lesson", { text: "Seat", number: true }, "Info", "State", "Since", { text: "Node", number: true }];
@@ -74,6 +74,6 @@ async function disconnect(session, section, now) {
     toast(`Not disconnected: ${error.message}`);
   }
   now();
-  // The button that was pressed goes with its row.
+  // The focus moves to the heading, because the pressed button was removed with its row.
   section?.querySelector("h2")?.focus();
 }

@@ -1,4 +1,4 @@
-// The seats of the lessons that somebody in the classroom is in, from the seat map in the key store.
+// Shows the seats of the lessons that agents of the classroom have joined, from the seat map in Redis.
 
 import { get, repeat } from "./api.js";
 import { h, keyed, say } from "./dom.js";
@@ -43,7 +43,10 @@ function plan(lesson) {
   return h("div", {}, h("h3", {}, "Lesson ", h("bdi", {}, lesson)), h("ol", { class: "seats" }), h("p", { class: "note" }));
 }
 
-/** A seat's map value is other services'; who sits there is an agent whose session has the seat. */
+/**
+ * Shows a lesson's seats. Other services write the seat map's values. The agent on a seat is the agent whose session has
+ * the seat.
+ */
 function fill(view, map, agents) {
   const seats = Object.entries(map?.seats ?? {});
   const [, list, note] = view.children;

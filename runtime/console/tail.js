@@ -1,13 +1,13 @@
-// A classroom's events as they come: paused, filtered and copied.
+// Shows a classroom's events as they arrive. They can be paused, filtered and copied.
 
 import { Refused, get, repeat } from "./api.js";
 import { copy, field, h, say } from "./dom.js";
 import { clock } from "./format.js";
 
 const EVERY = 1000;
-// The most events that are kept.
+// The maximum number of events that are kept.
 const MOST = 500;
-// The most pages of a thousand events that are read of the past.
+// How many pages of a thousand past events are read, at most.
 const PAGES = 5;
 
 export function part(classroom, changed) {
@@ -34,7 +34,7 @@ export function part(classroom, changed) {
     try {
       page = await get(`${path}?${query}`, signal);
     } catch (error) {
-      // Events are gone for good, or the stream is another one.
+      // Events are gone for good, or the stream is a different one.
       if (!(error instanceof Refused) || error.status !== 410) throw error;
       place = null;
       read = PAGES;
@@ -68,7 +68,7 @@ export function part(classroom, changed) {
   const add = (events) => {
     const items = events.slice(-MOST).map(entry);
     items.forEach(hide);
-    // The newest is on top, where it is seen.
+    // The newest event is at the top, where it is visible.
     list.prepend(...items.reverse());
     while (list.children.length > MOST) list.lastChild.remove();
   };

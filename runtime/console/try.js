@@ -1,4 +1,4 @@
-// The demo without a terminal: a teacher and a participant side by side, and the frames between them and the gateway.
+// The demo without a terminal: a teacher and a participant side by side, and their frames to and from the gateway.
 
 import { post } from "./api.js";
 import { Client } from "./client.js";
@@ -7,7 +7,7 @@ import { clock } from "./format.js";
 
 export const title = "Try it";
 
-// The most frames that are kept.
+// The maximum number of frames that are kept.
 const MOST = 200;
 
 export function show(main, { me }) {
@@ -85,7 +85,7 @@ function pane(demo, role, users) {
   return { view, stop: () => client?.close() };
 }
 
-/** What another service would do. */
+/** Publishes an event as another service would. */
 function publisher(demo) {
   const text = h("input", { value: "hello", maxlength: "200" });
   const outcome = h("p", { class: "note", role: "status" });

@@ -1,4 +1,4 @@
-//! An echo server on the production socket layer, for its conformance tests and benchmarks only.
+//! An echo server on the production socket layer, only for the layer's conformance tests and benchmarks.
 //!
 //! `cargo run --release -p rollcall-runtime --example echo -- 127.0.0.1:9001 --max-message 16777216`
 use std::{error::Error, net::SocketAddr, thread::available_parallelism};
@@ -15,16 +15,16 @@ use rollcall_websocket::{
 #[derive(Parser)]
 #[command(about = "A WebSocket echo on Rollcall's socket layer")]
 struct Arguments {
-    /// The address to listen on.
+    /// The address to listen on
     #[arg(default_value = "127.0.0.1:9001")]
     listen: SocketAddr,
-    /// Bytes of one message.
+    /// The maximum size of a message in bytes
     #[arg(long, default_value_t = SocketOptions::default().max_message)]
     max_message: usize,
-    /// Fragments of one message. Default: 1,024 for each 64 KiB of `max-message`.
+    /// The maximum number of fragments of a message. Default: 1,024 for each 64 KiB of `max-message`
     #[arg(long)]
     max_fragments: Option<u32>,
-    /// Workers. Default: one for each core.
+    /// The number of workers. Default: one for each core
     #[arg(long)]
     workers: Option<usize>,
 }

@@ -1,8 +1,8 @@
-//! The server that the public test suites of Engine.IO and Socket.IO want, on the production socket layer.
+//! A server on the production socket layer for the public test suites of Engine.IO and Socket.IO.
 //!
-//! `cargo run -p rollcall-runtime --example socketio_echo -- 127.0.0.1:3000` for the suite of Socket.IO, with `--engine` for
-//! that of Engine.IO. What Socket.IO's suite asks for: the namespaces `/` and `/custom`, the events `message` (answered by
-//! `message-back`) and `message-with-ack`, and an event `auth` with what CONNECT brought.
+//! `cargo run -p rollcall-runtime --example socketio_echo -- 127.0.0.1:3000` for the suite of Socket.IO, with
+//! `--engine` for that of Engine.IO. What Socket.IO's suite asks for: the namespaces `/` and `/custom`, the events
+//! `message` (answered by `message-back`) and `message-with-ack`, and an event `auth` with the payload of CONNECT.
 use std::{collections::BTreeSet, error::Error, net::SocketAddr, time::Duration};
 
 use bytes::Bytes;
@@ -17,16 +17,16 @@ use rollcall_websocket::{
 };
 use serde_json::value::RawValue;
 
-/// The suite loses a message that comes in one read with the answer to CONNECT.
+/// The suite loses a message that arrives in one read with the answer to CONNECT.
 const AUTH_DELAY: Duration = Duration::from_millis(20);
 
 #[derive(Parser)]
 #[command(about = "A Socket.IO or Engine.IO echo on Rollcall's socket layer")]
 struct Arguments {
-    /// The address to listen on.
+    /// The address to listen on
     #[arg(default_value = "127.0.0.1:3000")]
     listen: SocketAddr,
-    /// Echo messages of Engine.IO, at /engine.io, instead of events of Socket.IO at /socket.io.
+    /// Echo messages of Engine.IO at /engine.io, instead of events of Socket.IO at /socket.io
     #[arg(long)]
     engine: bool,
 }
@@ -42,7 +42,7 @@ struct Echo {
     inbox: Inbox<Auth>,
 }
 
-/// What a client has connected to, and the packet whose attachments are still to come.
+/// The namespaces that a client has connected to, and the packet whose attachments have not all come yet.
 #[derive(Default)]
 struct Peer {
     namespaces: BTreeSet<String>,
@@ -130,7 +130,7 @@ fn attachment(socket: &mut Socket<'_, Peer>, data: &[u8]) -> Result<(), Malforme
     echo(socket, &Packet::parse(&text)?, &data)
 }
 
-/// Answers an event as the suite wants it.
+/// Answers an event as the suite requires.
 fn echo(socket: &mut Socket<'_, Peer>, packet: &Packet<'_>, attachments: &[Box<[u8]>]) -> Result<(), Malformed> {
     let name = Event::parse(packet.data)?.name;
     let arguments: Vec<&RawValue> = serde_json::from_str(packet.data).map_err(|_| Malformed)?;

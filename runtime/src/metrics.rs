@@ -1,4 +1,4 @@
-//! The recorder behind `/metrics` (PROTOCOL 8): a help text for every name, histograms with buckets, and `process_*`.
+//! The recorder of `/metrics` (PROTOCOL 8), with a help text for every name, buckets for histograms, and `process_*`.
 //!
 //! Invariant: memory does not grow while nobody scrapes ([`Metrics::upkeep`]).
 use std::time::Duration;
@@ -9,7 +9,7 @@ use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, Promet
 use crate::process_metrics;
 use rollcall_base::names;
 
-/// Upper bounds in seconds: from a push within a node to a handler at its timeout.
+/// The upper bounds in seconds, from a push within a node to a handler at its timeout.
 const BUCKETS: [f64; 16] =
     [0.000_1, 0.000_25, 0.000_5, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0];
 /// How often the samples of histograms are put into their buckets.
@@ -21,12 +21,12 @@ pub enum MetricsError {
     /// The recorder cannot be built.
     #[error("metrics: {0}")]
     Build(#[from] BuildError),
-    /// This process has a recorder already.
+    /// This process already has a recorder.
     #[error("metrics: {0}")]
     Installed(#[from] metrics::SetRecorderError<PrometheusRecorder>),
 }
 
-/// What was recorded.
+/// The recorded metrics.
 #[derive(Clone, Debug)]
 pub struct Metrics(PrometheusHandle);
 
@@ -34,7 +34,7 @@ impl Metrics {
     /// Records everything that this process measures from now on.
     ///
     /// # Errors
-    /// [`MetricsError`], for one on a second call.
+    /// Returns a [`MetricsError`] if the recorder cannot be built or is installed already.
     pub fn install() -> Result<Self, MetricsError> {
         let recorder = recorder()?;
         let handle = recorder.handle();
@@ -43,7 +43,7 @@ impl Metrics {
         Ok(Self(handle))
     }
 
-    /// For a test, which needs a recorder of its own because tests run in parallel.
+    /// Returns a recorder for a test. Each test needs its own, because tests run in parallel.
     #[cfg(test)]
     pub(crate) fn local() -> (Self, PrometheusRecorder) {
         let recorder = recorder().unwrap();
@@ -51,14 +51,14 @@ impl Metrics {
         (Self(recorder.handle()), recorder)
     }
 
-    /// The text of `/metrics`.
+    /// Returns the text of `/metrics`.
     #[must_use]
     pub fn render(&self) -> String {
         process_metrics::record();
         self.0.render()
     }
 
-    /// Keeps memory bounded while nobody scrapes. Never returns: the caller spawns it.
+    /// Keeps memory bounded while `/metrics` is not read. This function never returns, so the caller spawns it.
     pub async fn upkeep(self) {
         let mut ticks = tokio::time::interval(UPKEEP);
         loop {
@@ -257,7 +257,7 @@ mod tests {
         assert!(text.contains(concat!("rollcall_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1")));
     }
 
-    /// Words of a text that are names of our metrics, without the endings of a histogram's series.
+    /// Returns the words of a text that are names of our metrics, without the endings of a histogram's series.
     fn named(text: &str) -> BTreeSet<&str> {
         let words = text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));
         let ends = ["_bucket", "_sum", "_count"];

@@ -1,4 +1,4 @@
-//! Events for Mixpanel, off every handler's path (seed 003: "call mixpanel reconnect").
+//! Sends events to Mixpanel in a task of its own (seed 003: "call mixpanel reconnect").
 //!
 //! Invariant: a handler never waits for Mixpanel. At most [`QUEUE`] events wait to be sent; an event that does not fit,
 //! or that Mixpanel does not take, is dropped and counted. An event keeps its `$insert_id` over all attempts, so Mixpanel
@@ -19,12 +19,12 @@ use rollcall_base::{Secret, names};
 
 /// How many events may wait.
 const QUEUE: usize = 10_000;
-/// Mixpanel's own limit for /track.
+/// The maximum number of events in a request to `/track`, which Mixpanel limits.
 const BATCH: usize = 50;
-/// The largest answer, in bytes: it is `1`, `0` or a short JSON object.
+/// The longest answer, in bytes. An answer is `1`, `0` or a short JSON object.
 const MAX_ANSWER: usize = 4 * 1024;
 
-/// Where events go, and with which token.
+/// The address that events are sent to, and the token.
 #[derive(Clone, Debug)]
 pub struct MixpanelConfig {
     /// The project's token.
@@ -33,7 +33,7 @@ pub struct MixpanelConfig {
     pub url: Uri,
 }
 
-/// Queues events for Mixpanel. Cheap to clone.
+/// Queues events for Mixpanel. It is cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Mixpanel(Option<mpsc::Sender<Event>>);
 
@@ -46,13 +46,13 @@ struct Event {
 }
 
 impl Mixpanel {
-    /// Drops every event: no token is configured.
+    /// Returns a queue that drops every event, because no token is configured.
     #[must_use]
     pub fn disabled() -> Self {
         Self(None)
     }
 
-    /// The queue, and the sender that empties it; the caller runs the sender.
+    /// Creates the queue, and the sender that empties it. The caller runs the sender.
     #[must_use]
     pub fn new(config: MixpanelConfig, egress: &Egress) -> (Self, Sender) {
         Self::with(config, Client::new(egress), Pace { attempts: 6, first: Duration::from_secs(1) })
@@ -64,7 +64,7 @@ impl Mixpanel {
         (Self(Some(queue)), sender)
     }
 
-    /// An event of a user.
+    /// Queues an event of a user.
     pub fn track(&self, name: &'static str, user: &UserId) {
         let Some(queue) = &self.0 else { return };
         let event = Event {
@@ -81,7 +81,7 @@ impl Mixpanel {
     }
 }
 
-/// How often a batch is tried, and how long the first pause is; each further pause is twice as long.
+/// How often a batch is tried, and how long the first pause is. Each further pause is twice as long.
 #[derive(Clone, Copy, Debug)]
 struct Pace {
     attempts: u32,
@@ -96,12 +96,13 @@ pub struct Sender {
     client: Client,
     pace: Pace,
     queue: mpsc::Receiver<Event>,
-    /// The events that are being sent. They are kept here to outlive an attempt that the shutdown breaks off.
+    /// The events that are being sent. They are kept here, so that they are still there if the shutdown cancels an
+    /// attempt.
     batch: Vec<Event>,
 }
 
 impl Sender {
-    /// Sends until `stop`, then what is left, for at most `flush`.
+    /// Sends events until `stop`, and then the remaining events for at most `flush`.
     pub async fn run(mut self, stop: impl Future<Output = ()>, flush: Duration) {
         tokio::select! {
             () = stop => {}
@@ -115,7 +116,7 @@ impl Sender {
         }
     }
 
-    /// Sends until the queue is closed and empty.
+    /// Sends events until the queue is closed and empty.
     async fn deliver(&mut self) {
         while !self.batch.is_empty() || self.queue.recv_many(&mut self.batch, BATCH).await > 0 {
             self.send().await;
@@ -123,7 +124,7 @@ impl Sender {
         }
     }
 
-    /// Sends the batch; tries again where that may help.
+    /// Sends the batch, and tries again if that may help.
     async fn send(&self) {
         let body = self.body();
         let mut pause = self.pace.first;
@@ -173,7 +174,7 @@ impl Sender {
     }
 }
 
-/// Whether the same batch may be taken later.
+/// Returns whether the same batch may be accepted later.
 fn transient(status: StatusCode) -> bool {
     status.is_server_error() || matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT)
 }

@@ -1,4 +1,4 @@
-//! `process_*`: what the system says of this process, as Prometheus' client libraries name it.
+//! The metrics `process_*`: data of the system about this process, with the names of Prometheus' client libraries.
 //!
 //! Invariant: what the system does not tell is left out, so a metric never shows a number that nobody measured.
 use std::fs;
@@ -19,7 +19,7 @@ pub(crate) const RESIDENT_MEMORY: &str = "process_resident_memory_bytes";
 const START_TIME: &str = "process_start_time_seconds";
 const THREADS: &str = "process_threads";
 
-/// Tells the recorder what each is.
+/// Describes the metrics to the recorder.
 pub(crate) fn describe() {
     describe_counter!(CPU_SECONDS, Unit::Seconds, "Processor time that this process has used, in seconds.");
     describe_gauge!(OPEN_FDS, Unit::Count, "Open file descriptors.");
@@ -31,7 +31,7 @@ pub(crate) fn describe() {
     describe_gauge!(THREADS, Unit::Count, "Threads of this process.");
 }
 
-/// Measures, and records. It reads two files of `/proc`, and one folder.
+/// Measures and records the metrics. This reads two files of `/proc`, and one directory.
 pub(crate) fn record() {
     if let Some(stat) = fs::read_to_string("/proc/self/stat").ok().and_then(|text| Stat::parse(&text)) {
         gauge!(THREADS).set(stat.threads as f64);
@@ -47,7 +47,7 @@ pub(crate) fn record() {
         }
     }
     if let Ok(open) = fs::read_dir("/proc/self/fd") {
-        // One of them is this folder.
+        // One of the open files is this directory.
         gauge!(OPEN_FDS).set(open.count().saturating_sub(1) as f64);
     }
     for (name, resource) in [(MAX_FDS, Resource::RLIMIT_NOFILE), (MAX_VIRTUAL_MEMORY, Resource::RLIMIT_AS)] {
@@ -57,7 +57,7 @@ pub(crate) fn record() {
     }
 }
 
-/// Ticks a second, or bytes a page.
+/// Returns the number of ticks in a second, or of bytes in a page.
 fn unit(variable: SysconfVar) -> Option<u64> {
     let value = sysconf(variable).ok().flatten()?;
     u64::try_from(value).ok().filter(|value| *value > 0)
@@ -66,10 +66,10 @@ fn unit(variable: SysconfVar) -> Option<u64> {
 /// Fields of `/proc/PID/stat`.
 #[derive(Debug, PartialEq, Eq)]
 struct Stat {
-    /// Processor time of user and system, in ticks.
+    /// The processor time of user and system, in ticks.
     cpu: u64,
     threads: u64,
-    /// In ticks since the machine's start.
+    /// The start of the process, in ticks since the machine's start.
     started: u64,
     virtual_bytes: u64,
     resident_pages: u64,
@@ -88,7 +88,7 @@ impl Stat {
     }
 }
 
-/// When the machine started, in Unix seconds, from `/proc/stat`.
+/// Returns when the machine started, in Unix seconds, from the text of `/proc/stat`.
 fn boot_time(text: &str) -> Option<u64> {
     text.lines().find_map(|line| line.strip_prefix("btime "))?.parse().ok()
 }

@@ -1,4 +1,5 @@
-//! Where a request belongs in a trace of several services: the span that it gets here, and what is passed on.
+//! The traces of several services that a request may belong to: the span that a request gets here, and the trace that
+//! is passed on.
 //!
 //! Invariant: without an export a request has no span, and what came with it is passed on as it is.
 use hyper::header::{HeaderName, HeaderValue};
@@ -13,9 +14,9 @@ use tracing_opentelemetry::OpenTelemetrySpanExt;
 
 /// Which of the traces that clients name are sampled.
 ///
-/// A client may be anybody, and each sampled trace costs: the export here, and the work of the services that it is passed on
-/// to. So its flag counts only where clients are trusted. Elsewhere the choice is drawn at random: samplers derive it from
-/// the trace's id, but that is the client's choice, too.
+/// A client may be anybody, and each sampled trace has a cost: the export here, and the work of the services that get
+/// the trace. So the client's flag counts only if clients are trusted. Otherwise the choice is random. It is not
+/// derived from the trace's id, as samplers usually do, because the client chooses that id, too.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ClientTraces {
     /// Whether the flag that a client sends counts.
@@ -25,7 +26,7 @@ pub struct ClientTraces {
 }
 
 impl ClientTraces {
-    /// The trace that a client has named, sampled or not.
+    /// Returns the trace that a client has named, sampled or not.
     #[must_use]
     pub fn admit(self, named: Option<TraceParent>) -> Option<TraceParent> {
         let named = named?;
@@ -33,13 +34,13 @@ impl ClientTraces {
     }
 }
 
-/// True as often as the ratio says.
+/// Returns true as often as the ratio says.
 fn drawn(ratio: f64) -> bool {
-    // Without random numbers nothing is sampled. 53 bits are what the type holds.
+    // If there are no random numbers, no trace is sampled. The type holds 53 bits exactly.
     getrandom::u64().is_ok_and(|random| ((random >> 11) as f64) < ratio * (1_u64 << 53) as f64)
 }
 
-/// The span of one run of a handler, within the trace that came with the request.
+/// Creates the span of one run of a handler, within the trace that came with the request.
 #[must_use]
 pub fn request(function: &'static str, parent: Option<TraceParent>) -> Span {
     let span = tracing::trace_span!(
@@ -61,23 +62,24 @@ fn set_parent(span: &Span, TraceParent { trace, span: parent, sampled }: TracePa
     let flags = if sampled { TraceFlags::SAMPLED } else { TraceFlags::NOT_SAMPLED };
     let (trace, parent) = (TraceId::from(trace), SpanId::from(parent));
     let parent = SpanContext::new(trace, parent, flags, true, TraceState::NONE);
-    // It fails only where the span is not exported.
+    // This fails only if the span is not exported.
     let _ = span.set_parent(Context::new().with_remote_span_context(parent));
 }
 
-/// The same as a header of HTTP.
+/// Returns the HTTP header for a trace.
 pub fn header(trace: Option<TraceParent>) -> Option<(HeaderName, HeaderValue)> {
     let value = HeaderValue::from_str(&trace?.to_string()).ok()?;
     Some((HeaderName::from_static(TRACEPARENT), value))
 }
 
-/// Notes in its span how a run of a handler ended.
+/// Records in its span how a run of a handler ended.
 pub fn answered(span: &Span, outcome: &'static str) {
     span.record("outcome", outcome);
     rollcall_base::trace::outcome(span, matches!(outcome, "success" | "refused"));
 }
 
-/// The span in which an event of another service is handed to connections; none where the event belongs to no trace.
+/// Creates the span in which an event of another service is passed to connections. If the event belongs to no trace,
+/// the span is disabled.
 #[must_use]
 pub fn delivery(event: Option<TraceParent>) -> Span {
     match event {
@@ -90,7 +92,8 @@ pub fn delivery(event: Option<TraceParent>) -> Span {
     }
 }
 
-/// What a request to another service, or an event, carries: the span that it is sent in, or else what came with the request.
+/// Returns the trace for a request to another service, or for an event: the span in which it is sent, or else the trace
+/// that came with the request.
 #[must_use]
 pub fn outgoing(passed_on: Option<TraceParent>) -> Option<TraceParent> {
     if LevelFilter::current() < LevelFilter::TRACE {

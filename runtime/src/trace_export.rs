@@ -1,4 +1,4 @@
-//! Exports spans to a collector by OTLP over HTTP.
+//! Exports spans to a collector with OTLP over HTTP.
 //!
 //! Invariant: an export costs no request any time: spans wait in a bounded queue, and those that find it full are dropped.
 use std::{collections::HashMap, fmt, time::Duration};
@@ -26,10 +26,10 @@ use crate::{
 const TIMEOUT: Duration = Duration::from_secs(5);
 /// How long the last export may take when the process ends.
 const LAST_EXPORT: Duration = Duration::from_secs(2);
-/// The largest answer of a collector.
+/// The longest answer of a collector, in bytes.
 const MAX_ANSWER: usize = 64 << 10;
 
-/// Where spans go, and which.
+/// The address that spans are sent to, and which spans are sent.
 #[derive(Clone, Debug)]
 pub struct TraceConfig {
     /// The collector's address for traces.
@@ -38,7 +38,7 @@ pub struct TraceConfig {
     pub headers: Vec<(String, Secret)>,
     /// The name of this service.
     pub service: String,
-    /// The share of traces that begin here and are exported.
+    /// The share of the traces that begin on this node and are exported.
     pub ratio: f64,
 }
 
@@ -49,7 +49,7 @@ impl TraceExport {
     /// Begins to export.
     ///
     /// # Errors
-    /// Where the collector's library refuses the configuration.
+    /// Returns an error if the library refuses the configuration.
     pub fn start(
         config: TraceConfig,
         egress: &Egress,
@@ -82,7 +82,7 @@ impl TraceExport {
         Ok((Self(provider), spans.boxed()))
     }
 
-    /// Exports what is left. Blocks for 2 s at most; the runtime must still run.
+    /// Exports the remaining spans. This call blocks for at most 2 s, and the runtime must still run.
     pub fn finish(self) {
         if let Err(error) = self.0.shutdown_with_timeout(LAST_EXPORT) {
             tracing::warn!(%error, "the last spans were not exported");
@@ -90,7 +90,7 @@ impl TraceExport {
     }
 }
 
-/// Sends exports with the gateway's own client. The library calls it on a thread of its own, outside of the runtime.
+/// Sends exports with the gateway's own client. The library calls it on its own thread, outside of the runtime.
 struct Sender {
     client: Client,
     runtime: Handle,

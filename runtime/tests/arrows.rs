@@ -1,4 +1,5 @@
-//! Arrows point down only: in no crate do the modules of one folder, or those at the top, use each other in a circle.
+//! Tests that arrows point only down: in no crate may the modules of one folder, or those at the top, use each other in
+//! a circle.
 //!
 //! A path in the source (`crate::a::b::Name`, `super::c`) is an arrow from the file's module to the module that it leads to;
 //! re-exports are followed. In each folder an arrow counts between the two children that it connects. What a module shares
@@ -23,23 +24,23 @@ const CRATES: [&str; 11] = [
     "loadtest",
 ];
 
-/// Folders whose circle is still to be opened: none is added here, and one that is open must go.
+/// The folders that still have a circle. No folder may be added, and a folder without a circle must be removed.
 const CIRCLES_LEFT: [&str; 2] = ["loadtest/src/chaos", "loadtest/src/load"];
 
-/// The most lines of a file: a longer one has more than one idea.
+/// The maximum number of lines of a file. A longer file has more than one purpose.
 const MAX_LINES: usize = 400;
 
-/// A module's path below the crate.
+/// The path of a module below the crate.
 type Module = Vec<String>;
 
-/// For each folder, for each child: the children that it uses, with the place where it does.
+/// For each folder, and for each of its children: the children that this child uses, each with the place of the use.
 type Arrows = BTreeMap<Module, BTreeMap<String, BTreeMap<String, String>>>;
 
 #[derive(Default)]
 struct Source {
-    /// Paths in the text, as written.
+    /// The paths in the text, as they are written.
     paths: Vec<Module>,
-    /// Names that the module re-exports, with the path that each leads to.
+    /// The names that the module re-exports, with the path that each leads to.
     exports: BTreeMap<String, Module>,
 }
 
@@ -107,7 +108,7 @@ fn a_circle_is_found_behind_a_re_export() {
     assert_eq!(circle(&arrows[&Module::new()]).map(|circle| circle.len()), Some(2));
 }
 
-/// The modules of a crate.
+/// Returns the modules of a crate.
 fn read(src: &Path) -> BTreeMap<Module, Source> {
     let mut sources = BTreeMap::<Module, Source>::new();
     let mut folders = vec![src.to_path_buf()];
@@ -127,7 +128,7 @@ fn read(src: &Path) -> BTreeMap<Module, Source> {
     sources
 }
 
-/// The module of a file; none for tests and for what is not Rust.
+/// Returns the module of a file, or `None` for tests and for files that are not Rust.
 fn module(path: &Path) -> Option<Module> {
     let file = PathBuf::from(path.to_str()?.strip_suffix(".rs")?);
     let mut module: Module = file.iter().map(|part| part.to_str().expect("UTF-8").to_owned()).collect();
@@ -148,7 +149,7 @@ fn parse(text: &str) -> Source {
         let rest = &tokens[at..];
         if rest.starts_with(&["#", "[", "cfg", "(", "test", ")", "]", "mod"].map(String::from)) {
             let mut depth = 0;
-            // To the end of the module, whether it is here or in a file of its own.
+            // This skips to the end of the module, which may be here or in a separate file.
             while at < tokens.len() {
                 depth += i32::from(tokens[at] == "{") - i32::from(tokens[at] == "}");
                 at += 1;
@@ -180,7 +181,7 @@ fn parse(text: &str) -> Source {
     source
 }
 
-/// Reads a path, or a tree of paths in braces; gives each path with the name that it gets.
+/// Reads a path, or a tree of paths in braces. Gives each path with the name that it gets.
 fn tree(tokens: &[String], at: &mut usize, prefix: &[String], leaves: &mut Vec<(String, Module)>) {
     let mut path = prefix.to_vec();
     loop {
@@ -214,7 +215,7 @@ fn tree(tokens: &[String], at: &mut usize, prefix: &[String], leaves: &mut Vec<(
     leaves.push((name, path));
 }
 
-/// Words, `::` and single characters; without comments and literals.
+/// Returns the words, `::` and single characters of a text, without comments and literals.
 fn tokens(text: &str) -> Vec<String> {
     let mut tokens = Vec::new();
     let mut rest = text;
@@ -273,7 +274,7 @@ fn arrows(sources: &BTreeMap<Module, Source>) -> Arrows {
     arrows
 }
 
-/// The module that a path leads to; none where that is in another crate.
+/// Returns the module that a path leads to, or `None` if the path leads to another crate.
 fn target(sources: &BTreeMap<Module, Source>, from: &Module, path: &[String], depth: usize) -> Option<Module> {
     let (mut module, mut path) = match path.first()?.as_str() {
         "crate" => (Module::new(), &path[1..]),
@@ -298,10 +299,10 @@ fn target(sources: &BTreeMap<Module, Source>, from: &Module, path: &[String], de
     Some(module)
 }
 
-/// A circle, arrow by arrow.
+/// Returns a circle, arrow by arrow.
 fn circle(arrows: &BTreeMap<String, BTreeMap<String, String>>) -> Option<Vec<String>> {
     let mut open: BTreeSet<&String> = arrows.keys().collect();
-    // What uses nothing that is still open is in no circle.
+    // A child that uses no remaining child is in no circle.
     while let Some(done) =
         open.iter().copied().find(|module| arrows[*module].keys().all(|used| used == *module || !open.contains(used)))
     {

@@ -1,9 +1,10 @@
-//! Decodes any bytes: however they are split into reads, the output is the same, in bounded memory, without a panic.
+//! Decodes any bytes. However the bytes are split into reads, the output must be the same, in bounded memory, without a
+//! panic.
 #![no_main]
 use libfuzzer_sys::fuzz_target;
 use rollcall_websocket::{Decoded, Message, MessageDecoder, SocketOptions, Violation};
 
-/// Bytes allowed besides twice the input: a control frame, and the smallest allocations.
+/// How many bytes may be allocated besides twice the input: a control frame, and the smallest allocations.
 const SLACK: usize = 512;
 
 #[derive(Debug, PartialEq)]

@@ -1,4 +1,4 @@
-//! Parses any message: no panic, no id that breaks its rule, and an ack that is JSON with the right `ref`.
+//! Parses any message. There must be no panic and no invalid id, and the ack must be JSON with the right `ref`.
 #![no_main]
 use libfuzzer_sys::fuzz_target;
 use rollcall_schema::{
@@ -19,8 +19,9 @@ fuzz_target!(|data: &[u8]| {
         Ref::Text(text) => assert_eq!(reply["ref"], text.as_str()),
         Ref::Missing | Ref::Faulty => assert!(reply["ref"].is_null()),
     }
-    // If serde_json can parse the message into a tree, the tree has the same values. Exceptions: of a repeated field the
-    // tree keeps the last, and an object with serde_json's private key for raw text becomes that text's value.
+    // If serde_json can parse the message into a tree, the tree has the same values. There are two exceptions: if a
+    // field is repeated, the tree keeps the last value, and an object with serde_json's private key for raw text
+    // becomes the value of that text.
     let private = data.windows(PRIVATE.len()).any(|name| name == PRIVATE);
     let tree = serde_json::from_slice::<Value>(data).ok().filter(|_| !private);
     let request = match request {

@@ -1,4 +1,5 @@
-//! Reads any message and any payload of Socket.IO: no panic, and what is read and written again is read alike.
+//! Parses any message and any payload of Socket.IO. There must be no panic, and a parsed value that is encoded again
+//! must be parsed to the same value.
 #![no_main]
 use libfuzzer_sys::fuzz_target;
 use rollcall_socketio::{

@@ -1,5 +1,5 @@
-//! Verifies any token, signed or not: no panic, no token is accepted without its signature, and none with an id that
-//! breaks its rule.
+//! Verifies any token, signed or not. There must be no panic. No token may be accepted without its signature, or with
+//! an invalid id.
 #![no_main]
 use std::sync::LazyLock;
 
@@ -20,11 +20,11 @@ static KEYRING: LazyLock<Keyring> = LazyLock::new(|| {
 });
 
 fuzz_target!(|data: &[u8]| {
-    // The input itself as a token: it has no valid signature.
+    // The input itself is the token, which has no valid signature.
     if let Ok(text) = std::str::from_utf8(data) {
         assert!(KEYRING.verify(text).is_err());
     }
-    // The input as header and claims, signed.
+    // The input is the header and the claims of a token that is signed here.
     let split = data.iter().position(|byte| *byte == 0).unwrap_or(data.len());
     let (header, claims) = (&data[..split], data.get(split + 1..).unwrap_or_default());
     let message = format!("{}.{}", B64.encode(header), B64.encode(claims));
@@ -32,7 +32,7 @@ fuzz_target!(|data: &[u8]| {
     let token = format!("{message}.{}", B64.encode(signature.as_ref()));
     let Ok(bearer) = KEYRING.verify(&token) else { return };
     let header = std::str::from_utf8(header).expect("JSON is UTF-8");
-    // Skipped if it nests too deep for a tree.
+    // The check is skipped if the JSON nests too deep for a tree.
     if let Ok(header) = serde_json::from_str::<Value>(header) {
         assert_eq!(header["alg"], "HS256");
         assert!(["jku", "x5u", "x5c", "jwk", "crit"].iter().all(|name| header[name].is_null()));

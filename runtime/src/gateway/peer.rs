@@ -224,8 +224,7 @@ impl Peer {
         self.permit.as_ref().map(|permit| permit.client())
     }
 
-    /// Returns the permit for one more connection of the same address, if the number of connections of each address is
-    /// limited.
+    /// Returns the permit for one more connection of the same address if addresses are limited.
     pub(super) fn permit(&self) -> ClientPermit {
         self.permit.clone()
     }
@@ -244,8 +243,7 @@ impl Peer {
         matches!(self.state, PeerState::AwaitingConnect(_))
     }
 
-    /// Returns the id under which the client finds its session again after a break, or `None` while a handler has the
-    /// session.
+    /// Returns the id with which the client resumes its session, or `None` while a handler has the session.
     pub(super) fn resume_id(&self) -> Option<ResumeId> {
         match &self.state {
             PeerState::Open(session) => session.membership.resume_id(),

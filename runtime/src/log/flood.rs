@@ -1,8 +1,9 @@
-//! Keeps an outage from flooding the log.
+//! Limits how many lines an outage writes to the log.
 //!
-//! What fails for one client, room or row fails for all of them at once, and again with each attempt. So each place in
-//! the code may write [`MAX_LINES`] lines in [`WINDOW`]; further lines are counted and left out. Lines below INFO are
-//! written only where an operator asked for them, and are not limited. Nor are the lines that say who changed what.
+//! A failure for one client, room or row often happens for all of them at once, and again with each try. So each place
+//! in the code may write [`MAX_LINES`] lines in [`WINDOW`]. Further lines are counted and left out. Lines below INFO
+//! are not limited, because they are written only if an operator asked for them. Lines that say who changed something
+//! are not limited either.
 use std::{
     collections::HashMap,
     sync::{Mutex, PoisonError},
@@ -20,7 +21,7 @@ const MAX_LINES: u32 = 10;
 /// A filter that stops events before they are written.
 #[derive(Default)]
 pub(super) struct LogFlood {
-    /// When the window of each place in the code began, and how many lines that has written since.
+    /// When the window of each place in the code began, and how many lines the place has written since then.
     places: Mutex<HashMap<Identifier, (Instant, u32)>>,
 }
 
@@ -42,7 +43,7 @@ impl<S> Filter<S> for LogFlood {
     }
 
     fn callsite_enabled(&self, _: &'static Metadata<'static>) -> Interest {
-        // The library may be told that an event is disabled only if it asked before whether its place is enabled.
+        // The library requires that a place is asked whether it is enabled before one of its events may be disabled.
         Interest::sometimes()
     }
 
@@ -73,7 +74,7 @@ mod tests {
 
     use super::*;
 
-    /// Counts what passes.
+    /// Counts the events that pass the filter.
     struct Written(Arc<AtomicUsize>);
 
     impl<S: Subscriber> Layer<S> for Written {

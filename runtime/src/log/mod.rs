@@ -1,4 +1,4 @@
-//! The log: lines on stderr. Which are written may change while the process runs.
+//! The log, which is written to stderr. The choice of its lines may change while the process runs.
 mod flood;
 
 use std::io::{IsTerminal, stderr};
@@ -14,35 +14,36 @@ use tracing_subscriber::{
 
 use self::flood::LogFlood;
 
-/// How a line is written.
+/// The format of a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogFormat {
-    /// For people.
+    /// Text for people.
     Text,
-    /// One JSON object, for programs.
+    /// A JSON object for programs.
     Json,
 }
 
-/// Which lines are written.
+/// The choice of the lines that are written.
 #[derive(Clone)]
 pub struct LogFilter(Handle<EnvFilter, Registry>);
 
 impl LogFilter {
-    /// From now on lines are written that pass this filter, which was checked.
+    /// Writes the lines that pass this filter from now on. The caller has checked the filter.
     pub fn set(&self, filter: &str) {
-        // It fails only where the log is gone.
+        // This fails only if the log no longer exists.
         let _ = self.0.reload(EnvFilter::new(filter));
     }
 }
 
-/// The layer by which spans are exported.
+/// The layer that exports spans.
 pub type SpanLayer = Box<dyn Layer<Registry> + Send + Sync>;
 
-/// Begins to write the log, once in a process. `filter` was checked. `spans` gets its spans whatever is logged.
+/// Begins to write the log. It is called once in a process. The caller has checked `filter`. `spans` gets all its
+/// spans, whatever is logged.
 #[must_use]
 pub fn init(filter: &str, format: LogFormat, spans: Option<SpanLayer>) -> LogFilter {
     let (filter, handle) = reload::Layer::new(EnvFilter::new(filter));
-    // Where a line cannot be written (a full disk), an error about it cannot be either, and would panic.
+    // If a line cannot be written (a full disk), an error about the line cannot be written either, and would panic.
     let lines = fmt::layer().with_writer(stderr).log_internal_errors(false).with_ansi(stderr().is_terminal());
     let lines = match format {
         LogFormat::Text => lines.boxed(),

@@ -1,4 +1,4 @@
-//! A server that answers, fails, hangs and closes.
+//! Tests with a server that answers, fails, hangs and closes connections.
 use std::collections::HashSet;
 
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
@@ -30,7 +30,7 @@ fn events(body: &[u8]) -> Vec<Value> {
     serde_json::from_slice(body).unwrap()
 }
 
-/// Runs a sender to its end with a recorder of its own, and shows what was counted.
+/// Runs a sender to its end with a separate recorder, and returns the counted metrics as text.
 async fn counted(sender: Sender, flush: Duration) -> String {
     let recorder = PrometheusBuilder::new().build_recorder();
     let handle: PrometheusHandle = recorder.handle();

@@ -1,4 +1,4 @@
-//! The backends that the configuration asks for, connected.
+//! Connects the backends that the configuration names.
 use std::{sync::Arc, time::Duration};
 
 use tokio::sync::mpsc;
@@ -21,15 +21,15 @@ use rollcall_store::{
 const ATTEMPTS: usize = 3;
 const PAUSE: Duration = Duration::from_millis(250);
 
-/// SQL, keys, bus.
+/// The database, Redis and NATS, or what replaces them in the process.
 pub struct Backends {
-    /// SQL, with its tables up to date.
+    /// The SQL database with its tables up to date.
     pub store: Arc<dyn Store>,
-    /// Keys.
+    /// The store of lesson keys.
     pub kv: Arc<dyn LessonKeys>,
-    /// Bus.
+    /// The bus.
     pub bus: Arc<dyn Bus>,
-    /// The bus's events.
+    /// The events of the bus.
     pub feed: mpsc::Receiver<BusEvent>,
 }
 
@@ -37,7 +37,7 @@ impl Backends {
     /// Connects all of them.
     ///
     /// # Errors
-    /// For the first that is away.
+    /// Returns an error for the first backend that is away.
     pub async fn connect(config: &BackendsConfig, max_body: usize) -> Result<Self, StartError> {
         let store = store(config).await?;
         let kv = kv(config).await?;
@@ -46,7 +46,7 @@ impl Backends {
     }
 }
 
-/// SQL alone, with its tables up to date.
+/// Connects only the SQL database, and brings its tables up to date.
 ///
 /// # Errors
 /// Where it is away, or its tables do not fit this binary and cannot be made to.
@@ -59,7 +59,7 @@ pub async fn store(config: &BackendsConfig) -> Result<Arc<dyn Store>, StartError
     Ok(store)
 }
 
-/// SQL alone, with its tables as they are.
+/// Connects only the SQL database, and leaves its tables unchanged.
 ///
 /// # Errors
 /// Where it is away.
@@ -92,7 +92,7 @@ pub async fn sql(config: &BackendsConfig) -> Result<Arc<dyn Store>, StartError> 
     })
 }
 
-/// Keys alone.
+/// Connects only the store of lesson keys.
 ///
 /// # Errors
 /// Where they are away.
@@ -108,7 +108,7 @@ pub async fn kv(config: &BackendsConfig) -> Result<Arc<dyn LessonKeys>, StartErr
     })
 }
 
-/// The bus alone; it feeds events with bodies of up to `max_body` bytes.
+/// Connects only the bus. Its feed has events with bodies of up to `max_body` bytes.
 ///
 /// # Errors
 /// Where it is away.
@@ -136,7 +136,7 @@ pub async fn bus(
     }
 }
 
-/// Tries a few times, because a server may be busy; one that does not run refuses each try at once.
+/// Tries a few times, because a server may be busy. A server that does not run refuses each try at once.
 async fn with_retries<T, E>(ask: impl AsyncFn() -> Result<T, E>) -> Result<T, E> {
     for _ in 1..ATTEMPTS {
         if let Ok(answer) = ask().await {

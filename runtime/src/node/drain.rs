@@ -1,5 +1,6 @@
-//! The drain of a node (PROTOCOL 2, "Drain, make before break"): clients are told, served until they have connected to
-//! another node or time is up, and closed; then the remaining ends of sessions are written.
+//! The drain of a node (PROTOCOL 2, "Drain, make before break"): clients are told, and are served until they have
+//! connected to another node or the time is over. Then their connections are closed, and the remaining ends of sessions
+//! are written.
 //!
 //! Invariant: a drain ends at its deadline, whatever hangs; other nodes end the sessions that were not written by then.
 //! It ends as soon as no connection and nothing to write is left.
@@ -19,15 +20,15 @@ use rollcall_presence::{Undos, key_cleanup::KeyCleanup};
 use rollcall_store::{Lease, Store};
 use rollcall_websocket::Workers;
 
-/// The time between two groups of clients that are told, or closed.
+/// The time between two groups of clients that are told, or whose connections are closed.
 const STEP: Duration = Duration::from_millis(50);
 
-/// The part of the deadline for what follows the drain: the end of the process.
+/// The part of the deadline that is kept for the end of the process after the drain.
 const EXIT: Duration = Duration::from_millis(500);
 
-/// What a drain needs.
+/// The parts that a drain uses.
 pub struct Drain {
-    /// Deadline and spread.
+    /// The deadline and the spread.
     pub presence: PresenceConfig,
     /// The workers, which count the connections.
     pub workers: Workers<WorkerCommand>,
@@ -35,34 +36,34 @@ pub struct Drain {
     pub mailboxes: Mailboxes,
     /// Ends the sessions.
     pub disconnects: DisconnectQueue,
-    /// Undoes what was cut off.
+    /// Undoes requests that were cut off.
     pub undos: Undos,
     /// Removes the keys of ended sessions.
     pub key_cleanup: KeyCleanup,
-    /// Where the ends are written.
+    /// The store to which the ends of sessions are written.
     pub store: Arc<dyn Store>,
-    /// The node's lease, released at the end.
+    /// The node's lease, which is released at the end.
     pub lease: watch::Receiver<Lease>,
-    /// How many nodes live: without another one, clients cannot move.
+    /// The number of living nodes. If there is no other node, clients cannot move.
     pub nodes: watch::Receiver<u32>,
 }
 
-/// When each part of a drain ends at the latest.
+/// The latest end of each part of a drain.
 #[derive(Clone, Copy, Debug)]
 struct Schedule {
-    /// Connections are served until then,
+    /// Until this time connections are served.
     served: Instant,
-    /// they are closed until then,
+    /// Until this time connections are closed.
     closed: Instant,
-    /// and their sessions wait for a takeover until then.
+    /// Until this time sessions wait for a takeover.
     kept: Instant,
-    /// Ends of sessions are written until then,
+    /// Until this time the ends of sessions are written.
     ended: Instant,
-    /// their keys are removed until then,
+    /// Until this time the keys of ended sessions are removed.
     cleaned: Instant,
-    /// their events are published until then,
+    /// Until this time the events of ended sessions are published.
     published: Instant,
-    /// and the lease is released.
+    /// Until this time the lease is released.
     over: Instant,
 }
 
@@ -84,7 +85,7 @@ impl Schedule {
 }
 
 impl Drain {
-    /// Drains.
+    /// Runs the drain.
     pub async fn run(self) {
         let start = Instant::now();
         let schedule = Schedule::new(start, self.presence.drain_deadline);
@@ -104,7 +105,7 @@ impl Drain {
         }
     }
 
-    /// Moves every client to another node, where there is one, and closes the connections.
+    /// Moves every client to another node if there is one, and closes the connections.
     async fn move_clients(&self, start: Instant, schedule: Schedule) {
         let spread = self.presence.drain_spread;
         if !self.has_others() {
@@ -112,7 +113,7 @@ impl Drain {
             return self.close_all(spread, RECONNECT_WITHIN).await;
         }
         self.disconnects.drain(schedule.kept);
-        // A client that waits before it connects elsewhere must have time left to do so.
+        // A client that waits before it connects to another node must have time left to connect.
         let within = RECONNECT_WITHIN.min((schedule.kept - schedule.closed) / 2);
         self.announce(schedule.served, within).await;
         if self.has_others() {
@@ -123,8 +124,8 @@ impl Drain {
         }
     }
 
-    /// Tells every client, spread evenly. Then waits until all have moved, at most until `until`, and only while there
-    /// is another node.
+    /// Tells every client, spread evenly. Then waits until all clients have moved, at most until `until`, and only
+    /// while there is another node.
     async fn announce(&self, until: Instant, within: Duration) {
         let (mut steps, share) = self.pace(self.presence.drain_spread);
         let mut ticks = interval(STEP);
@@ -132,7 +133,7 @@ impl Drain {
             ticks.tick().await;
             if let Some(left) = steps.checked_sub(1) {
                 steps = left;
-                // Workers have different numbers of connections: the last step tells the rest.
+                // Workers have different numbers of connections, so the last step tells all remaining clients.
                 let count = if left == 0 { usize::MAX } else { share };
                 self.mailboxes.broadcast(|| WorkerCommand::AnnounceDrain(count, within)).await;
             }
@@ -149,7 +150,7 @@ impl Drain {
         }
     }
 
-    /// The number of steps, and of connections of a worker in each.
+    /// Returns the number of steps, and how many connections of a worker belong to each step.
     fn pace(&self, spread: Duration) -> (usize, usize) {
         let steps = usize::try_from(spread.as_millis().div_euclid(STEP.as_millis())).unwrap_or(usize::MAX).max(1);
         let share = self.workers.connections().div_ceil(steps).max(1);
@@ -160,7 +161,7 @@ impl Drain {
         *self.nodes.borrow() > 1
     }
 
-    /// Waits until the outbox is empty. Other nodes publish what remains.
+    /// Waits until the outbox is empty. Other nodes publish the events that remain.
     async fn published(&self) {
         let mut ticks = interval(STEP);
         loop {

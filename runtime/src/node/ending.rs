@@ -1,4 +1,4 @@
-//! The end of a node: a signal, or a task that has ended, begins its drain; a second signal cuts the drain short.
+//! The end of a node. A signal, or a task that has ended, begins its drain. A second signal shortens the drain.
 use std::{
     sync::{
         Arc,
@@ -14,20 +14,20 @@ use super::{drain::Drain, gauges, signals::Signals};
 use rollcall_base::tasks::{TaskEnded, Tasks};
 use rollcall_bus::Bus;
 
-/// How long what ends after the drain may take, each.
+/// How long each task that ends after the drain may take.
 const LAST_REQUESTS: Duration = Duration::from_millis(200);
 
-/// How long a drain may take after a task of the node ended: what depends on that task is not done however long we
-/// wait.
+/// How long a drain may take after a task of the node ended. The parts that need this task do not finish, however long
+/// the drain takes.
 const DRAIN_AFTER_FAILURE: Duration = Duration::from_secs(3);
 
-/// What the end of a node needs.
+/// The parts that the end of a node uses.
 pub(super) struct Ending {
-    /// Begin the drain.
+    /// The signals that begin the drain.
     pub signals: Signals,
-    /// The node's tasks; one that ends begins the drain, too.
+    /// The node's tasks. If one of them ends, the drain begins, too.
     pub tasks: Tasks,
-    /// The bus, whose tasks count as the node's.
+    /// The bus, whose tasks count as the node's tasks.
     pub bus: Arc<dyn Bus>,
     /// Set when the node is no longer ready.
     pub unready: Arc<AtomicBool>,
@@ -37,12 +37,12 @@ pub(super) struct Ending {
     pub over: watch::Sender<bool>,
     /// The drain.
     pub drain: Drain,
-    /// Tasks that end after the drain: the operators' listener, and what sends events to other services.
+    /// The tasks that end after the drain: the operators' listener, and the senders of events to other services.
     pub last: Vec<JoinHandle<()>>,
 }
 
 impl Ending {
-    /// Waits until the node is to end, and ends it. Returns the task whose end was the reason, if one was.
+    /// Waits until the node must end, and ends it. Returns the task whose end was the reason, if there is one.
     pub async fn run(mut self) -> Option<TaskEnded> {
         let failed = tokio::select! {
             () = self.signals.next() => None,
@@ -53,7 +53,7 @@ impl Ending {
         let presence = &mut self.drain.presence;
         if let Some(ended) = &failed {
             error!(task = ended.task, "{ended}: this node drains and ends, because it cannot work without it");
-            // Clients are told where that still works; other nodes end the sessions that this one cannot.
+            // Clients are told if that still works. Other nodes end the sessions that this node cannot end.
             presence.drain_deadline = presence.drain_deadline.min(DRAIN_AFTER_FAILURE);
             presence.drain_spread = presence.drain_spread.min(presence.drain_deadline / 4);
         }
@@ -77,7 +77,7 @@ impl Ending {
             }
         }
         self.over.send_replace(true);
-        // The drain deadline holds for these too: what is not done by now is cut off.
+        // The drain's deadline applies to these tasks, too. A task that is not done by now is cancelled.
         for task in self.last {
             let _ = timeout(LAST_REQUESTS, task).await;
         }

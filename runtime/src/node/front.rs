@@ -1,4 +1,4 @@
-//! What the listener for clients asks the gateway before a connection is a WebSocket.
+//! The listener for clients calls this file before a connection is a WebSocket.
 use std::{net::SocketAddr, sync::Arc};
 
 use bytes::Bytes;
@@ -23,7 +23,7 @@ pub struct PublicFront {
     pub admission: Arc<Admission>,
     /// The workers, which count the connections.
     pub workers: Workers<WorkerCommand>,
-    /// The answers.
+    /// Answers the requests.
     pub public: Public,
 }
 
@@ -44,7 +44,7 @@ impl HttpHooks for PublicFront {
     }
 
     async fn other(&self, remote: SocketAddr, request: Request<Incoming>) -> Response<Body<Bytes>> {
-        // No request here has a body that matters.
+        // No request here has a body that is needed.
         let (head, _) = request.into_parts();
         self.public.answer(self.admission.client(remote, &head.headers), &head).await
     }

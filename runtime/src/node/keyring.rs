@@ -1,4 +1,4 @@
-//! The keyring of a node, with the keys that can be loaded at its start.
+//! Creates the keyring of a node with the keys that can be loaded at the start.
 use std::sync::Arc;
 
 use tracing::warn;
@@ -13,7 +13,7 @@ use crate::{
 /// Loads the keys.
 ///
 /// # Errors
-/// [`StartError`] where a file cannot be read. An issuer's server may be away: then its keys are loaded later.
+/// Returns a [`StartError`] if a file cannot be read. If an issuer's server is away, its keys are loaded later.
 pub(super) async fn keyring(config: &Config, egress: &Egress) -> Result<Arc<Keyring>, StartError> {
     let sources = config.keys.load().map_err(StartError::at("keys", "make the folder writable, or set a key"))?;
     let keyring = Arc::new(Keyring::new(sources, egress));

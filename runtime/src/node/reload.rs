@@ -1,5 +1,5 @@
-//! SIGHUP: the configuration is read again, and the parts of a running node get what may change without a restart
-//! (PROTOCOL 7).
+//! Reads the configuration again at SIGHUP, and gives the parts of a running node the settings that may change without
+//! a restart (PROTOCOL 7).
 //!
 //! Invariant: everything is read and checked before anything changes, so a faulty file changes nothing.
 use std::{sync::Arc, time::Duration};
@@ -21,16 +21,16 @@ use rollcall_base::{names, tls::TlsError};
 use rollcall_presence::Presence;
 use rollcall_websocket::{ListenerOptions, Workers, certificate::Certificate};
 
-/// How long the files may take to be read: a file system may hang.
+/// How long reading the files may take. A file system may hang.
 const READ_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What a running node takes over from a configuration that was read again.
+/// The parts of a running node that get settings from a configuration that was read again.
 pub struct Reload {
-    /// Reads it.
+    /// Reads the configuration.
     pub reader: Reader,
     /// The settings that the node uses.
     pub settings: Vec<SettingInUse>,
-    /// Origins, certificate, limits of heads.
+    /// The origins, the certificate, and the limits of heads.
     pub listener: watch::Sender<Arc<ListenerOptions>>,
     /// Checks tokens.
     pub keyring: Arc<Keyring>,
@@ -44,13 +44,13 @@ pub struct Reload {
     pub handlers: Handlers,
     /// Limits of each connection.
     pub workers: Workers<WorkerCommand>,
-    /// The way to the gateway's part of each worker.
+    /// Sends commands to the gateway's part of each worker.
     pub mailboxes: Mailboxes,
     /// The log's filter.
     pub log: LogFilter,
 }
 
-/// What was read, and is not used yet.
+/// The configuration that was read, and is not used yet.
 struct Read {
     config: Config,
     certificate: Option<Certificate>,
@@ -58,7 +58,7 @@ struct Read {
 }
 
 impl Reload {
-    /// Reads and changes at each signal.
+    /// Reads the configuration and applies its changes at each signal.
     pub async fn run(mut self, mut hangups: Signal) {
         while hangups.recv().await.is_some() {
             let outcome = match self.prepare().await {
@@ -76,7 +76,7 @@ impl Reload {
         std::future::pending().await
     }
 
-    /// Everything that may fail.
+    /// Does all that may fail: reads the configuration and loads the keys.
     async fn prepare(&mut self) -> Result<(Read, Arc<KeySet>), String> {
         let reader = self.reader.clone();
         let read = timeout(READ_TIMEOUT, spawn_blocking(move || read(&reader))).await;
@@ -109,7 +109,7 @@ impl Reload {
         self.mailboxes.broadcast(|| WorkerCommand::Limits(Box::new(config.limits.gateway.clone()))).await;
         self.log.set(&config.log);
         for (used, read) in self.settings.iter_mut().zip(config.settings) {
-            // What needs a restart is told each time, until there is one.
+            // A setting that needs a restart is logged each time until the node restarts.
             if !changes.need_restart.contains(&used.setting.name) {
                 *used = read;
             }
@@ -122,7 +122,7 @@ impl Reload {
         );
     }
 
-    /// Whether the certificate is another one.
+    /// Gives the listener the certificate and the other settings. Returns whether the certificate is a different one.
     fn set_listener(&self, config: &Config, certificate: Option<Certificate>) -> bool {
         let used = Arc::clone(&self.listener.borrow());
         let is_other = used.certificate != certificate;
@@ -131,7 +131,7 @@ impl Reload {
             loopback_pages: config.keys.development.is_some(),
             head_timeout: config.limits.listener.head_timeout,
             max_head: config.limits.listener.max_head,
-            // An equal one has the sessions that clients may resume.
+            // An equal certificate keeps the TLS sessions that clients may resume.
             certificate: if is_other { certificate } else { used.certificate.clone() },
             ..(*used).clone()
         };
@@ -147,7 +147,8 @@ fn read(reader: &Reader) -> Result<Read, String> {
     Ok(Read { config, certificate, sources })
 }
 
-/// Reads the certificate, if there is to be one. One whose time is wrong is used, for the machine's clock may be wrong instead.
+/// Reads the certificate if one is configured. A certificate whose time is wrong is used, because the machine's clock
+/// may be wrong instead.
 pub(super) fn certificate(config: &Config) -> Result<Option<Certificate>, TlsError> {
     let certificate = config.tls.as_ref().map(|files| files.read()).transpose()?;
     if let Some(problem) = certificate.as_ref().and_then(Certificate::problem) {

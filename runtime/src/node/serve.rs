@@ -1,4 +1,4 @@
-//! `rollcall serve`: starts every part, each after the parts that it needs, and drains at the end.
+//! `rollcall serve` starts every part after the parts that it needs, and drains at the end.
 use std::{
     net::SocketAddr,
     sync::{Arc, atomic::AtomicBool},
@@ -59,13 +59,13 @@ use rollcall_websocket::{ListenerOptions, Workers};
 /// How long events for Mixpanel may take to be sent when the node drains.
 const MIXPANEL_FLUSH: Duration = Duration::from_secs(3);
 
-/// Why the gateway does not start, or does not go on.
+/// Why the gateway does not start, or stops.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
-    /// It does not start.
+    /// The gateway does not start.
     #[error(transparent)]
     Start(#[from] StartError),
-    /// One of its tasks ended while it served.
+    /// A task of the gateway ended while the gateway served.
     #[error(transparent)]
     Task(#[from] TaskEnded),
 }
@@ -73,7 +73,7 @@ pub enum ServeError {
 /// Serves until a signal or until one of its tasks ends, then drains.
 ///
 /// # Errors
-/// [`ServeError`]: before anything is served, or after a drain because a task ended.
+/// Returns a [`ServeError`] before any request is served, or after a drain because a task ended.
 pub async fn serve(config: Config, table: Table, reader: Reader, log: LogFilter) -> Result<(), ServeError> {
     let tasks = Tasks::default();
     let metrics = Metrics::install().map_err(StartError::at("the metrics", "a bug: please report it"))?;
@@ -173,7 +173,7 @@ pub async fn serve(config: Config, table: Table, reader: Reader, log: LogFilter)
         events: Arc::clone(&rates),
         admission: Arc::clone(&admission),
     });
-    // What balancers route long-polling by.
+    // Load balancers route long-polling by this label.
     let label = config.node_label.clone().unwrap_or_else(|| config.listen.to_string());
     let label = label.replace(|c: char| !c.is_ascii_alphanumeric(), "-");
     let gateway = |_| Gateway::new(Arc::clone(&shared), config.limits.gateway.clone());
@@ -182,7 +182,8 @@ pub async fn serve(config: Config, table: Table, reader: Reader, log: LogFilter)
     mailboxes.open(workers.clone());
 
     let admin_rooms = rooms.clone();
-    // The feed ends with a task of the bus, which reports it: dispatch does not, or it would be named for the other's fault.
+    // The feed ends with a task of the bus, which reports its own end. So the end of the feed does not end the dispatch
+    // task, which would otherwise be named as the failed task.
     tasks.spawn("dispatch", async move {
         rooms.dispatch(feed).await;
         std::future::pending().await
@@ -278,7 +279,7 @@ pub async fn serve(config: Config, table: Table, reader: Reader, log: LogFilter)
         demo: demo.clone(),
         max_event: config.limits.max_forward,
     });
-    // From the moment that the addresses are printed, a signal must drain.
+    // From the time that the addresses are printed, a signal must begin a drain.
     let signals = Signals::install()?;
     let reload = Reload {
         reader,
@@ -325,11 +326,11 @@ fn bind(address: SocketAddr, hint: &'static str) -> Result<TcpListener, StartErr
     socket::bind(address).map_err(StartError::at("a listener", hint))
 }
 
-/// Done when the node drains.
+/// Returns a future that is done when the node drains.
 fn until(draining: &watch::Sender<bool>) -> impl Future<Output = ()> + Send + 'static {
     let mut draining = draining.subscribe();
     async move {
-        // If the sender is gone, the node ends too.
+        // If the sender is gone, the node ends, too.
         let _ = draining.wait_for(|draining| *draining).await;
     }
 }

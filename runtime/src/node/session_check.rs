@@ -1,10 +1,10 @@
 //! Checks the node's sessions after the database has lost its last commits (PROTOCOL 5): a replica that lagged was
 //! promoted, or a backup was restored.
 //!
-//! Invariant: after each such loss, every session in this node's memory is compared with its row once, also those that
-//! ended a moment ago. Where the row is gone, history and agent.left are written from memory, and then the connection is
-//! closed with a recoverable error. Rows of this node without a connection are ended. Where nothing was lost, nothing is
-//! read.
+//! Invariant: after each such loss, every session in this node's memory is compared once with its row, including
+//! sessions that ended a moment ago. If the row is gone, history and agent.left are written from memory, and then the
+//! connection is closed with a recoverable error. Rows of this node without a connection are ended. If no commits were
+//! lost, the check reads nothing.
 use std::{sync::Arc, time::Duration};
 
 use rollcall_schema::{SessionError, SessionId, Sid};
@@ -20,16 +20,16 @@ use rollcall_base::names;
 use rollcall_presence::RecentEnds;
 use rollcall_store::{Close, Lease, Remembered, Standing, Store, StoreError};
 
-/// How many sessions one statement, or one command to a worker, has.
+/// How many sessions a statement, or a command to a worker, has.
 const PAGE: usize = 500;
 /// The pause between two tries while the database is away.
 const RETRY_AFTER: Duration = Duration::from_millis(500);
 /// The time between two groups of connections that are closed.
 const STEP: Duration = Duration::from_millis(50);
 
-/// What the check needs.
+/// The parts that the check uses.
 pub struct SessionCheck {
-    /// Where the sessions' rows are.
+    /// The store with the sessions' rows.
     pub store: Arc<dyn Store>,
     /// The connections.
     pub mailboxes: Mailboxes,
@@ -39,7 +39,7 @@ pub struct SessionCheck {
     pub recent_ends: RecentEnds,
     /// The node's lease.
     pub lease: watch::Receiver<Lease>,
-    /// Over how long the closing of connections is spread.
+    /// The time over which connections are closed.
     pub spread: Duration,
 }
 
@@ -52,8 +52,9 @@ enum Failure {
 }
 
 impl SessionCheck {
-    /// Checks after each loss, until the task is dropped. `began` is the database's incarnation when this node started.
-    /// After a loss it checks again where the node has registered anew: its lease may have been taken before it found out.
+    /// Checks the sessions after each loss until the task is dropped. `began` is the database's incarnation when this
+    /// node started. If the node registers again after a loss, the check runs again, because the node's lease may have
+    /// been taken over before the node noticed the loss.
     pub async fn run(self, began: Option<Uuid>) {
         let (mut incarnation, mut lease) = (self.store.incarnation(), self.lease.clone());
         let mut checked = (began, lease.borrow().node);
@@ -77,7 +78,7 @@ impl SessionCheck {
         }
     }
 
-    /// Safe to repeat from its beginning.
+    /// Checks all sessions once. The check may be repeated from its beginning.
     async fn check(&self) -> Result<(), Failure> {
         let mut closing = Vec::new();
         let (busy, mut later) = mpsc::unbounded_channel();
@@ -93,14 +94,14 @@ impl SessionCheck {
             }
         }
         drop(busy);
-        // Sessions that a handler has now come when the handler is done.
+        // The sessions of running handlers come when their handlers are done.
         let mut sessions = Vec::with_capacity(PAGE);
         while later.recv_many(&mut sessions, PAGE).await > 0 {
             self.verify(&sessions, &mut closing).await?;
             sessions.clear();
         }
         for ends in self.recent_ends.all().chunks(PAGE) {
-            // They have no connection any more.
+            // These sessions have no connection any more, so none is closed.
             self.verify(ends, &mut Vec::new()).await?;
         }
         let ended = self.end_rows().await?;
@@ -123,7 +124,7 @@ impl SessionCheck {
         Ok(())
     }
 
-    /// Ends rows of this node whose connections are over: their ends were lost.
+    /// Ends the rows of this node whose connections have ended, because the database lost those ends.
     async fn end_rows(&self) -> Result<usize, Failure> {
         let (mut after, mut ended) = (SessionId(0), 0);
         loop {
@@ -137,7 +138,7 @@ impl SessionCheck {
             ended += ends.len();
             match self.store.close(lease, &ends).await {
                 Ok(_) => {}
-                // Somewhere among them: each alone.
+                // At least one of these ends is refused, so each is written in its own transaction.
                 Err(StoreError::Refused(_)) => self.end_singly(lease, &ends).await?,
                 Err(error) => return Err(error.into()),
             }
@@ -158,14 +159,14 @@ impl SessionCheck {
         Ok(())
     }
 
-    /// The sids that no connection here has, and whose sessions do not wait for their end either.
+    /// Returns the sids that have no connection on this node and whose sessions do not wait for their clients either.
     async fn missing(&self, mut sids: Vec<Sid>) -> Result<Vec<Sid>, Failure> {
         for worker in 0..self.mailboxes.len() {
             let (answer, came) = oneshot::channel();
             self.mailboxes.to(worker, WorkerCommand::FindMissing(FindMissing { sids, answer })).await;
             sids = came.await.map_err(|_| Failure::Workers)?;
         }
-        // Asked last: a session goes from its worker to that queue.
+        // The queue is asked last, because a session goes from its worker to the queue.
         let kept = self.disconnects.in_grace().await;
         sids.retain(|sid| !kept.contains(sid));
         Ok(sids)

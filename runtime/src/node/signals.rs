@@ -1,4 +1,4 @@
-//! The signals that a node handles. Once a signal's handler is installed, it no longer ends the process by itself.
+//! The signals that a node handles. If a signal has a handler, it no longer ends the process by itself.
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::StartError;
@@ -13,12 +13,12 @@ impl Signals {
     /// Installs the handlers.
     ///
     /// # Errors
-    /// Where the system refuses.
+    /// Returns an error if the system refuses.
     pub fn install() -> Result<Self, StartError> {
         Ok(Self { terminate: handler(SignalKind::terminate())?, interrupt: handler(SignalKind::interrupt())? })
     }
 
-    /// The next one.
+    /// Waits for the next signal.
     pub async fn next(&mut self) {
         tokio::select! {
             _ = self.terminate.recv() => {}
@@ -27,7 +27,7 @@ impl Signals {
     }
 }
 
-/// SIGHUP, at which the settings are read again.
+/// Returns the signal SIGHUP, at which the settings are read again.
 ///
 /// # Errors
 /// Where the system refuses.

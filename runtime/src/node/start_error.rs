@@ -1,4 +1,4 @@
-//! Why a node or a command does not start, as the operator reads it.
+//! The error of a node or a command that does not start, in a form for the operator.
 use std::borrow::Cow;
 
 /// What is wrong, why, and what to change.
@@ -14,7 +14,7 @@ pub struct StartError {
 }
 
 impl StartError {
-    /// For `map_err`.
+    /// Returns a function for `map_err`.
     pub fn at<E: std::fmt::Display>(
         what: impl Into<String>,
         hint: impl Into<Cow<'static, str>>,

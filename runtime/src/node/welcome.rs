@@ -1,4 +1,4 @@
-//! What a start prints: the addresses, and what to try there.
+//! Prints the addresses at the start, and what to try there.
 use std::net::SocketAddr;
 
 use tokio::net::TcpListener;
@@ -14,7 +14,7 @@ fn address(listener: &TcpListener) -> Result<SocketAddr, StartError> {
     listener.local_addr().map_err(StartError::at("a listener", "start again"))
 }
 
-/// The demo, with a development secret.
+/// Returns the demo if there is a development secret.
 pub(super) fn demo(config: &Config, clients: &TcpListener) -> Result<Option<Demo>, StartError> {
     if config.keys.development.is_none() {
         return Ok(None);

@@ -1,4 +1,4 @@
-//! An agent's id, made small and quick to compare.
+//! A small form of an agent's id that is quick to compare.
 use std::{
     hash::{BuildHasher, RandomState},
     num::NonZeroU64,
@@ -7,12 +7,12 @@ use std::{
 
 use rollcall_schema::AgentId;
 
-/// Stands for an agent's id in comparisons: 64 bits under a key of this process.
+/// Represents an agent's id in comparisons: 64 bits of a hash with a key of this process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AgentMark(NonZeroU64);
 
 impl AgentMark {
-    /// The mark of an agent.
+    /// Returns the mark of an agent.
     #[must_use]
     pub fn new(agent: &AgentId) -> Self {
         static KEY: LazyLock<RandomState> = LazyLock::new(RandomState::new);

@@ -1,4 +1,4 @@
-//! An event of the feed, encoded into a frame once for the whole room (PROTOCOL 3).
+//! An event of the feed that is encoded into a frame once for the whole room (PROTOCOL 3).
 use std::{
     sync::{Arc, OnceLock},
     time::Instant,
@@ -16,18 +16,18 @@ use rollcall_base::names;
 use rollcall_bus::Incoming;
 use rollcall_websocket::Framing;
 
-/// An event as the workers send it to a room's members.
+/// An event in the form in which the workers send it to a room's members.
 pub struct Delivery {
     /// The room.
     pub room: RoomKey,
-    /// The agent that it is from: it is not echoed to that agent.
+    /// The agent that sent the event. The event is not sent back to this agent.
     pub sender: Option<AgentMark>,
-    /// The only agent that it is for, if it is for one.
+    /// The only agent that the event is for, if it is for one agent.
     pub receiver: Option<AgentMark>,
-    /// Whether it is an agent.left.
+    /// Whether the event is an agent.left.
     left: bool,
     plain: Bytes,
-    /// The frame with the offset. Made for the first member that resumes, since most rooms have none.
+    /// The frame with the offset. It is made for the first member that resumes, because most rooms have none.
     resumable: OnceLock<Bytes>,
     socketio: SocketIoFrames,
     incoming: Incoming,
@@ -35,9 +35,9 @@ pub struct Delivery {
 }
 
 impl Delivery {
-    /// Applies the header rules; none where the event goes to nobody, which is counted unless the event is internal.
-    /// `max_body` is the largest body that is forwarded, in bytes; `namespaces` are those of members that speak Socket.IO;
-    /// `epoch` is the stream's.
+    /// Applies the rules of the headers. Returns `None` if no member gets the event, which is counted unless the event
+    /// is internal. `max_body` is the largest body that is forwarded, in bytes. `namespaces` are those of members that
+    /// speak Socket.IO. `epoch` is the epoch of the stream.
     #[must_use]
     pub fn encode(
         room: RoomKey,
@@ -76,16 +76,16 @@ impl Delivery {
         })
     }
 
-    /// Its offset in the stream.
+    /// Returns the event's offset in the stream.
     #[must_use]
     pub fn offset(&self) -> Offset {
         self.incoming.offset
     }
 
-    /// Whether a connection of this agent gets it; a guest has no mark. An agent's own events are not echoed to it, so its
-    /// client hears nothing of the session that it is in. But the end of a session of the same agent is sent, or the client's
-    /// view would keep that session. So it is also for the client's own session, where another node ended it and the client
-    /// resumes after that.
+    /// Returns whether a connection of this agent gets the event. A guest has no mark. An agent's own events are not
+    /// sent back to it, so its client gets no event about its own session. But the end of a session of the same agent
+    /// is sent, because the client's state would otherwise keep that session. The same applies to the client's own
+    /// session, if another node ended it and the client resumes after that.
     #[must_use]
     pub fn is_for(&self, viewer: Option<AgentMark>) -> bool {
         match self.receiver {
@@ -95,14 +95,15 @@ impl Delivery {
         }
     }
 
-    /// The frame without an offset.
+    /// Returns the frame without an offset.
     #[must_use]
     pub fn plain(&self) -> &Bytes {
         &self.plain
     }
 
-    /// The frame with its offset, for a connection that resumes and was shown offset `last` before. When a later event was
-    /// shown already, the frame carries that event's offset, so that a connection's offsets never go back.
+    /// Returns the frame with its offset, for a connection that resumes and was shown the offset `last` before. If
+    /// `last` is higher than the event's offset, the frame has the offset `last`, so that a connection's offsets never
+    /// go back.
     #[must_use]
     pub fn resumable(&self, last: Offset) -> Bytes {
         let shown = |offset| frame(&self.push().resumable(offset));
@@ -112,13 +113,14 @@ impl Delivery {
         self.resumable.get_or_init(|| shown(self.incoming.offset)).clone()
     }
 
-    /// The frame for Socket.IO's clients in a namespace; empty where they do not get the event.
+    /// Returns the frame for Socket.IO's clients in a namespace. The frame is empty if these clients do not get the
+    /// event.
     #[must_use]
     pub fn socketio(&self, member: (Namespace, Framing)) -> Bytes {
         self.socketio.get(member, || self.push(), &self.incoming.topic, None)
     }
 
-    /// The same with an offset, as in [`Delivery::resumable`].
+    /// Returns the frame for Socket.IO's clients in a namespace with an offset, as [`Delivery::resumable`] does.
     #[must_use]
     pub fn socketio_resumable(&self, member: (Namespace, Framing), last: Offset) -> Bytes {
         let (own, topic) = (self.incoming.offset, &self.incoming.topic);
@@ -132,7 +134,7 @@ impl Delivery {
         push(&self.incoming).expect("the body was checked when it came")
     }
 
-    /// Records how long it took from the stream to here.
+    /// Records the time from the event's storage in the stream until now.
     pub fn record_age(&self) {
         if let Some(age) = self.incoming.age {
             metrics::histogram!(names::PUBLISH_TO_PUSH).record((age + self.arrived.elapsed()).as_secs_f64());

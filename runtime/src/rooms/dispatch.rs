@@ -1,4 +1,4 @@
-//! The way of an event from the node's feed to the workers that have members of its room.
+//! Passes the events of the node's feed to the workers that have members of their rooms.
 use std::sync::{Arc, atomic::Ordering};
 
 use tokio::sync::mpsc;
@@ -9,7 +9,7 @@ use crate::trace;
 use rollcall_bus::{BusEvent, Incoming};
 
 impl Rooms {
-    /// Hands every event of the feed to the workers that have members of its room, until the feed ends.
+    /// Passes every event of the feed to the workers that have members of the event's room, until the feed ends.
     pub async fn dispatch(self, mut feed: mpsc::Receiver<BusEvent>) {
         while let Some(event) = feed.recv().await {
             match event {
@@ -47,7 +47,8 @@ impl Rooms {
         }
     }
 
-    /// The room of an event, and the workers that have members of it; none where the event is not for them.
+    /// Returns the room of an event, and the workers that have members of the room. Returns `None` if the event is not
+    /// for them.
     fn audience(&self, incoming: &Incoming) -> Option<(RoomKey, Vec<usize>)> {
         let entries = self.entries();
         let entry = entries.get(&incoming.room).filter(|entry| entry.life.comes(incoming.offset))?;

@@ -1,4 +1,4 @@
-//! Rooms of this node: which there are, and the way of an event from the bus to the workers of a room's members.
+//! The rooms of this node, and the way of an event from the bus to the workers of a room's members.
 mod agent_mark;
 mod delivery;
 mod dispatch;

@@ -1,4 +1,4 @@
-//! The rooms that have members on this node, with one subscription each, however many members.
+//! The rooms that have members on this node. Each has one subscription, however many members it has.
 //!
 //! Invariant: a room is subscribed from before its first member's session is committed until its last member has left. A
 //! worker hears of a member before it hears of any event that the member must get, since both come through the same inbox.
@@ -23,19 +23,21 @@ use rollcall_base::names;
 use rollcall_bus::{Bus, Incoming, Position, Replay, Replayed};
 use rollcall_websocket::SocketId;
 
-/// How long a client waits for its room's subscription; when the bus takes longer, it fills the room afterwards.
+/// How long a client waits for its room's subscription. If the bus takes longer, it fills the room afterwards.
 const SUBSCRIBE: Duration = Duration::from_millis(500);
 
-/// What rooms tell a worker.
+/// A command from the rooms to a worker.
 pub enum RoomCommand {
-    /// A handler adds this connection to a room: the room's events are buffered for it until the handler is done.
+    /// A handler adds this connection to a room. The room's events are buffered for the connection until the handler is
+    /// done.
     AddMember {
         /// The connection.
         socket: SocketId,
-        /// The room, kept alive.
+        /// The room, which this hold keeps alive.
         room: RoomHold,
     },
-    /// A handler reads who is in the connection's rooms: their events are buffered for it until the handler is done.
+    /// A handler reads the list of agents in the connection's rooms. The rooms' events are buffered for the connection
+    /// until the handler is done.
     Hold(SocketId),
     /// An event for a room's members.
     Deliver(Arc<Delivery>),
@@ -43,20 +45,21 @@ pub enum RoomCommand {
     Watermark(Offset),
     /// Events through this offset may be missing.
     Gap(Offset),
-    /// Offsets start again.
+    /// The offsets of another stream begin.
     StreamReset,
 }
 
-/// How rooms reach the workers.
+/// Sends commands of the rooms to the workers.
 #[async_trait]
 pub trait RoomWorkers: Send + Sync {
-    /// How many workers there are.
+    /// Returns the number of workers.
     fn count(&self) -> usize;
-    /// Sends to a worker, waiting for room in its inbox. A worker gets commands in the order in which they were sent.
+    /// Sends a command to a worker. Waits if the worker's inbox is full. A worker gets commands in the order in which
+    /// they were sent.
     async fn send(&self, worker: usize, command: RoomCommand);
 }
 
-/// All rooms that have members here. Cheap to clone.
+/// All rooms that have members on this node. They are cheap to clone.
 #[derive(Clone)]
 pub struct Rooms(pub(super) Arc<Inner>);
 
@@ -81,17 +84,17 @@ pub(super) struct Inner {
 pub(super) struct Entry {
     pub(super) key: RoomKey,
     pub(super) life: Arc<Life>,
-    /// How many holds each worker has: events go to workers that have any.
+    /// How many holds each worker has. Events go to workers that have at least one.
     pub(super) holds: Box<[u32]>,
 }
 
-/// A room from its first member to its last.
+/// The life of a room, from its first member to its last.
 #[derive(Default)]
 pub(super) struct Life {
     subscribed: OnceCell<()>,
     /// Members get the events after this offset. It is set before the room has members.
     begins: AtomicU64,
-    /// The highest offset that came.
+    /// The highest offset of an event that came.
     latest: AtomicU64,
 }
 
@@ -100,13 +103,13 @@ impl Life {
         offset.0 > self.begins.load(Ordering::SeqCst)
     }
 
-    /// Notes that an event of this offset came. Returns whether it is for members.
+    /// Records that an event with this offset came. Returns whether the event is for members.
     pub(super) fn comes(&self, offset: Offset) -> bool {
         self.latest.fetch_max(offset.0, Ordering::SeqCst);
         self.has(offset)
     }
 
-    /// Offsets start again.
+    /// Begins again with the offsets of another stream.
     pub(super) fn begin_anew(&self) {
         self.begins.store(0, Ordering::SeqCst);
         self.latest.store(0, Ordering::SeqCst);
@@ -123,20 +126,20 @@ pub struct RoomHold {
 }
 
 impl RoomHold {
-    /// The room's number.
+    /// Returns the room's number.
     #[must_use]
     pub fn key(&self) -> RoomKey {
         self.key
     }
 
-    /// The room.
+    /// Returns the room's id.
     #[must_use]
     pub fn id(&self) -> &RoomId {
         &self.id
     }
 
-    /// Whether an event of this offset is for the room's members. An event from before the room began may already have been
-    /// on its way to a worker.
+    /// Returns whether an event with this offset is for the room's members. An event from before the room began may
+    /// already have been on its way to a worker.
     #[must_use]
     pub fn has(&self, offset: Offset) -> bool {
         self.life.has(offset)
@@ -150,14 +153,14 @@ impl Drop for RoomHold {
         entry.holds[self.worker] -= 1;
         if entry.holds.iter().all(|holds| *holds == 0) {
             entries.remove(&self.id);
-            // Under the lock, so that it cannot overtake the subscription of the room's next life.
+            // The lock is held, so that this call cannot come after the subscription of the room's next life.
             self.rooms.0.bus.unsubscribe(&self.id);
             metrics::gauge!(names::ROOMS, "kind" => self.id.kind()).decrement(1.0);
         }
     }
 }
 
-/// While there is a follower, the workers get the feed's watermark. Each connection that resumes has one.
+/// Connections that resume hold a follower. While there is a follower, the workers get the feed's watermark.
 pub struct Follower(Rooms);
 
 impl Drop for Follower {
@@ -167,19 +170,19 @@ impl Drop for Follower {
 }
 
 impl Rooms {
-    /// Whether anybody on this node is in the room.
+    /// Returns whether the room has members on this node.
     #[must_use]
     pub fn has_members(&self, room: &RoomId) -> bool {
         self.entries().contains_key(room)
     }
 
-    /// A registry without rooms. Events with a body over `max_body` bytes are not forwarded.
+    /// Creates a registry without rooms. Events with a body of more than `max_body` bytes are not forwarded.
     #[must_use]
     pub fn new(bus: Arc<dyn Bus>, workers: Arc<dyn RoomWorkers>, max_body: usize) -> Self {
         Self::with_namespaces(bus, workers, max_body, Namespaces::default())
     }
 
-    /// The same for members that may be Socket.IO's clients in these namespaces.
+    /// Creates a registry without rooms, for members that may be clients of Socket.IO in these namespaces.
     #[must_use]
     pub fn with_namespaces(
         bus: Arc<dyn Bus>,
@@ -201,17 +204,17 @@ impl Rooms {
         Self(Arc::new(inner))
     }
 
-    /// The seed's enter_room. When it returns, the room's subscription is live (or pending, while the bus is away), and the
-    /// room's events are buffered for the socket until its handler is done.
+    /// Enters a room, as `enter_room` of the seed does. When this call returns, the room's subscription is live (or
+    /// pending, while the bus is away), and the room's events are buffered for the socket until its handler is done.
     pub async fn enter(&self, socket: SocketId, id: RoomId) {
         let room = self.hold(id, socket.worker());
         room.life.subscribed.get_or_init(|| self.subscribe(room.id())).await;
         self.0.workers.send(socket.worker(), RoomCommand::AddMember { socket, room }).await;
     }
 
-    /// From here on the events of the socket's rooms wait until its handler is done and its answer is sent. Call it before
-    /// who is there is read: an event that was sent before is in what is read, and one that is sent later could be older
-    /// than the answer, and yet come first.
+    /// Holds back the events of the socket's rooms until its handler is done and its answer is sent. It must be called
+    /// before the list of agents is read. An event that was sent before is then in the list, and an event that comes
+    /// later is sent after the answer, even if it is older than the answer.
     pub async fn hold_events(&self, socket: SocketId) {
         self.0.workers.send(socket.worker(), RoomCommand::Hold(socket)).await;
     }
@@ -231,9 +234,9 @@ impl Rooms {
         self.begin(id, offset);
     }
 
-    /// The room begins at `offset`, or where the stream was last known to be, but not before an event of it that has come
-    /// already: a backfill brings only the events before that one, so its members would miss that one. Under the lock, so
-    /// that a stream reset in between cannot leave an offset of the old stream here.
+    /// Sets where the room begins: at `offset`, or at the last known position of the stream, but not before an event of
+    /// the room that has already come. A backfill reads only the events before that event, so members would miss that
+    /// event. The lock is held, so that a stream reset in between cannot leave an offset of the old stream here.
     fn begin(&self, id: &RoomId, offset: Option<Offset>) {
         let entries = self.entries();
         if let Some(entry) = entries.get(id) {
@@ -244,22 +247,23 @@ impl Rooms {
         }
     }
 
-    /// The end of the stream. A connection that entered a room before the call gets what is stored later.
+    /// Returns the end of the stream. A connection that entered a room before the call gets all later events.
     pub async fn end(&self) -> Position {
         self.0.bus.end().await
     }
 
-    /// From now on the workers get the feed's watermark, which is at least the offset returned here.
+    /// Sends the feed's watermark to the workers from now on. The watermark is at least the returned offset.
     #[must_use]
     pub fn follow(&self) -> (Follower, Offset) {
-        // Dispatch stores the watermark before it counts followers; this counts first, then reads. So either dispatch sees
-        // the follower, or this sees the new watermark.
+        // Dispatch stores the watermark before it reads the number of followers. This function increases the number of
+        // followers before it reads the watermark. So either dispatch sees the follower, or this function sees the new
+        // watermark.
         self.0.followers.fetch_add(1, Ordering::SeqCst);
         (Follower(self.clone()), Offset(self.0.watermark.load(Ordering::SeqCst)))
     }
 
-    /// The events of these rooms after a position, and the offset through which they go; none where some of them are gone,
-    /// or the bus is away.
+    /// Returns the events of these rooms after a position, and the offset through which they go. Returns `None` if some
+    /// of them are gone, or the bus is away.
     pub async fn replay(&self, rooms: &[RoomId], after: &Position) -> Option<(Replayed, Offset)> {
         match self.0.bus.replay(rooms, after).await {
             Ok(Replay::Events(events, through)) => Some((events, through)),
@@ -271,25 +275,25 @@ impl Rooms {
         }
     }
 
-    /// An event as it goes to members; none where it goes to nobody.
+    /// Returns an event in the form for members, or `None` if no member gets it.
     #[must_use]
     pub fn encode(&self, key: RoomKey, incoming: Incoming) -> Option<Delivery> {
         Delivery::encode(key, incoming, self.0.max_body, (&self.0.namespaces, self.epoch()))
     }
 
-    /// The epoch of the stream that the feed is of.
+    /// Returns the epoch of the feed's stream.
     #[must_use]
     pub fn epoch(&self) -> Arc<str> {
         Arc::clone(&self.0.epoch.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// The feed goes on with another stream.
+    /// Reads the epoch of the feed's stream again, because the stream is a different one.
     pub(super) fn read_epoch(&self) {
         let epoch = self.0.bus.position().epoch;
         *self.0.epoch.lock().unwrap_or_else(PoisonError::into_inner) = epoch.into();
     }
 
-    /// The namespaces of Socket.IO's clients.
+    /// Returns the namespaces of Socket.IO's clients.
     #[must_use]
     pub fn namespaces(&self) -> &Namespaces {
         &self.0.namespaces

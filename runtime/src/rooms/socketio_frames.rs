@@ -1,5 +1,5 @@
-//! An event as Socket.IO's clients get it: one encoding for each namespace and framing, with and without its offset, made
-//! for the first member that needs it (PROTOCOL 11, Pushes and Recovery).
+//! An event in the form for Socket.IO's clients. It has one encoding for each namespace and framing, with and without
+//! its offset, made for the first member that needs it (PROTOCOL 11, Pushes and Recovery).
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
@@ -15,19 +15,19 @@ pub(super) struct SocketIoFrames {
     namespaces: Namespaces,
     /// The epoch of the event's stream.
     epoch: Arc<str>,
-    /// The encodings, by namespace, with or without the offset, and framing.
+    /// The encodings by namespace, by whether they have the offset, and by framing.
     made: OnceLock<Box<[OnceLock<Bytes>]>>,
 }
 
 impl SocketIoFrames {
-    /// No frame is encoded yet.
+    /// Creates an event without encodings.
     pub(super) fn new(namespaces: Namespaces, epoch: Arc<str>) -> Self {
         Self { namespaces, epoch, made: OnceLock::new() }
     }
 
-    /// The frame for members in a namespace. It is empty where these clients do not get the event, since its name would
-    /// mean something else to them. With `own` it ends with the event's own offset. The event is read only for the first of
-    /// them.
+    /// Returns the frame for members in a namespace. The frame is empty if these clients do not get the event, because
+    /// its name would mean something else to them. If `own`, the frame ends with the event's own offset. `push` is
+    /// called only to make an encoding that is missing.
     pub(super) fn get<'a>(
         &self,
         (namespace, framing): (Namespace, Framing),
@@ -41,7 +41,7 @@ impl SocketIoFrames {
         made.get(place).map(|frame| frame.get_or_init(encode).clone()).unwrap_or_default()
     }
 
-    /// The same, not kept: it ends with this offset.
+    /// Returns a frame that ends with this offset. The frame is not kept.
     pub(super) fn encode(
         &self,
         (namespace, framing): (Namespace, Framing),
@@ -54,7 +54,7 @@ impl SocketIoFrames {
     }
 }
 
-/// `position` follows the push, if it is not empty.
+/// Encodes a push. `position` follows the push unless it is empty.
 fn encode(namespace: &str, framing: Framing, push: &Push<'_>, topic: &str, position: &str) -> Bytes {
     let name = push.name();
     let name = name.as_deref().unwrap_or(topic);
@@ -63,7 +63,7 @@ fn encode(namespace: &str, framing: Framing, push: &Push<'_>, topic: &str, posit
         return Bytes::new();
     }
     let body = push.plain();
-    // A body was checked to be JSON in UTF-8, and a name has no characters to escape.
+    // The body is valid JSON in UTF-8, because it was checked, and a name has no characters to escape.
     let data = format!(r#"["{name}",{}{position}]"#, String::from_utf8_lossy(&body));
     let packet = Packet { kind: Kind::Event, attachments: 0, namespace, id: None, data: &data }.encode();
     let mut frame = Vec::with_capacity(packet.len() + 12);

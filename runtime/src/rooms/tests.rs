@@ -1,4 +1,4 @@
-//! When a room begins: its members get the events after that, and no others.
+//! Where a room begins: its members get the events after that position, and no others.
 use std::sync::{
     Arc, OnceLock,
     atomic::{AtomicU64, Ordering},
@@ -16,9 +16,9 @@ use rollcall_websocket::SocketId;
 #[derive(Default)]
 struct Scripted {
     position: AtomicU64,
-    /// The position when it answers a subscription; unset where it never answers.
+    /// The position when the bus answers a subscription. If it is not set, the bus never answers.
     subscribed: OnceLock<u64>,
-    /// While it is locked, subscriptions wait.
+    /// While the lock is held, subscriptions wait.
     waits: Mutex<()>,
 }
 
@@ -62,7 +62,7 @@ impl Bus for Scripted {
     }
 }
 
-/// The workers: what one of them is told goes to the test.
+/// The workers of a test. The test gets the commands that are sent to them.
 struct Listener(mpsc::UnboundedSender<RoomCommand>);
 
 #[async_trait]
@@ -81,7 +81,7 @@ struct Bench {
     rooms: Rooms,
     feed: mpsc::Sender<BusEvent>,
     commands: mpsc::UnboundedReceiver<RoomCommand>,
-    /// Held for as long as the test lasts.
+    /// Keeps the rooms until the end of the test.
     held: Vec<RoomHold>,
     room: RoomId,
 }
@@ -97,7 +97,7 @@ impl Bench {
         Self { bus, rooms, feed, commands, held: Vec::new(), room }
     }
 
-    /// Returns the offset after which the room begins.
+    /// Enters a room, and returns the offset after which the room begins.
     async fn enter(&mut self) -> u64 {
         self.rooms.enter(SocketId::from_bits(0), self.room.clone()).await;
         let Some(RoomCommand::AddMember { room, .. }) = self.commands.recv().await else {
@@ -108,7 +108,7 @@ impl Bench {
         begins
     }
 
-    /// The offset of the next event.
+    /// Returns the offset of the next event.
     async fn delivered(&mut self) -> u64 {
         let Some(RoomCommand::Deliver(delivery)) = self.commands.recv().await else { panic!("an event comes") };
         delivery.offset().0
@@ -137,14 +137,15 @@ async fn members_get_no_event_of_a_backfill_from_before_their_room_began() {
     bench.bus.position.store(599, Ordering::SeqCst);
     bench.bus.subscribed.set(650).expect("set once");
     assert_eq!(bench.enter().await, 650);
-    // A backfill under way reads the room through the position that the stream had when the backfill began.
+    // A running backfill reads the room through the position that the stream had when the backfill began.
     for offset in [600, 614, 651] {
         bench.feed(offset).await;
     }
     assert_eq!(bench.delivered().await, 651);
 }
 
-/// The subscription was live when NATS died, and one event came; those just before it are read from the stream later.
+/// The subscription was live when NATS died, and one event came. The events just before that event are read from the
+/// stream later.
 #[tokio::test]
 async fn members_get_no_event_from_before_one_that_came_before_them() {
     let mut bench = Bench::new();

@@ -1,5 +1,5 @@
-//! What a node says of itself, for the console: how many connections, how fast, how busy, and the last fifteen minutes. Each
-//! node writes it beside its lease, so that every node can show all of them.
+//! A node's report about itself for the console: its connections, rates, times and load, now and in the last fifteen
+//! minutes. Each node writes its report beside its lease, so that every node can show all reports.
 //!
 //! Invariant: it is at most [`MAX_BYTES`] of JSON, and costs a reading of the metrics every [`EVERY`] while nobody looks.
 mod past;
@@ -22,10 +22,10 @@ use crate::metrics::Metrics;
 
 /// The largest report, in bytes.
 pub const MAX_BYTES: usize = 4096;
-/// The time between two readings while nobody looks.
+/// The time between two readings while no console is open.
 const EVERY: Duration = Duration::from_secs(5);
 
-/// This node's statistics. Cheap to clone.
+/// This node's statistics. They are cheap to clone.
 #[derive(Clone)]
 pub struct Statistics {
     metrics: Metrics,
@@ -35,13 +35,13 @@ pub struct Statistics {
 }
 
 impl Statistics {
-    /// Reads these metrics. The node sets `draining` when it shuts down.
+    /// Creates statistics that read these metrics. The node sets `draining` when it shuts down.
     #[must_use]
     pub fn new(metrics: Metrics, draining: Arc<AtomicBool>) -> Self {
         Self { metrics, draining, past: Arc::default(), started: Instant::now() }
     }
 
-    /// The report of now, as JSON.
+    /// Returns the current report as JSON.
     #[must_use]
     pub fn read(&self) -> String {
         let reading = Reading::parse(self.started.elapsed(), &self.metrics.render());
@@ -50,7 +50,8 @@ impl Statistics {
         Report::new(&past, self.draining.load(Ordering::Relaxed)).json()
     }
 
-    /// Gives reports to the store, which writes them when it renews the lease. Never returns: the caller spawns it.
+    /// Gives reports to the store, which writes them when it renews the lease. This function never returns, so the
+    /// caller spawns it.
     pub async fn run(self, store: Arc<dyn Store>) {
         let mut ticks = tokio::time::interval(EVERY);
         loop {

@@ -1,7 +1,7 @@
 //! The last fifteen minutes, as points of half a minute each.
 //!
-//! Invariant: however long the node runs and however often it is read, no more than [`POINTS`] points are kept, and the
-//! readings of the last [`WINDOW`].
+//! Invariant: however long the node runs and however often its metrics are read, at most [`POINTS`] points and the
+//! readings of the last [`WINDOW`] are kept.
 use std::{
     collections::{BTreeMap, VecDeque},
     time::Duration,
@@ -11,50 +11,50 @@ use super::reading::{Buckets, Reading};
 
 /// The time between two points.
 pub(super) const EVERY: Duration = Duration::from_secs(30);
-/// How many points there are.
+/// The maximum number of points.
 const POINTS: usize = 30;
-/// The time over which current rates and quantiles are taken.
+/// The time over which current rates and quantiles are computed.
 const WINDOW: Duration = Duration::from_secs(10);
-/// Readings that follow each other faster count as one.
+/// Readings whose times differ by less count as one.
 const APART: Duration = Duration::from_millis(500);
 
-/// The figures of half a minute.
+/// The numbers of half a minute.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Point {
-    /// Open connections at its end.
+    /// Open connections at the end of the half minute.
     pub(super) connections: f64,
-    /// Clients that connect let in, a second.
+    /// Clients that were let in, per second.
     pub(super) entered: f64,
-    /// Connections that ended, a second.
+    /// Connections that ended, per second.
     pub(super) left: f64,
-    /// Events queued to clients, a second.
+    /// Events queued to clients, per second.
     pub(super) pushes: f64,
-    /// The 99th percentile of all handlers, in seconds.
+    /// The 99th percentile of the times of all handlers, in seconds.
     pub(super) p99: Option<f64>,
     /// Failed calls, by backend.
     pub(super) errors: BTreeMap<String, f64>,
 }
 
-/// What changed from one reading to a later one.
+/// The difference between two readings.
 pub(super) struct Change<'a> {
     pub(super) from: &'a Reading,
     pub(super) to: &'a Reading,
 }
 
 impl Change<'_> {
-    /// A counter's rate a second.
+    /// Returns a counter's rate per second.
     pub(super) fn rate(&self, counter: impl Fn(&Reading) -> f64) -> f64 {
         let seconds = self.to.at.saturating_sub(self.from.at).as_secs_f64();
         if seconds > 0.0 { (counter(self.to) - counter(self.from)) / seconds } else { 0.0 }
     }
 
-    /// The times of a handler's runs.
+    /// Returns the times of a handler's runs.
     pub(super) fn times(&self, function: &str) -> Buckets {
         let earlier = self.from.functions.get(function).map(|function| &function.times);
         self.to.functions.get(function).map(|function| function.times.since(earlier)).unwrap_or_default()
     }
 
-    /// The times of all handlers' runs.
+    /// Returns the times of all handlers' runs.
     pub(super) fn all_times(&self) -> Buckets {
         let mut all = Buckets::default();
         self.to.functions.keys().for_each(|function| all.add(&self.times(function)));
@@ -76,7 +76,7 @@ impl Change<'_> {
     }
 }
 
-/// Readings of the last seconds, and points of the last minutes.
+/// The readings of the last seconds, and the points of the last minutes.
 #[derive(Debug, Default)]
 pub(super) struct Past {
     recent: VecDeque<Reading>,
@@ -85,7 +85,7 @@ pub(super) struct Past {
 }
 
 impl Past {
-    /// Adds a reading that is later than all before.
+    /// Adds a reading that is later than all previous readings.
     pub(super) fn add(&mut self, reading: Reading) {
         if self.recent.back().is_some_and(|last| reading.at < last.at + APART) {
             return;
@@ -103,17 +103,17 @@ impl Past {
         self.recent.push_back(reading);
     }
 
-    /// The change from about [`WINDOW`] ago until now; none before the first reading.
+    /// Returns the change from about [`WINDOW`] ago until now, or `None` before the first reading.
     pub(super) fn latest(&self) -> Option<Change<'_>> {
         Some(Change { from: self.recent.front()?, to: self.recent.back()? })
     }
 
-    /// The oldest first.
+    /// Returns the points, the oldest first.
     pub(super) fn points(&self) -> impl Iterator<Item = &Point> {
         self.points.iter()
     }
 
-    /// Failed calls in the last fifteen minutes, by backend.
+    /// Returns the failed calls in the last fifteen minutes, by backend.
     pub(super) fn errors(&self) -> BTreeMap<String, f64> {
         let mut errors = BTreeMap::new();
         let now = self.recent.back().map(|to| Change { from: &self.mark, to }.point());

@@ -1,32 +1,32 @@
-//! What the metrics of this process say at one moment, read from the text of `/metrics`.
+//! The values of this process's metrics at one time, read from the text of `/metrics`.
 //!
-//! Invariant: a metric that is not there counts as zero: a node that has done nothing yet has nothing to tell.
+//! Invariant: a metric that is missing counts as zero, because a metric is missing until its first event.
 use std::{collections::BTreeMap, time::Duration};
 
 use crate::process_metrics;
 use rollcall_base::names;
 
-/// A moment's metrics. Counters are sums since the start.
+/// The metrics at one time. Counters are sums since the start of the process.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Reading {
-    /// When it was read, counted from the start of the process.
+    /// The time of the reading, counted from the start of the process.
     pub(super) at: Duration,
     pub(super) connections: f64,
     pub(super) sessions: f64,
     pub(super) classrooms: f64,
     pub(super) lessons: f64,
-    /// Runs of connect that let a client in.
+    /// Clients that the handler of connect let in.
     pub(super) entered: f64,
     /// Connections that ended.
     pub(super) left: f64,
     pub(super) pushes: f64,
     pub(super) outbox_rows: f64,
-    /// In seconds.
+    /// The lag of the outbox in seconds.
     pub(super) outbox_lag: f64,
     pub(super) outbox_aside: f64,
-    /// In bytes.
+    /// The resident memory in bytes.
     pub(super) memory: f64,
-    /// In seconds.
+    /// The processor time in seconds.
     pub(super) cpu: f64,
     pub(super) open_files: f64,
     pub(super) max_files: f64,
@@ -39,17 +39,17 @@ pub(super) struct Reading {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Function {
     pub(super) runs: f64,
-    /// Runs that were no success.
+    /// Runs that did not succeed.
     pub(super) failed: f64,
     pub(super) times: Buckets,
 }
 
-/// Cumulative counts, by their upper bounds in seconds, ascending; the last bound is infinite.
+/// The cumulative counts by their upper bounds in seconds, in ascending order. The last bound is infinite.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Buckets(pub(super) Vec<(f64, f64)>);
 
 impl Buckets {
-    /// What was counted since `earlier`.
+    /// Returns the counts since `earlier`.
     pub(super) fn since(&self, earlier: Option<&Self>) -> Self {
         let before = |place: usize| earlier.and_then(|earlier| earlier.0.get(place)).map_or(0.0, |(_, count)| *count);
         let rest = |(place, (bound, count)): (usize, &(f64, f64))| (*bound, (count - before(place)).max(0.0));
@@ -63,8 +63,8 @@ impl Buckets {
         self.0.iter_mut().zip(&other.0).for_each(|((_, sum), (_, count))| *sum += count);
     }
 
-    /// The time in seconds that this share of the runs did not take longer than, as Prometheus estimates it: evenly
-    /// spread within a bucket. None where there were no runs.
+    /// Returns the time in seconds that this share of the runs did not exceed, as Prometheus estimates it: spread
+    /// evenly within a bucket. Returns `None` if there were no runs.
     pub(super) fn quantile(&self, share: f64) -> Option<f64> {
         let (_, total) = self.0.last()?;
         if *total <= 0.0 {
@@ -75,7 +75,7 @@ impl Buckets {
         for (bound, count) in &self.0 {
             if *count >= rank {
                 let within = if *count > below { (rank - below) / (count - below) } else { 1.0 };
-                // Of values above the highest bound nothing more is known.
+                // For values above the highest finite bound, only that bound is known.
                 return Some(if bound.is_finite() { from + (bound - from) * within } else { from });
             }
             (from, below) = (*bound, *count);
@@ -136,7 +136,7 @@ impl Reading {
     }
 }
 
-/// A label's value. Those of our metrics come from closed sets, and none needs an escape.
+/// Returns a label's value. The values of our labels come from closed sets, and none needs an escape.
 fn label<'a>(labels: &'a str, key: &str) -> Option<&'a str> {
     let mut rest = labels;
     loop {

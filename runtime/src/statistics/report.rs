@@ -1,6 +1,7 @@
 //! The JSON of a node's statistics.
 //!
-//! Invariant: it never has more than [`MAX_BYTES`]: handlers are left out, the least busy first, and then the past.
+//! Invariant: the JSON never has more than [`MAX_BYTES`]. If it is too long, handlers are left out, the least busy
+//! first, and then the past.
 use std::collections::BTreeMap;
 
 use serde::Serialize;
@@ -11,7 +12,7 @@ use super::{
     reading::Reading,
 };
 
-/// What a node says of itself. Rates are a second, times are milliseconds, sizes are bytes.
+/// A node's report about itself. Rates are per second, times are in milliseconds, sizes are in bytes.
 #[derive(Debug, Default, Serialize)]
 pub(super) struct Report {
     version: &'static str,
@@ -27,14 +28,14 @@ pub(super) struct Report {
     p50_ms: Option<f64>,
     p99_ms: Option<f64>,
     memory: u64,
-    /// How many cores are busy.
+    /// How many processor cores are busy.
     cpu: f64,
     open_files: u64,
     max_files: u64,
     outbox: Outbox,
     /// Failed calls in the last fifteen minutes, by backend.
     errors: BTreeMap<String, u64>,
-    /// The busiest first.
+    /// The handlers, the busiest first.
     functions: Vec<Function>,
     past: Series,
 }
@@ -55,7 +56,7 @@ struct Function {
     p99_ms: Option<f64>,
 }
 
-/// The oldest first.
+/// Values of the past, the oldest first.
 #[derive(Debug, Default, Serialize)]
 struct Series {
     every_s: u64,
@@ -66,7 +67,7 @@ struct Series {
     p99_ms: Vec<Option<f64>>,
 }
 
-/// Three digits are enough to look at.
+/// Rounds a number to three digits, which are enough for a display.
 fn short(number: f64) -> f64 {
     match number.abs() {
         large if large >= 100.0 => number.round(),
@@ -158,7 +159,7 @@ mod tests {
     use super::*;
     use crate::statistics::reading::{Buckets, Function as Runs};
 
-    /// A busy node whose app has this many handlers.
+    /// Returns the readings of a busy node whose app has this many handlers.
     fn busy(functions: usize) -> Past {
         let mut past = Past::default();
         for step in 0..200_u32 {

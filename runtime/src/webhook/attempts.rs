@@ -1,9 +1,9 @@
-//! How pending events are sent, and when again.
+//! Decides how pending events are sent, and when they are sent again.
 use std::time::Duration;
 
 use super::backoff::Backoff;
 
-/// How often pending events are sent packed before each classroom's are sent alone.
+/// How often pending events are sent packed before each classroom's events are sent alone.
 const PACKED_ATTEMPTS: u32 = 2;
 
 /// How pending events are sent.
@@ -11,13 +11,13 @@ const PACKED_ATTEMPTS: u32 = 2;
 pub(super) enum Mode {
     /// Events go in as few requests as possible.
     Packed,
-    /// A request for each classroom.
+    /// Each request has the events of one classroom.
     Alone,
-    /// A few of those: the receiver seems to be away.
+    /// A few requests with one classroom each, because the receiver seems to be away.
     Probe,
 }
 
-/// What the last attempts tell of the next one.
+/// What the last attempts say about the next attempt.
 pub(super) struct Attempts {
     pub(super) mode: Mode,
     failed: u32,
@@ -29,13 +29,13 @@ impl Attempts {
         Self { mode: Mode::Packed, failed: 0, backoff: Backoff::new(max_pause) }
     }
 
-    /// Everything was taken.
+    /// Records that all requests were accepted.
     pub(super) fn succeeded(&mut self) {
         (self.mode, self.failed) = (Mode::Packed, 0);
         self.backoff.reset();
     }
 
-    /// Notes that some requests were not taken, or none was.
+    /// Records that some requests, or all, were refused.
     pub(super) fn failed(&mut self, some_taken: bool) {
         self.failed += 1;
         self.mode = match some_taken {
@@ -48,7 +48,7 @@ impl Attempts {
         }
     }
 
-    /// The pause before the next attempt.
+    /// Returns the pause before the next attempt.
     pub(super) fn pause(&mut self) -> Duration {
         self.backoff.pause()
     }

@@ -4,8 +4,8 @@ use std::time::Duration;
 /// The first pause.
 const FIRST: Duration = Duration::from_millis(100);
 
-/// Doubles with each pause, up to a limit. Each is shortened by up to a half, at random, so that senders that failed
-/// together do not come back together.
+/// A pause that doubles each time, up to a limit. Each pause is shortened by a random part of up to a half, so that
+/// senders that failed at the same time do not try again at the same time.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Backoff {
     next: Duration,
@@ -17,12 +17,12 @@ impl Backoff {
         Self { next: FIRST.min(max), max }
     }
 
-    /// The next attempt is a first one again.
+    /// Makes the next pause the first one again.
     pub(super) fn reset(&mut self) {
         *self = Self::new(self.max);
     }
 
-    /// The pause before the next attempt.
+    /// Returns the pause before the next attempt.
     pub(super) fn pause(&mut self) -> Duration {
         let pause = self.next;
         self.next = (2 * pause).min(self.max);
@@ -30,13 +30,13 @@ impl Backoff {
     }
 }
 
-/// From 0 to 1.
+/// Returns a random number from 0 to 1.
 fn random() -> f64 {
     // Without randomness the pauses are long, which does no harm.
     getrandom::u32().map_or(1.0, |number| f64::from(number) / f64::from(u32::MAX))
 }
 
-/// A number below `end`, which is not 0.
+/// Returns a random number below `end`, which is not 0.
 pub(super) fn below(end: usize) -> usize {
     getrandom::u32().map_or(0, |number| number as usize % end)
 }

@@ -1,11 +1,11 @@
-//! Delivers the events in their order, while this node is the one that does.
+//! Delivers the events in their order, while it is this node's turn.
 //!
-//! All events that were read and not taken are [`Pending`]. As long as everything is taken they go packed, whatever their
-//! classrooms. After a refusal they are sent again; then each classroom's alone, so that one faulty event holds up no other
-//! classroom. If nothing at all is taken, the receiver is away: a few classrooms' events are tried, with growing pauses,
-//! and everything waits.
+//! All events that were read and not accepted are [`Pending`]. While the receiver accepts all events, they are sent
+//! packed, whatever their classrooms. After a refusal they are sent packed again, and after a second refusal each
+//! classroom's events are sent alone, so that one invalid event delays no other classroom. If no event at all is
+//! accepted, the receiver is away: a few classrooms' events are tried with growing pauses, and all other events wait.
 //!
-//! Invariant: the cursor in SQL is never past an event that is pending.
+//! Invariant: the cursor in SQL is never past a pending event.
 use std::time::{Duration, Instant};
 
 use futures_util::{StreamExt, stream};
@@ -23,19 +23,19 @@ use super::{
 use rollcall_base::names;
 use rollcall_store::{ParkedClassroom, WebhookCursor};
 
-/// Events that are read at once. No more are read while so many are pending.
+/// How many events are read at once. No more are read while this many are pending.
 const PAGE: usize = 4000;
-/// The pause before the next look for events if there were none.
+/// The pause before the next read, if there were no events.
 const POLL: Duration = Duration::from_millis(200);
 /// The pause after the log could not be read.
 const LOG_PAUSE: Duration = Duration::from_secs(1);
-/// How often the cursor is moved past what other kinds of events have used up.
+/// How often the cursor is moved past the offsets of other kinds of events.
 const SAVE_EVERY: Duration = Duration::from_secs(60);
-/// How often a node that moves no cursor looks whether it still delivers.
+/// How often a node that does not move the cursor checks whether it is still its turn.
 const CHECK_EVERY: Duration = Duration::from_secs(5);
 
 impl Turn<'_> {
-    /// Delivers until this node may not any more, or the database is away.
+    /// Delivers until the node's turn ends, or the database is away.
     pub(super) async fn deliver(&self) -> Ended {
         let mut attempts = Attempts::new(self.webhook.options.max_pause);
         let (mut pending, mut saved, mut checked) = (Pending::default(), Instant::now(), Instant::now());
@@ -94,7 +94,7 @@ impl Turn<'_> {
         Ok(())
     }
 
-    /// Reads on. Returns whether there is more now.
+    /// Reads the next events. Returns whether there are more events now.
     async fn read(&self, pending: &mut Pending) -> Result<bool, Ended> {
         let after = {
             let state = self.state.lock();
@@ -108,7 +108,7 @@ impl Turn<'_> {
                 due.for_each(|event| pending.add(event));
                 Ok(more)
             }
-            // What was read before is delivered under its own epoch first.
+            // The events that were read before are first delivered under their own epoch.
             Ok(LogRead::Restart(_)) if !pending.is_empty() => Ok(false),
             Ok(LogRead::Restart(cursor)) => {
                 info!(epoch = cursor.epoch, offset = %cursor.offset, "the webhook begins with other offsets");
@@ -131,7 +131,7 @@ impl Turn<'_> {
         }
     }
 
-    /// Sends them side by side. Returns how many requests were taken, and how many were not.
+    /// Sends the batches in parallel. Returns how many requests were accepted, and how many were refused.
     async fn send(&self, batches: Vec<Batch>, pending: &mut Pending) -> (usize, usize) {
         let epoch = self.state.lock().cursor.epoch.clone();
         let epoch = epoch.as_str();
@@ -162,14 +162,14 @@ impl Turn<'_> {
                 }
             }
         }
-        // One request alone that is refused says little of the receiver.
+        // If there was only one request, its refusal says little about the receiver.
         if taken == 0 && (several || away) {
             self.state.lock().away = true;
         }
         (taken, refused)
     }
 
-    /// Moves the cursor up to what is pending.
+    /// Moves the cursor to the first pending event.
     async fn save(&self, pending: &Pending) -> Result<(), Ended> {
         let cursor = {
             let state = self.state.lock();
@@ -181,7 +181,7 @@ impl Turn<'_> {
         self.forget().await
     }
 
-    /// Events before all cursors are needed no more.
+    /// Deletes the events before all cursors, which are no longer needed.
     async fn forget(&self) -> Result<(), Ended> {
         let through = {
             let state = self.state.lock();
@@ -191,8 +191,9 @@ impl Turn<'_> {
         Ok(self.webhook.log.forget(through, self.webhook.options.max_age).await?)
     }
 
-    /// Parks classrooms whose events are refused while others' are taken. While memory is full of the events of a few
-    /// classrooms, the one with the most is parked in any case: only others' events can tell whether the receiver is away.
+    /// Parks classrooms whose events are refused while events of other classrooms are accepted. If memory is full of
+    /// the events of a few classrooms, the classroom with the most events is parked in any case, because only events of
+    /// other classrooms can show whether the receiver is away.
     async fn park_refused(&self, pending: &mut Pending, mode: Mode) -> Result<(), Ended> {
         let last_taken = self.state.lock().last_taken;
         let mut refused = pending.refused_alone(last_taken);

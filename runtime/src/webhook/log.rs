@@ -1,4 +1,4 @@
-//! Where the events are read from: the stream, or the table of kept events.
+//! Reads the events from the stream, or from the table of kept events.
 //!
 //! Invariant: an offset names one event within its epoch. When offsets begin anew, or are given again because the stream
 //! was put back, the epoch is another.
@@ -15,9 +15,9 @@ use rollcall_base::names;
 use rollcall_bus::{Bus, BusError, Position, PresenceEvent, PresencePage, PresenceRead};
 use rollcall_store::{KeptEvent, Store, StoreError, WebhookCursor};
 
-/// Separates a stream's own epoch from how often the stream was put back.
+/// The character between a stream's own epoch and the number of times that the stream was put back.
 const PUT_BACK: char = '~';
-/// Kept events that are deleted at once.
+/// How many kept events are deleted at once.
 const FORGET: usize = 4000;
 
 /// An event to deliver.
@@ -28,14 +28,14 @@ pub(super) struct LoggedEvent {
     pub(super) reason: Option<String>,
     pub(super) trace: Option<TraceParent>,
     pub(super) event: Box<RawValue>,
-    /// When it was stored, by this process's clock.
+    /// When the event was stored, by this process's clock.
     pub(super) stored: Option<Instant>,
 }
 
 /// The next events after a cursor.
 pub(super) struct Page {
     pub(super) events: Vec<LoggedEvent>,
-    /// There are no others through here.
+    /// The offset through which there are no other events.
     pub(super) through: Offset,
     pub(super) more: bool,
 }
@@ -43,7 +43,7 @@ pub(super) struct Page {
 /// The result of a read.
 pub(super) enum LogRead {
     Page(Page),
-    /// The offsets of the cursor mean nothing any more: reading goes on from here.
+    /// The offsets of the cursor are no longer valid, and reading continues at this cursor.
     Restart(WebhookCursor),
 }
 
@@ -56,22 +56,22 @@ pub(super) enum LogError {
     Table(#[from] StoreError),
 }
 
-/// See the module.
+/// The place from which events are read.
 pub(super) enum EventLog {
     Stream {
         bus: Arc<dyn Bus>,
-        /// Others may publish on the same stream.
+        /// Identifies the events of this installation, because other installations may publish on the same stream.
         installation: Uuid,
     },
     Table {
         store: Arc<dyn Store>,
-        /// The installation: it changes when the database was put back.
+        /// The id of the installation, which changes when the database was put back.
         epoch: String,
     },
 }
 
 impl EventLog {
-    /// The next events of all classrooms, at most `max`.
+    /// Returns the next events of all classrooms, at most `max`.
     pub(super) async fn read(&self, after: &WebhookCursor, max: usize) -> Result<LogRead, LogError> {
         match self {
             Self::Stream { bus, installation } => {
@@ -104,7 +104,7 @@ impl EventLog {
         }
     }
 
-    /// The events of one classroom after one offset and through another, at most `max`.
+    /// Returns the events of one classroom after one offset and through another, at most `max`.
     pub(super) async fn read_one(
         &self,
         classroom: ClassroomId,
@@ -125,7 +125,8 @@ impl EventLog {
         }
     }
 
-    /// Forgets events through this offset, and those that are older than `max_age`. The stream forgets by itself.
+    /// Deletes events through this offset, and events that are older than `max_age`. The stream deletes its events by
+    /// itself.
     pub(super) async fn forget(&self, through: Offset, max_age: Duration) -> Result<(), StoreError> {
         if let Self::Table { store, .. } = self {
             aged_out(store.forget_kept(through, max_age, FORGET).await?);
@@ -141,13 +142,14 @@ fn aged_out(events: u64) {
     }
 }
 
-/// The stream's own epoch, and how often it was put back.
+/// Returns the stream's own epoch, and how often the stream was put back.
 fn split(epoch: &str) -> (&str, u64) {
     let parts = epoch.rsplit_once(PUT_BACK);
     parts.and_then(|(epoch, times)| Some((epoch, times.parse().ok()?))).unwrap_or((epoch, 0))
 }
 
-/// None where another installation published it, or it is no event: other clients can write to the stream.
+/// Returns `None` if another installation published the event, or it is not a valid event, because other clients can
+/// write to the stream.
 fn of_stream(event: PresenceEvent, installation: Uuid) -> Option<LoggedEvent> {
     let publisher = event.message_id.split(':').nth(1)?;
     if Uuid::try_parse(publisher).ok()? != installation {

@@ -1,13 +1,13 @@
-//! The webhook: this installation's events of presence, posted to an address of the operator's (PROTOCOL 10).
+//! The webhook posts this installation's events of presence to an address of the operator (PROTOCOL 10).
 //!
-//! One node of an installation delivers, while its lease holds; the cursor in SQL says how far. [`delivery`] reads the
-//! events in their order ([`log`]) and posts them ([`receiver`]), those of one classroom one after the other. A classroom
-//! whose events the receiver refuses while it takes others' is parked: it has a cursor of its own
-//! ([`retry`]), and holds up nobody else.
+//! One node of an installation delivers while its lease is valid. The cursor in SQL says how far. [`delivery`] reads
+//! the events in their order ([`log`]) and posts them ([`receiver`]). The events of one classroom are posted one after
+//! the other. If the receiver refuses the events of a classroom while it accepts those of others, the classroom is
+//! parked: it gets its own cursor ([`retry`]), and delays no other classroom.
 //!
-//! Invariant: an event is posted until it was taken, was given up, or is too old. The cursor moves only afterwards, under
-//! the node's epoch, so nothing is lost with a node. What is posted twice has the same offset, and offsets of one
-//! classroom ascend but for that.
+//! Invariant: an event is posted until the receiver accepts it, or the gateway gives it up, or it is too old. The
+//! cursor moves only after that, under the node's epoch, so the failure of a node loses no event. An event that is
+//! posted twice has the same offset both times. Apart from that, the offsets of one classroom ascend.
 mod attempts;
 mod backoff;
 mod delivery;
@@ -31,31 +31,31 @@ use rollcall_base::names;
 use rollcall_bus::Bus;
 use rollcall_store::{Lease, Store};
 
-/// Between two attempts to become the node that delivers.
+/// The time between two attempts to become the node that delivers.
 const CLAIM_EVERY: Duration = Duration::from_secs(1);
 
-/// Where events go, and how.
+/// The address that events are posted to, and how they are posted.
 #[derive(Clone, Debug)]
 pub struct WebhookOptions {
-    /// The receiver.
+    /// The receiver's address.
     pub url: Uri,
     /// Signs each request.
     pub key: SigningKey,
     /// How long a request may take.
     pub timeout: Duration,
-    /// How many requests may be under way at the same time, each with other classrooms' events.
+    /// How many requests may be in flight at the same time. No two of them have events of the same classroom.
     pub concurrency: usize,
     /// The longest pause between two attempts.
     pub max_pause: Duration,
-    /// How long a refused event holds up its classroom.
+    /// How long a refused event may delay the other events of its classroom.
     pub hold: Duration,
     /// How many classrooms may be parked.
     pub max_parked: usize,
-    /// How long events are kept for the receiver where no stream keeps them.
+    /// How long the database keeps events for the receiver if there is no stream.
     pub max_age: Duration,
 }
 
-/// Delivers events to the receiver, on the node whose turn it is.
+/// Delivers events to the receiver while it is this node's turn.
 pub struct Webhook {
     options: WebhookOptions,
     store: Arc<dyn Store>,
@@ -65,7 +65,7 @@ pub struct Webhook {
 }
 
 impl Webhook {
-    /// Reads the events from the stream where there is one, else from SQL.
+    /// Creates a webhook. It reads the events from the stream if there is one, and otherwise from SQL.
     #[must_use]
     pub fn new(
         options: WebhookOptions,
@@ -83,7 +83,7 @@ impl Webhook {
         Self { options, store, lease, log, receiver }
     }
 
-    /// Delivers until the task is dropped; every fault is waited out.
+    /// Delivers until the task is dropped. After a fault it tries again.
     pub async fn run(self) {
         loop {
             let lease = *self.lease.borrow();

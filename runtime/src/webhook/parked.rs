@@ -1,4 +1,4 @@
-//! What is known of a parked classroom.
+//! The state of a parked classroom.
 use std::time::{Duration, Instant};
 
 use rollcall_schema::Offset;
@@ -8,9 +8,9 @@ use rollcall_store::ParkedClassroom;
 
 /// A parked classroom.
 pub(super) struct Parked {
-    /// Its events through here were delivered or given up.
+    /// The offset through which the classroom's events were delivered or given up.
     pub(super) after: Offset,
-    /// Since when none of its events was taken; none if the latest one was.
+    /// Since when none of the classroom's events was accepted. `None` if the latest was accepted.
     pub(super) refused_since: Option<Instant>,
     /// How many events are sent at once.
     pub(super) max: usize,
@@ -24,13 +24,14 @@ impl Parked {
         Self { after, refused_since: Some(now), max: MAX_BATCH, next_attempt: now, backoff }
     }
 
-    /// A parked classroom as another node left it.
+    /// Creates the state of a classroom that another node parked.
     pub(super) fn restored(parked: &ParkedClassroom, max_pause: Duration) -> Self {
         let since = Instant::now().checked_sub(parked.refused_for);
         Self { refused_since: since, ..Self::new(parked.after, max_pause) }
     }
 
-    /// The receiver was away: refusals from before say nothing of this classroom.
+    /// Restarts the time of the refusals, because the receiver was away: earlier refusals say nothing about this
+    /// classroom.
     pub(super) fn receiver_is_back(&mut self, now: Instant) {
         self.refused_since = self.refused_since.map(|_| now);
         self.backoff.reset();

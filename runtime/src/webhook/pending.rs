@@ -1,7 +1,7 @@
-//! Events that were read and are not delivered yet, by classroom.
+//! The events that were read and are not delivered yet, by classroom.
 //!
-//! Invariant: a classroom's events leave in their order, and no two requests with events of one classroom are under way
-//! at the same time.
+//! Invariant: a classroom's events are sent in their order, and no two requests with events of one classroom are in
+//! flight at the same time.
 use std::{
     collections::{BTreeMap, VecDeque},
     sync::Arc,
@@ -12,12 +12,12 @@ use rollcall_schema::{ClassroomId, Offset};
 
 use super::{backoff::below, log::LoggedEvent};
 
-/// The maximum of events in a request (PROTOCOL 10).
+/// The maximum number of events in a request (PROTOCOL 10).
 pub(super) const MAX_BATCH: usize = 500;
 /// How often a classroom's events must be refused when they are sent alone, before it may be parked.
 const REFUSALS: u32 = 2;
 
-/// See the module.
+/// The events that were read and are not delivered yet.
 #[derive(Default)]
 pub(super) struct Pending {
     classrooms: BTreeMap<ClassroomId, Waiting>,
@@ -27,14 +27,14 @@ pub(super) struct Pending {
 #[derive(Default)]
 struct Waiting {
     events: VecDeque<Arc<LoggedEvent>>,
-    /// How often they were refused alone, and when the first of these attempts began.
+    /// How often the events were refused alone, and when the first of these attempts began.
     refused: Option<(u32, Instant)>,
 }
 
 /// The events of one request.
 pub(super) struct Batch {
     pub(super) events: Vec<Arc<LoggedEvent>>,
-    /// How many of them each classroom has.
+    /// How many of the events belong to each classroom.
     classrooms: Vec<(ClassroomId, usize)>,
 }
 
@@ -48,23 +48,24 @@ impl Pending {
         self.events == 0
     }
 
-    /// How many events there are.
+    /// Returns how many events there are.
     pub(super) fn len(&self) -> usize {
         self.events
     }
 
-    /// How many classrooms have some.
+    /// Returns how many classrooms have events.
     pub(super) fn classrooms(&self) -> usize {
         self.classrooms.len()
     }
 
-    /// The first event that is not delivered yet.
+    /// Returns the first event that is not delivered yet.
     pub(super) fn first(&self) -> Option<&LoggedEvent> {
         let heads = self.classrooms.values().filter_map(|waiting| waiting.events.front());
         heads.min_by_key(|event| event.offset).map(AsRef::as_ref)
     }
 
-    /// All events, as few requests as they fit into; of a classroom with more than one can hold, the first.
+    /// Returns all events in as few requests as possible. If a classroom has more events than fit into a request, the
+    /// first of them are returned.
     pub(super) fn packed(&self) -> Vec<Batch> {
         let mut batches = Vec::new();
         let mut batch = Batch { events: Vec::new(), classrooms: Vec::new() };
@@ -86,21 +87,21 @@ impl Pending {
         batches
     }
 
-    /// A request for each classroom; first those that were refused before.
+    /// Returns one request for each classroom. Classrooms whose events were refused before come first.
     pub(super) fn alone(&self) -> Vec<Batch> {
         let (refused, others): (Vec<_>, Vec<_>) =
             self.classrooms.iter().partition(|(_, waiting)| waiting.refused.is_some());
         refused.into_iter().chain(others).map(|(classroom, waiting)| one(*classroom, waiting)).collect()
     }
 
-    /// The same for at most `max` classrooms, others each time.
+    /// Returns one request for each of at most `max` classrooms, which are different ones each time.
     pub(super) fn probes(&self, max: usize) -> Vec<Batch> {
         let Some(start) = Some(self.classrooms.len()).filter(|count| *count > 0).map(below) else { return Vec::new() };
         let classrooms = self.classrooms.iter().cycle().skip(start).take(self.classrooms.len().min(max));
         classrooms.map(|(classroom, waiting)| one(*classroom, waiting)).collect()
     }
 
-    /// They were delivered.
+    /// Removes the events of a batch that was delivered.
     pub(super) fn taken(&mut self, batch: &Batch) {
         for (classroom, count) in &batch.classrooms {
             let Some(waiting) = self.classrooms.get_mut(classroom) else { continue };
@@ -113,7 +114,7 @@ impl Pending {
         }
     }
 
-    /// They were refused, in an attempt that began then.
+    /// Records that a batch was refused in an attempt that began at this time.
     pub(super) fn refused(&mut self, batch: &Batch, began: Instant) {
         if let [(classroom, _)] = batch.classrooms[..]
             && let Some(waiting) = self.classrooms.get_mut(&classroom)
@@ -123,7 +124,7 @@ impl Pending {
         }
     }
 
-    /// Classrooms whose events were refused more than once, while others' were taken.
+    /// Returns the classrooms whose events were refused more than once while events of other classrooms were accepted.
     pub(super) fn refused_alone(&self, last_taken: Option<Instant>) -> Vec<ClassroomId> {
         let alone = |waiting: &Waiting| {
             waiting.refused.is_some_and(|(times, since)| times >= REFUSALS && last_taken.is_some_and(|at| at > since))
@@ -131,12 +132,12 @@ impl Pending {
         self.classrooms.iter().filter(|(_, waiting)| alone(waiting)).map(|(classroom, _)| *classroom).collect()
     }
 
-    /// The classroom with the most events.
+    /// Returns the classroom with the most events.
     pub(super) fn largest(&self) -> Option<ClassroomId> {
         self.classrooms.iter().max_by_key(|(_, waiting)| waiting.events.len()).map(|(classroom, _)| *classroom)
     }
 
-    /// Takes a classroom's events out. Returns the offset before the first of them.
+    /// Removes a classroom's events. Returns the offset before the first of them.
     pub(super) fn remove(&mut self, classroom: ClassroomId) -> Option<Offset> {
         let waiting = self.classrooms.remove(&classroom)?;
         self.events -= waiting.events.len();

@@ -1,4 +1,4 @@
-//! One request to the receiver: its body, its signature, and what the answer means.
+//! A request to the receiver: its body, its signature, and the meaning of the answer.
 use std::sync::Arc;
 
 use hyper::{Method, StatusCode, Uri};
@@ -19,21 +19,21 @@ use crate::{
 };
 use rollcall_base::names;
 
-/// How much of an answer is read, in bytes: only its status counts.
+/// How much of an answer is read, in bytes. Only the status of an answer counts.
 const MAX_ANSWER: usize = 64 << 10;
 
-/// Why events were not taken.
+/// Why events were not accepted.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Refusal {
-    /// The receiver is not there, or can take no event now.
+    /// The receiver cannot be reached, or can accept no event now.
     #[error("it is away: {0}")]
     Away(String),
-    /// It answered, or took the request and did not answer.
+    /// The receiver refused the request, or received it and did not answer.
     #[error("it does not take them: {0}")]
     Refused(String),
 }
 
-/// See the module.
+/// Sends requests to the receiver.
 pub(super) struct Receiver {
     client: Client,
     url: Uri,
@@ -63,10 +63,10 @@ impl Receiver {
         Self { client, url: options.url.clone(), key: options.key.clone() }
     }
 
-    /// Posts events; Ok means that they were taken.
+    /// Posts events. Ok means that the receiver accepted them.
     pub(super) async fn post(&self, epoch: &str, events: &[Arc<LoggedEvent>]) -> Result<(), Refusal> {
         let body = body(epoch, events);
-        // The same events have the same id, whichever node sends them.
+        // The same events have the same id, even if another node sends them.
         let id = RequestId::of_content(&body);
         let headers = self.key.sign(&id, unix_now(), &body);
         let span = trace::request("webhook", None);
@@ -96,7 +96,7 @@ fn body(epoch: &str, events: &[Arc<LoggedEvent>]) -> Vec<u8> {
     serde_json::to_vec(&Body { epoch, events: events.collect() }).expect("texts and numbers are JSON")
 }
 
-/// Whether the answer is that of a proxy without a server, or of a server that takes nothing now.
+/// Returns whether the answer comes from a proxy without a server, or from a server that accepts no event now.
 fn is_away(status: StatusCode) -> bool {
     matches!(
         status,

@@ -1,12 +1,13 @@
-//! Classrooms whose events the receiver refused while it took others': each waits alone, with a cursor of its own.
+//! Classrooms whose events the receiver refused while it accepted events of others. Each waits alone with its own
+//! cursor.
 //!
-//! What is refused is sent again in halves, down to one event. An event that is refused for longer than the limit, while
-//! the receiver takes others, is given up: counted, and written to the log. While a classroom's events go on being
-//! refused it stays parked; each of them is then tried once. When the receiver has taken all of them, the common cursor
-//! counts for the classroom again.
+//! Refused events are sent again in halves, down to a single event. If an event is refused for longer than the limit
+//! while the receiver accepts events of others, it is given up: it is counted and written to the log. While the
+//! receiver goes on refusing a classroom's events, the classroom stays parked, and each of its events is tried once.
+//! When the receiver has accepted all of them, the common cursor applies to the classroom again.
 //!
-//! Invariant: a classroom is parked from before the common cursor passes its first refused event until its own cursor has
-//! reached everything that was read.
+//! Invariant: a classroom is parked before the common cursor passes its first refused event, and until its own cursor
+//! has reached the last event that was read.
 use std::{
     sync::Arc,
     time::{Duration, Instant},
@@ -24,7 +25,7 @@ use super::{
 use rollcall_base::names;
 use rollcall_store::ParkedClassroom;
 
-/// Between two looks for classrooms whose next attempt is due.
+/// The time between two searches for classrooms whose next attempt is due.
 const POLL: Duration = Duration::from_millis(100);
 
 impl Turn<'_> {
@@ -50,7 +51,7 @@ impl Turn<'_> {
         }
     }
 
-    /// The next events of one classroom.
+    /// Sends the next events of one classroom.
     async fn attempt(&self, classroom: ClassroomId) -> Result<(), Ended> {
         let Some((after, through, max)) = ({
             let state = self.state.lock();
@@ -94,7 +95,8 @@ impl Turn<'_> {
         }
     }
 
-    /// Everything that was read was delivered or given up: the classroom is parked no more, but while it is refused.
+    /// Handles a classroom whose events, as far as they were read, were all delivered or given up. The classroom is no
+    /// longer parked, unless the receiver still refuses its events.
     async fn caught_up(&self, classroom: ClassroomId, through: Offset) -> Result<(), Ended> {
         {
             let mut state = self.state.lock();
@@ -102,7 +104,8 @@ impl Turn<'_> {
             let Some(parked) = state.parked.get_mut(&classroom) else { return Ok(()) };
             parked.after = through;
             parked.next_attempt = Instant::now() + POLL;
-            // While it is refused it stays for as long again, so that new events hold up no others.
+            // A classroom whose events are refused stays parked for the same time again, so that its new events delay
+            // no other classroom.
             let refused = parked.refused_since.is_some() && parked.refused_for() < 2 * hold;
             if refused || through < read {
                 return Ok(());
@@ -131,7 +134,7 @@ impl Turn<'_> {
         self.park(ParkedClassroom { classroom, after, refused_for }).await
     }
 
-    /// Sends half as many the next time, at once.
+    /// Sends half as many events next time, without a longer pause.
     fn halve(&self, classroom: ClassroomId, events: usize) {
         if let Some(parked) = self.state.lock().parked.get_mut(&classroom) {
             parked.max = (events / 2).max(1);
@@ -151,7 +154,7 @@ impl Turn<'_> {
         }
     }
 
-    /// Whether an event was refused for so long, while the receiver took others.
+    /// Returns whether an event was refused for longer than the limit while the receiver accepted events of others.
     fn gives_up(&self, classroom: ClassroomId, refusal: &Refusal) -> bool {
         let (state, hold) = (self.state.lock(), self.webhook.options.hold);
         let since = state.parked.get(&classroom).and_then(|parked| parked.refused_since);

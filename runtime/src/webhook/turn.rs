@@ -1,4 +1,4 @@
-//! One node's turn to deliver: what the delivery of all classrooms and that of the parked ones share.
+//! A node's turn to deliver: the state that the delivery of all classrooms and the delivery of parked classrooms share.
 //!
 //! Invariant: each write goes to SQL under the node's epoch; [`State`] is what was written, and what was read since.
 use std::{collections::BTreeMap, sync::Arc, time::Instant};
@@ -25,26 +25,27 @@ pub(super) struct Turn<'a> {
     pub(super) state: Mutex<State>,
 }
 
-/// What is delivered so far.
+/// How far events are delivered.
 pub(super) struct State {
-    /// As it is in SQL.
+    /// The cursor in SQL.
     pub(super) cursor: WebhookCursor,
-    /// All events through here were read; those of parked classrooms were left out.
+    /// The offset through which all events were read. Events of parked classrooms were left out.
     pub(super) read: Offset,
     pub(super) parked: BTreeMap<ClassroomId, Parked>,
-    /// When the receiver took events.
+    /// When the receiver last accepted events.
     pub(super) last_taken: Option<Instant>,
-    /// It took nothing of the last that was sent.
+    /// Whether the receiver accepted none of the last events that were sent.
     pub(super) away: bool,
 }
 
 impl State {
-    /// The receiver took events.
+    /// Records that the receiver accepted events.
     pub(super) fn taken(&mut self) {
         let now = Instant::now();
         self.last_taken = Some(now);
         if std::mem::take(&mut self.away) {
-            // What was refused meanwhile was refused like everything else.
+            // While the receiver was away, it refused all events, so refusals from that time say nothing about a single
+            // classroom.
             self.parked.values_mut().for_each(|parked| parked.receiver_is_back(now));
         }
     }
@@ -59,7 +60,7 @@ impl<'a> Turn<'a> {
         Self { webhook, lease, state: Mutex::new(state) }
     }
 
-    /// Writes down a parked classroom's own cursor.
+    /// Stores a parked classroom's own cursor.
     pub(super) async fn park(&self, parked: ParkedClassroom) -> Result<(), Ended> {
         let epoch = self.state.lock().cursor.epoch.clone();
         Ok(self.webhook.store.park_classroom(self.lease, &epoch, &parked).await?)
