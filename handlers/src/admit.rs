@@ -28,7 +28,7 @@ impl Deps {
 /// Checks the client's token and returns its claims, or `None` for a guest, which brings no token.
 ///
 /// # Errors
-/// `unauthenticated`, `too_many_requests`.
+/// Returns `unauthenticated` or `too_many_requests`.
 pub async fn handle(
     deps: &Deps,
     client: Option<Subscriber>,

@@ -36,7 +36,7 @@ impl Deps {
 /// Opens an agent's session in a classroom, or lets a guest in without one.
 ///
 /// # Errors
-/// `unauthenticated`, `access_denied`, `too_many_requests`; `internal_server_error` while SQL is away.
+/// Returns `unauthenticated`, `access_denied` or `too_many_requests`, and `internal_server_error` while SQL is away.
 pub async fn handle(deps: &Deps, context: ConnectContext, request: ConnectRequest) -> Result<Connected, ConnectError> {
     let ConnectRequest { token, classroom_id: classroom, agent_label, resume, roster, .. } = request;
     let user = match (token, &context.claims) {

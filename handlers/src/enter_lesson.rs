@@ -36,7 +36,7 @@ impl Deps {
 /// Enters the lesson's classroom and joins the lesson.
 ///
 /// # Errors
-/// The errors of join_lesson. If the user may not enter the classroom, the error is `lesson not found`.
+/// Returns the errors of join_lesson. If the user may not enter the classroom, the error is `lesson not found`.
 pub async fn handle(
     deps: &Deps,
     context: ConnectContext,
@@ -78,7 +78,7 @@ pub async fn handle(
 /// caller ends the old session. A guest that brings a token enters the classroom, too. A failure changes nothing.
 ///
 /// # Errors
-/// The errors of [`handle`].
+/// Returns the errors of [`handle`].
 pub async fn change(
     deps: &Deps,
     context: ConnectContext,

@@ -33,7 +33,8 @@ impl Deps {
 /// Joins a lesson. The numbers in the comments are the steps of the Teacher App's flow in seed 003.
 ///
 /// # Errors
-/// The errors that PROTOCOL 2 lists for the ack of join_lesson; `try again later` while SQL or Redis is away.
+/// Returns the errors that PROTOCOL 2 lists for the ack of join_lesson, and `try again later` while SQL or Redis is
+/// away.
 pub async fn handle(deps: &Deps, session: &mut Session, request: JoinLesson) -> Result<LessonJoined, HandlerError> {
     let user = match &request.access_token {
         Some(token) => Some(verify(&deps.keyring, session, token.as_str()).await?),

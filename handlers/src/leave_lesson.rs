@@ -21,7 +21,7 @@ impl Deps {
 /// Leaves the lesson. The worker takes the connection out of the room when it sends the answer.
 ///
 /// # Errors
-/// `not in a lesson`; `try again later` while SQL is away.
+/// Returns `not in a lesson` if the connection has joined none, and `try again later` while SQL is away.
 pub async fn handle(deps: &Deps, session: &mut Session, _request: Empty) -> Result<Empty, HandlerError> {
     let user = session.user().map(|(user, _)| user);
     deps.presence.leave_lesson(&mut session.membership, user).await?;

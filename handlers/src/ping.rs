@@ -5,7 +5,7 @@ use rollcall_schema::ack::Empty;
 /// Returns the ack's empty data.
 ///
 /// # Errors
-/// None.
+/// Returns no error.
 pub async fn handle(_deps: &(), _session: &mut Session, _request: Empty) -> Result<Empty, HandlerError> {
     Ok(Empty {})
 }

@@ -26,7 +26,8 @@ impl Deps {
 /// Replaces the session's token.
 ///
 /// # Errors
-/// `invalid access token`, `access token of another user`. A guest has no user yet: join_lesson may give it one.
+/// Returns `invalid access token` or `access token of another user`. A guest has no user yet, so join_lesson may give
+/// it one.
 pub async fn handle(deps: &Deps, session: &mut Session, request: Refresh) -> Result<Refreshed, HandlerError> {
     let user = verify(&deps.keyring, session, request.token.as_str()).await?;
     if session.expires().is_none() {

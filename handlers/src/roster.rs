@@ -22,7 +22,7 @@ impl Deps {
 /// Reads a page of the roster.
 ///
 /// # Errors
-/// `not in a classroom` for a guest; `try again later` while SQL is away.
+/// Returns `not in a classroom` for a guest, and `try again later` while SQL is away.
 pub async fn handle(deps: &Deps, session: &mut Session, request: Roster) -> Result<RosterRead, HandlerError> {
     if session.id().is_none() {
         return Err(AckError::NotInAClassroom.into());

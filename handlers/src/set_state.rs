@@ -20,7 +20,7 @@ impl Deps {
 /// Sets the session's state.
 ///
 /// # Errors
-/// `not in a classroom` for a guest; `try again later` while SQL is away.
+/// Returns `not in a classroom` for a guest, and `try again later` while SQL is away.
 pub async fn handle(deps: &Deps, session: &mut Session, request: SetState) -> Result<Empty, HandlerError> {
     session.sets_state = true;
     deps.presence.set_state(&session.membership, request.state).await?;

@@ -13,7 +13,7 @@ const LIMIT: Duration = Duration::from_secs(10);
 /// Sends a GET. Returns the status and the body.
 ///
 /// # Errors
-/// When no answer comes.
+/// Returns an error if no answer comes.
 pub fn get(admin: SocketAddr, path: &str) -> io::Result<(u16, String)> {
     let request = ureq::get(format!("http://{admin}{path}"));
     let request = request.config().http_status_as_error(false);
@@ -23,7 +23,7 @@ pub fn get(admin: SocketAddr, path: &str) -> io::Result<(u16, String)> {
 /// Sends a POST with a JSON body. Returns the status and the body.
 ///
 /// # Errors
-/// When no answer comes.
+/// Returns an error if no answer comes.
 pub fn post(admin: SocketAddr, path: &str, body: &Value) -> io::Result<(u16, String)> {
     let request = ureq::post(format!("http://{admin}{path}"));
     let request = request.content_type("application/json").config().http_status_as_error(false);

@@ -22,7 +22,7 @@ impl ConnectProxy {
     /// requests without it.
     ///
     /// # Errors
-    /// When there is no free port.
+    /// Returns an error if there is no free port.
     pub async fn start(target: SocketAddr, authorization: Option<&str>) -> io::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;

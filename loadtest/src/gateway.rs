@@ -92,7 +92,7 @@ impl Gateway {
     /// Starts a gateway and waits until it has printed its addresses.
     ///
     /// # Errors
-    /// Returns an error with the gateway's output if it ends, or prints no addresses.
+    /// Returns an error with the gateway's output if the gateway ends or prints no addresses.
     pub fn start(options: GatewayOptions) -> io::Result<Self> {
         let folder = private_folder("gateway")?;
         let mut attempt = 1;
@@ -112,7 +112,7 @@ impl Gateway {
     /// Kills the gateway if it still runs, and starts it again at the same addresses in the same folder.
     ///
     /// # Errors
-    /// When it does not come up.
+    /// Returns an error if the gateway does not start.
     pub fn restart(&mut self) -> io::Result<()> {
         self.process.kill()?;
         let (process, addresses) = launch(&self.options, self.ports, self.folder.path())?;
@@ -124,7 +124,7 @@ impl Gateway {
     /// Restarts the gateway with changed options.
     ///
     /// # Errors
-    /// When it does not come up.
+    /// Returns an error if the gateway does not start.
     pub fn restart_with(&mut self, change: impl FnOnce(GatewayOptions) -> GatewayOptions) -> io::Result<()> {
         self.options = change(self.options.clone());
         self.restart()
@@ -169,7 +169,7 @@ impl Gateway {
     /// Asks the gateway to drain (SIGTERM).
     ///
     /// # Errors
-    /// When the kernel refuses.
+    /// Returns an error if the kernel refuses.
     pub fn terminate(&self) -> io::Result<()> {
         self.process.signal(Signal::SIGTERM)
     }
@@ -177,7 +177,7 @@ impl Gateway {
     /// Asks the gateway to read its settings again (SIGHUP).
     ///
     /// # Errors
-    /// When the kernel refuses.
+    /// Returns an error if the kernel refuses.
     pub fn hang_up(&self) -> io::Result<()> {
         self.process.signal(Signal::SIGHUP)
     }
@@ -185,7 +185,7 @@ impl Gateway {
     /// Waits until the gateway has ended.
     ///
     /// # Errors
-    /// When the gateway still runs after `limit`.
+    /// Returns an error if the gateway still runs after `limit`.
     pub fn wait(&mut self, limit: Duration) -> io::Result<ExitStatus> {
         self.process.wait(limit, "the gateway's end")
     }
@@ -193,7 +193,7 @@ impl Gateway {
     /// Kills the gateway (SIGKILL).
     ///
     /// # Errors
-    /// When the kernel refuses.
+    /// Returns an error if the kernel refuses.
     pub fn kill(&mut self) -> io::Result<()> {
         self.process.kill()
     }
@@ -201,7 +201,7 @@ impl Gateway {
     /// Stops the gateway (SIGSTOP).
     ///
     /// # Errors
-    /// When the gateway does not run.
+    /// Returns an error if the gateway does not run.
     pub fn pause(&self) -> io::Result<()> {
         self.process.pause()
     }
@@ -209,7 +209,7 @@ impl Gateway {
     /// Lets the gateway go on after [`pause`](Self::pause).
     ///
     /// # Errors
-    /// When the gateway does not run.
+    /// Returns an error if the gateway does not run.
     pub fn resume(&self) -> io::Result<()> {
         self.process.resume()
     }
@@ -217,7 +217,7 @@ impl Gateway {
     /// Sends a GET to the admin address. Returns the status and the body.
     ///
     /// # Errors
-    /// When no answer comes.
+    /// Returns an error if no answer comes.
     pub fn get(&self, path: &str) -> io::Result<(u16, String)> {
         admin::get(self.admin(), path)
     }
@@ -225,7 +225,7 @@ impl Gateway {
     /// Sends a POST with a JSON body to the admin address. Returns the status and the body.
     ///
     /// # Errors
-    /// When no answer comes.
+    /// Returns an error if no answer comes.
     pub fn post(&self, path: &str, body: &Value) -> io::Result<(u16, String)> {
         admin::post(self.admin(), path, body)
     }
@@ -234,7 +234,7 @@ impl Gateway {
     /// there is no such series.
     ///
     /// # Errors
-    /// When no answer comes.
+    /// Returns an error if no answer comes.
     pub fn metric(&self, name: &str, labels: &[&str]) -> io::Result<f64> {
         let (_, text) = self.get("/metrics")?;
         let matching = text.lines().filter_map(|line| {
@@ -250,7 +250,7 @@ impl Gateway {
     /// Polls [`metric`](Self::metric) until it has the value that a test waits for.
     ///
     /// # Errors
-    /// When it does not have it within `limit`.
+    /// Returns an error if the metric does not have the value within `limit`.
     pub fn wait_for_metric(
         &self,
         name: &str,

@@ -25,7 +25,7 @@ impl TlsFront {
     /// Starts a proxy with this certificate before this server.
     ///
     /// # Errors
-    /// When the certificate cannot be used, or there is no free port.
+    /// Returns an error if the certificate cannot be used, or there is no free port.
     pub async fn start(files: &Issued, server: SocketAddr) -> io::Result<Self> {
         let chain = CertificateDer::pem_file_iter(&files.certificate).and_then(Iterator::collect);
         let key = PrivateKeyDer::from_pem_file(&files.key).map_err(io::Error::other)?;

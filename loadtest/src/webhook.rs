@@ -85,7 +85,7 @@ impl Receiver {
     /// Starts a receiver that takes everything.
     ///
     /// # Errors
-    /// When there is no port.
+    /// Returns an error if there is no port.
     pub fn start() -> io::Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
         let this = Self { address: listener.local_addr()?, state: Arc::default() };
@@ -117,7 +117,7 @@ impl Receiver {
     /// Starts the receiver again at the same address, with the same ledger.
     ///
     /// # Errors
-    /// When the address is taken.
+    /// Returns an error if the address is taken.
     pub fn restart(&self) -> io::Result<()> {
         let listener =
             crate::wait::poll(READ_LIMIT, "the receiver's address", || match TcpListener::bind(self.address) {

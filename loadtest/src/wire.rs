@@ -66,7 +66,7 @@ impl Wire {
     /// Listens, and relays connections to `server` until this value is dropped.
     ///
     /// # Errors
-    /// When there is no port.
+    /// Returns an error if there is no port.
     pub fn before(server: SocketAddr) -> io::Result<Self> {
         let listener = Listening::bind(("127.0.0.1", 0))?;
         listener.set_nonblocking(true)?;

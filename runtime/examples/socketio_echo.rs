@@ -1,7 +1,7 @@
 //! A server on the production socket layer for the public test suites of Engine.IO and Socket.IO.
 //!
-//! `cargo run -p rollcall-runtime --example socketio_echo -- 127.0.0.1:3000` for the suite of Socket.IO, with
-//! `--engine` for that of Engine.IO. What Socket.IO's suite asks for: the namespaces `/` and `/custom`, the events
+//! `cargo run -p rollcall-runtime --example socketio_echo -- 127.0.0.1:3000` is for the suite of Socket.IO, and with
+//! `--engine` for the suite of Engine.IO. Socket.IO's suite needs the namespaces `/` and `/custom`, the events
 //! `message` (answered by `message-back`) and `message-with-ack`, and an event `auth` with the payload of CONNECT.
 use std::{collections::BTreeSet, error::Error, net::SocketAddr, time::Duration};
 

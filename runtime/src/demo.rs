@@ -32,7 +32,7 @@ fn user(name: &str) -> UserId {
 /// Creates the demo's lesson if the database has no lesson. Returns whether it was created.
 ///
 /// # Errors
-/// [`LoadError`], where the database is away.
+/// Returns a [`LoadError`] if the database is away.
 pub async fn seed(store: &dyn Store) -> Result<bool, LoadError> {
     if !store.has_no_lesson().await? {
         return Ok(false);

@@ -1,8 +1,8 @@
 //! The HTTP client for issuers' keys, Mixpanel, the authorization service, the webhook, the collector of spans and an
 //! app's own functions. A call within a span carries the span's trace.
 //!
-//! Invariant: a call goes only to the address given (no redirects; through a proxy only as [`egress`] says), takes at most
-//! the client's timeout, and reads at most as many bytes as the caller allows.
+//! Invariant: a call goes only to the given address. Redirects are not followed, and a proxy is used only as [`egress`]
+//! says. A call takes at most the client's timeout, and reads at most as many bytes as the caller allows.
 pub mod egress;
 mod failure;
 #[cfg(test)]
@@ -137,7 +137,7 @@ impl Client {
     /// Sends a request, whose body is JSON or empty. Returns the status, and the answer if it has at most `max` bytes.
     ///
     /// # Errors
-    /// [`FetchError`], where no whole answer came.
+    /// Returns a [`FetchError`] if there was no complete answer.
     pub async fn send(
         &self,
         method: Method,
@@ -159,7 +159,7 @@ impl Client {
     /// Begins to get a document of any length. The client's timeout applies until the answer begins.
     ///
     /// # Errors
-    /// [`FetchError`], where none begins.
+    /// Returns a [`FetchError`] if no answer begins.
     pub async fn open(&self, url: Uri) -> Result<Response<Incoming>, FetchError> {
         let request = self.request(Method::GET, url, HeaderMap::new(), Bytes::new())?;
         timeout(self.timeout, self.begin(request)).await.map_err(|_| FetchError::Timeout(self.timeout))?

@@ -1,6 +1,6 @@
 //! The recorder of `/metrics` (PROTOCOL 8), with a help text for every name, buckets for histograms, and `process_*`.
 //!
-//! Invariant: memory does not grow while nobody scrapes ([`Metrics::upkeep`]).
+//! Invariant: memory does not grow while `/metrics` is not read ([`Metrics::upkeep`]).
 use std::time::Duration;
 
 use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};

@@ -1,8 +1,8 @@
 //! Sends events to Mixpanel in a task of its own (seed 003: "call mixpanel reconnect").
 //!
-//! Invariant: a handler never waits for Mixpanel. At most [`QUEUE`] events wait to be sent; an event that does not fit,
-//! or that Mixpanel does not take, is dropped and counted. An event keeps its `$insert_id` over all attempts, so Mixpanel
-//! counts it once even if it arrives twice.
+//! Invariant: a handler never waits for Mixpanel. At most [`QUEUE`] events wait to be sent. An event is dropped and
+//! counted if the queue is full or Mixpanel refuses the event. An event keeps its `$insert_id` in all attempts, so
+//! Mixpanel counts it once even if it arrives twice.
 use std::{future::Future, time::Duration};
 
 use bytes::Bytes;

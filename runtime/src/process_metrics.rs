@@ -1,6 +1,7 @@
 //! The metrics `process_*`: data of the system about this process, with the names of Prometheus' client libraries.
 //!
-//! Invariant: what the system does not tell is left out, so a metric never shows a number that nobody measured.
+//! Invariant: a value that the system does not give is left out, so a metric never shows a number that was not
+//! measured.
 use std::fs;
 
 use metrics::{Unit, counter, describe_counter, describe_gauge, gauge};

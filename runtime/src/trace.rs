@@ -1,7 +1,7 @@
 //! The traces of several services that a request may belong to: the span that a request gets here, and the trace that
 //! is passed on.
 //!
-//! Invariant: without an export a request has no span, and what came with it is passed on as it is.
+//! Invariant: without an export a request has no span, and the trace that came with the request is passed on unchanged.
 use hyper::header::{HeaderName, HeaderValue};
 use opentelemetry::{
     Context,

@@ -1,6 +1,6 @@
 //! Exports spans to a collector with OTLP over HTTP.
 //!
-//! Invariant: an export costs no request any time: spans wait in a bounded queue, and those that find it full are dropped.
+//! Invariant: no request waits for an export. Spans wait in a bounded queue, and are dropped if the queue is full.
 use std::{collections::HashMap, fmt, time::Duration};
 
 use async_trait::async_trait;

@@ -1,9 +1,9 @@
 //! Tests that arrows point only down: in no crate may the modules of one folder, or those at the top, use each other in
 //! a circle.
 //!
-//! A path in the source (`crate::a::b::Name`, `super::c`) is an arrow from the file's module to the module that it leads to;
-//! re-exports are followed. In each folder an arrow counts between the two children that it connects. What a module shares
-//! with its own children is not looked at, and test modules may use everything.
+//! A path in the source (`crate::a::b::Name`, `super::c`) is an arrow from the file's module to the module that it
+//! leads to; Re-exports are followed. In each folder an arrow counts between the two children that it connects. Arrows
+//! between a module and its own children are not checked, and test modules may use every module.
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,

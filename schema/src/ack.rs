@@ -86,7 +86,7 @@ impl AckMessage {
     /// A message that is known when the program is compiled.
     ///
     /// # Panics
-    /// If it is empty or has more than 200 bytes; in a constant, that is an error of the compiler.
+    /// Panics if it is empty or has more than 200 bytes; in a constant, that is an error of the compiler.
     #[must_use]
     pub const fn from_static(text: &'static str) -> Self {
         assert!(!text.is_empty() && text.len() <= MAX_MESSAGE, "a message has 1 to 200 characters");
@@ -96,7 +96,7 @@ impl AckMessage {
     /// Checks the length.
     ///
     /// # Errors
-    /// [`IdError`], where the text is empty or too long.
+    /// Returns an [`IdError`] if the text is empty or too long.
     pub fn parse(text: &str) -> Result<Self, IdError> {
         let fits = (1..=MAX_MESSAGE).contains(&text.chars().take(MAX_MESSAGE + 1).count());
         if fits { Ok(Self(Cow::Owned(text.to_owned()))) } else { Err(IdError("message")) }
@@ -143,7 +143,7 @@ impl Serialize for Data {
 
 impl<D: Serialize> From<D> for Reply {
     /// # Panics
-    /// Where `data` cannot be written as JSON; plain structs always can.
+    /// Panics if `data` cannot be written as JSON; plain structs always can.
     fn from(data: D) -> Self {
         let data = Data::Own(to_raw_value(&data).expect("an answer is plain data"));
         Self { data, joined: None, expires_at: None }

@@ -64,7 +64,7 @@ macro_rules! event_name {
             /// Checks the text.
             ///
             /// # Errors
-            /// [`IdError`], if the text breaks the rule of its type.
+            /// Returns an [`IdError`] if the text breaks the rule of its type.
             pub fn parse(text: &str) -> Result<Self, IdError> {
                 if $check(text) { Ok(Self(Cow::Owned(text.to_owned()))) } else { Err(IdError($kind)) }
             }

@@ -61,7 +61,7 @@ impl Change {
     /// which a newer version wrote, is left out, because without its left the agent would stay in every client's list.
     ///
     /// # Errors
-    /// [`IdError`] for any other operation.
+    /// Returns an [`IdError`] for any other operation.
     pub fn parse(operation: &str, reason: Option<&str>) -> Result<Self, IdError> {
         match operation {
             "entered" => Ok(Self::Entered),

@@ -71,7 +71,7 @@ macro_rules! text_id {
             /// Checks the text.
             ///
             /// # Errors
-            /// [`IdError`], if the text breaks the rule of its type.
+            /// Returns an [`IdError`] if the text breaks the rule of its type.
             pub fn parse(text: &str) -> Result<Self, IdError> {
                 if $check(text) { Ok(Self(text.into())) } else { Err(IdError($kind)) }
             }
@@ -298,7 +298,7 @@ impl ClassroomId {
     /// Checks the text: the 36 characters of a hyphenated UUID, in either case.
     ///
     /// # Errors
-    /// [`IdError`] for any other text, also for other spellings of a UUID.
+    /// Returns an [`IdError`] for any other text, also for other spellings of a UUID.
     pub fn parse(text: &str) -> Result<Self, IdError> {
         let hyphenated = text.len() == 36;
         Uuid::try_parse(text).ok().filter(|_| hyphenated).map(Self).ok_or(IdError("classroom_id"))

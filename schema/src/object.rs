@@ -20,7 +20,7 @@ impl JsonObject {
     /// Checks that a text is such an object.
     ///
     /// # Errors
-    /// [`IdError`], if the text is too long or not a JSON object.
+    /// Returns an [`IdError`] if the text is too long or not a JSON object.
     pub fn parse(text: &str) -> Result<Self, IdError> {
         // A text that is too long is not parsed.
         if text.len() > MAX_OBJECT {

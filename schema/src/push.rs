@@ -40,7 +40,7 @@ impl<'a> Push<'a> {
     /// one) and `entity` is known from the headers.
     ///
     /// # Errors
-    /// [`PushError`].
+    /// Returns a [`PushError`] if the body is not a valid push.
     pub fn parse(body: &'a [u8], entity: Option<EntityEvent<'a>>) -> Result<Self, PushError> {
         let Outline { has_id, reserved } = Outline::read(body)?;
         let id = entity.filter(|_| !has_id);
@@ -52,7 +52,7 @@ impl<'a> Push<'a> {
     /// A body with an `id` of its own would be forwarded unchanged, so such a body is wrapped before it is stored.
     ///
     /// # Errors
-    /// [`PushError::NotAnObject`].
+    /// Returns [`PushError::NotAnObject`] if the body is not a JSON object.
     pub fn wrapped_body(body: &'a [u8], entity: EntityEvent<'a>) -> Result<Cow<'a, [u8]>, PushError> {
         let has_id = Outline::read(body)?.has_id;
         let wrapped = Self { body, id: Some(entity) };

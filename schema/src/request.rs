@@ -174,7 +174,7 @@ impl<'a> Request<'a> {
     /// Reads the envelope.
     ///
     /// # Errors
-    /// See [`RequestError`]. Of faults in `payload`, only broken JSON is an error here.
+    /// Returns a [`RequestError`] if the envelope is invalid. In `payload`, only broken JSON is an error here.
     pub fn parse(message: &'a [u8]) -> Result<Self, RequestError> {
         let text = std::str::from_utf8(message).map_err(|_| RequestError::Syntax)?;
         let Envelope { event, reference, payload } = object(text).map_err(|_| RequestError::Syntax)?;
@@ -186,7 +186,7 @@ impl<'a> Request<'a> {
     /// Parses the payload of an event; a missing payload is read as an empty one.
     ///
     /// # Errors
-    /// [`PayloadError`].
+    /// Returns a [`PayloadError`] if the payload has not the required form.
     pub fn payload<T: Deserialize<'a>>(&self) -> Result<T, PayloadError> {
         object(self.payload.map_or("{}", RawValue::get)).map_err(Into::into)
     }

@@ -27,7 +27,7 @@ impl Sid {
     /// Reads the text that [`fmt::Display`] writes.
     ///
     /// # Errors
-    /// [`IdError`] for any other text.
+    /// Returns an [`IdError`] for any other text.
     pub fn parse(text: &str) -> Result<Self, IdError> {
         let bytes = URL_SAFE_NO_PAD.decode(text).ok().and_then(|bytes| <[u8; 16]>::try_from(bytes).ok());
         bytes.map(|bytes| Self(u128::from_be_bytes(bytes))).ok_or(IdError("sid"))

@@ -96,7 +96,7 @@ impl Auth {
     /// Reads the object; an empty text is read as an empty object.
     ///
     /// # Errors
-    /// [`PayloadError`].
+    /// Returns a [`PayloadError`] if the object has not the required form.
     pub fn parse(json: &str) -> Result<Self, PayloadError> {
         if json.is_empty() { Ok(Self::default()) } else { Ok(serde_json::from_str(json)?) }
     }

@@ -84,7 +84,8 @@ impl Subject {
     /// Reads a subject, which must not have [`LIVE_PREFIX`].
     ///
     /// # Errors
-    /// [`IdError`] for anything but the two forms above; the last token is `[A-Za-z0-9_-]{1,64}`.
+    /// Returns an [`IdError`] if the text has neither of the two forms of a subject. The last token is
+    /// `[A-Za-z0-9_-]{1,64}`.
     pub fn parse(text: &str) -> Result<Self, IdError> {
         let wrong = IdError("subject");
         let mut tokens = text.split('.');

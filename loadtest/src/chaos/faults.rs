@@ -101,21 +101,21 @@ pub(super) enum Deed {
     Pause,
     /// SIGTERM; the process is started again at the end.
     Drain,
-    /// As [`Deed::Kill`], when the node reaches one of the [`STEPS`].
+    /// Kills the node, as [`Deed::Kill`] does, when it reaches one of the [`STEPS`].
     KillAt(&'static str),
-    /// As [`Deed::Pause`], when the node reaches one of the [`STEPS`].
+    /// Pauses the node, as [`Deed::Pause`] does, when it reaches one of the [`STEPS`].
     PauseAt(&'static str),
     /// No bytes go through, and all of them follow at the end.
     Hold,
-    /// As [`Deed::Hold`], for bytes to the side that accepted the connection.
+    /// Holds back bytes, as [`Deed::Hold`] does, but only those to the side that accepted the connection.
     HoldUp,
-    /// As [`Deed::Hold`], for bytes to the side that made the connection.
+    /// Holds back bytes, as [`Deed::Hold`] does, but only those to the side that made the connection.
     HoldDown,
     /// All bytes arrive late.
     Slow,
     /// All connections are closed.
     Cut,
-    /// As [`Deed::Cut`], and no connection can be made until the end.
+    /// Cuts connections, as [`Deed::Cut`] does, and no connection can be made until the end of the fault.
     Away,
     /// Clients lose their connections, and the node does not notice it before the end.
     HalfOpen,

@@ -72,7 +72,7 @@ impl fmt::Display for Found {
 /// Runs a race on these nodes, which share their servers and this database.
 ///
 /// # Errors
-/// When a client is refused, or a list does not arrive.
+/// Returns an error if a client is refused, or a list does not arrive.
 pub async fn run(nodes: &[Gateway], database: &str, race: Race) -> io::Result<Found> {
     let mut found = Found::default();
     let mut slow = enter(slow_ones(nodes, 1), None).await?;

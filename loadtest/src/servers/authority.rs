@@ -34,7 +34,7 @@ impl Authority {
     /// Makes a new authority.
     ///
     /// # Errors
-    /// When the files cannot be written.
+    /// Returns an error if the files cannot be written.
     pub fn new() -> io::Result<Self> {
         let mut params = CertificateParams::default();
         // Each authority has a name of its own, as real ones have.
@@ -65,7 +65,7 @@ impl Authority {
     /// name.
     ///
     /// # Errors
-    /// When its files cannot be written.
+    /// Returns an error if the certificate's files cannot be written.
     pub fn issue(&self, names: &[&str]) -> io::Result<Issued> {
         self.sign(params(names)?)
     }
@@ -73,7 +73,7 @@ impl Authority {
     /// Issues a certificate that expired years ago.
     ///
     /// # Errors
-    /// When its files cannot be written.
+    /// Returns an error if the certificate's files cannot be written.
     pub fn issue_expired(&self, names: &[&str]) -> io::Result<Issued> {
         let mut params = params(names)?;
         params.not_after = date_time_ymd(2020, 1, 1);

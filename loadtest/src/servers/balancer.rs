@@ -34,7 +34,7 @@ impl Balancer {
     /// Starts a balancer with its example configuration, in which these nodes replace the example's.
     ///
     /// # Errors
-    /// When the balancer is not installed, or does not come up.
+    /// Returns an error if the balancer is not installed or does not start.
     pub fn start(kind: BalancerKind, nodes: [SocketAddr; 2]) -> io::Result<Self> {
         let folder = private_folder("balancer")?;
         let address = SocketAddr::from(([127, 0, 0, 1], free_port()?));

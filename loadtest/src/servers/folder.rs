@@ -32,7 +32,7 @@ done
 /// their working directory in it.
 ///
 /// # Errors
-/// When it cannot be made.
+/// Returns an error if the folder cannot be created.
 pub fn private_folder(prefix: &str) -> io::Result<tempfile::TempDir> {
     let folder = tempfile::Builder::new().prefix(prefix).tempdir_in(process_folder()?)?;
     open_to_server_users(folder.path())?;

@@ -25,7 +25,7 @@ impl NatsVersion {
     /// The path of the program.
     ///
     /// # Errors
-    /// Returns an error if it is not installed. The error says how to install it.
+    /// Returns an error if the program is not installed. The error says how to install it.
     pub fn program(self) -> io::Result<PathBuf> {
         if self == Self::Distribution {
             return binary::find("nats-server", "nats-server");

@@ -35,7 +35,7 @@ impl MemberOptions {
     /// Options of a member with these settings, written as in its configuration file.
     ///
     /// # Errors
-    /// When the program is not installed.
+    /// Returns an error if the program is not installed.
     pub fn new(version: NatsVersion, settings: impl Into<String>) -> io::Result<Self> {
         Ok(Self { program: version.program()?, settings: settings.into() })
     }
@@ -76,7 +76,7 @@ impl NatsCluster {
     /// Starts this many servers, and returns when JetStream answers.
     ///
     /// # Errors
-    /// When the program is not installed, or a member does not come up.
+    /// Returns an error if the program is not installed or a member does not start.
     pub fn start(version: NatsVersion, size: usize) -> io::Result<Self> {
         let ports = (0..size).map(|_| free_port()).collect::<io::Result<Vec<u16>>>()?;
         let routes: Vec<String> = ports.iter().map(|port| format!("nats-route://127.0.0.1:{port}")).collect();

@@ -13,7 +13,7 @@ const COUNT: u16 = 20_000;
 /// listens.
 ///
 /// # Errors
-/// When none is free.
+/// Returns an error if no port is free.
 pub fn free_port() -> io::Result<u16> {
     let start = RandomState::new().hash_one(()) % u64::from(COUNT);
     (0..COUNT)

@@ -46,7 +46,7 @@ impl PostgresOptions {
     /// lines of `pg_hba.conf`.
     ///
     /// # Errors
-    /// When the rules cannot be written.
+    /// Returns an error if the rules cannot be written.
     pub fn with_tls(authority: &Authority, server: &Issued, rules: &str) -> io::Result<Self> {
         let file = tempfile::Builder::new().suffix(".conf").tempfile_in(authority.folder())?.into_temp_path().keep()?;
         fs::write(&file, rules)?;
@@ -114,7 +114,7 @@ impl Server<PostgresKind> {
     /// Creates an empty database on this server and returns its URL.
     ///
     /// # Errors
-    /// When the server does not answer.
+    /// Returns an error if the server does not answer.
     pub fn create_database(&self) -> io::Result<String> {
         static NEXT: AtomicU32 = AtomicU32::new(1);
         let name = format!("test_{}", NEXT.fetch_add(1, Ordering::Relaxed));
@@ -126,7 +126,7 @@ impl Server<PostgresKind> {
 /// Runs a statement in the database of this URL. Returns a line for each row, with its columns divided by `|`.
 ///
 /// # Errors
-/// When the server is away or refuses the statement.
+/// Returns an error if the server is away or refuses the statement.
 pub fn psql(url: &str, statement: &str) -> io::Result<String> {
     let output = run(psql_command(url)?.args(["-c", statement]))?;
     Ok(String::from_utf8_lossy(&output.stdout).trim_end().to_owned())
@@ -136,7 +136,7 @@ pub fn psql(url: &str, statement: &str) -> io::Result<String> {
 /// does.
 ///
 /// # Errors
-/// When `psql` is not installed.
+/// Returns an error if `psql` is not installed.
 pub fn psql_command(url: &str) -> io::Result<Command> {
     let mut command = Command::new(binary::postgres_folder()?.join("psql"));
     command.env("PGCONNECT_TIMEOUT", "5").args(["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-d", url]);

@@ -25,7 +25,7 @@ impl Prometheus {
     /// Starts a Prometheus that scrapes `http://{target}/metrics`.
     ///
     /// # Errors
-    /// When Prometheus is not installed or does not come up.
+    /// Returns an error if Prometheus is not installed or does not start.
     pub fn start(target: impl ToString) -> io::Result<Self> {
         Self::of([target])
     }
@@ -33,7 +33,7 @@ impl Prometheus {
     /// Starts a Prometheus with several targets.
     ///
     /// # Errors
-    /// When Prometheus is not installed or does not come up.
+    /// Returns an error if Prometheus is not installed or does not start.
     pub fn of(targets: impl IntoIterator<Item = impl ToString>) -> io::Result<Self> {
         let server = Server::start_with(targets.into_iter().map(|target| target.to_string()).collect())?;
         Ok(Self { server })
@@ -42,7 +42,7 @@ impl Prometheus {
     /// Waits until a PromQL expression has a value, and returns the first one.
     ///
     /// # Errors
-    /// When it has no value within `limit`, or the expression is faulty.
+    /// Returns an error if the expression has no value within `limit` or is invalid.
     pub fn query(&self, expression: &str, limit: Duration) -> io::Result<f64> {
         poll(limit, expression, || self.value(expression))
     }
@@ -50,7 +50,7 @@ impl Prometheus {
     /// The first value of a PromQL expression; `None` if it has no value now, or the value is not a number.
     ///
     /// # Errors
-    /// When the expression is faulty.
+    /// Returns an error if the expression is faulty.
     pub fn value(&self, expression: &str) -> io::Result<Option<f64>> {
         let answer = ureq::get(format!("{}/api/v1/query", self.server.url()))
             .query("query", expression)

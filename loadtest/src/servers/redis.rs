@@ -95,7 +95,7 @@ impl Server<RedisKind> {
     /// Makes this Redis a replica of the one on port `leader`, and waits until it has the leader's data.
     ///
     /// # Errors
-    /// When one of the two does not answer.
+    /// Returns an error if this Redis or its leader does not answer.
     pub fn follow(&self, leader: u16) -> io::Result<()> {
         self.tell(&format!("REPLICAOF 127.0.0.1 {leader}"))?;
         poll(SYNC_LIMIT, "the replica's data", || {

@@ -67,7 +67,7 @@ impl RedisCluster {
     /// Starts a cluster, and returns when it serves all slots and the replicas have their data.
     ///
     /// # Errors
-    /// When a node does not come up, or the nodes do not find each other.
+    /// Returns an error if a node does not start, or the nodes do not find each other.
     pub fn start(tls: Option<RedisTls<'_>>) -> io::Result<Self> {
         let nodes = (0..2 * MASTERS).map(|_| RedisNode::start(tls)).collect::<io::Result<Vec<_>>>()?;
         for (number, node) in nodes.iter().enumerate() {
@@ -150,7 +150,7 @@ impl RedisCluster {
     /// Allows or forbids that replicas take over from masters that are gone.
     ///
     /// # Errors
-    /// When a node that runs refuses.
+    /// Returns an error if a node that runs refuses.
     pub fn let_replicas_take_over(&self, may: bool) -> io::Result<()> {
         let setting = format!("CONFIG SET cluster-replica-no-failover {}", if may { "no" } else { "yes" });
         self.running().try_for_each(|redis| redis.tell(&setting).map(drop))
@@ -181,7 +181,7 @@ impl RedisCluster {
     /// keys are created on the new master. Afterwards the remaining keys and the slot are moved.
     ///
     /// # Errors
-    /// When a node refuses.
+    /// Returns an error if a node refuses.
     pub fn move_slot(&self, key: &str, to: usize, meanwhile: impl FnOnce()) -> io::Result<()> {
         let from = &self.nodes[self.master_of(key)?];
         let to = &self.nodes[to];

@@ -31,7 +31,7 @@ pub trait Kind {
     /// Makes the files that must be on disk before the first start.
     ///
     /// # Errors
-    /// When a program is missing or fails.
+    /// Returns an error if a program is missing or fails.
     fn prepare(_folder: &Path, _options: &Self::Options) -> io::Result<()> {
         Ok(())
     }
@@ -39,7 +39,7 @@ pub trait Kind {
     /// The command that serves `port` from `folder` in the foreground.
     ///
     /// # Errors
-    /// When the program is not installed.
+    /// Returns an error if the program is not installed.
     fn command(folder: &Path, port: u16, options: &Self::Options) -> io::Result<Command>;
 
     /// Asks the server once in its own protocol. An error means that it is not ready yet.
@@ -65,7 +65,7 @@ impl<K: Kind<Options: Default>> Server<K> {
     /// Starts a server with the default options.
     ///
     /// # Errors
-    /// When the program is not installed (the error names the package) or does not come up.
+    /// Returns an error if the program is not installed (the error names the package) or does not start.
     pub fn start() -> io::Result<Self> {
         Self::start_with(K::Options::default())
     }
@@ -75,7 +75,7 @@ impl<K: Kind> Server<K> {
     /// Starts a server with these options.
     ///
     /// # Errors
-    /// When the program is not installed (the error names the package) or does not come up.
+    /// Returns an error if the program is not installed (the error names the package) or does not start.
     pub fn start_with(options: K::Options) -> io::Result<Self> {
         let folder = private_folder(K::NAME)?;
         K::prepare(folder.path(), &options)?;
@@ -115,7 +115,7 @@ impl<K: Kind> Server<K> {
     /// Stops the server (SIGSTOP): connections stay open, and no answers come.
     ///
     /// # Errors
-    /// When the server is not running.
+    /// Returns an error if the server is not running.
     pub fn pause(&self) -> io::Result<()> {
         self.process.pause()
     }
@@ -123,7 +123,7 @@ impl<K: Kind> Server<K> {
     /// Lets the server go on after [`pause`](Self::pause).
     ///
     /// # Errors
-    /// When the server is not running.
+    /// Returns an error if the server is not running.
     pub fn resume(&self) -> io::Result<()> {
         self.process.resume()
     }
@@ -131,7 +131,7 @@ impl<K: Kind> Server<K> {
     /// Kills the server (SIGKILL) and all its children, even if they are paused. Its data stay.
     ///
     /// # Errors
-    /// When the kernel refuses.
+    /// Returns an error if the kernel refuses.
     pub fn kill(&mut self) -> io::Result<()> {
         self.process.kill()
     }
@@ -139,7 +139,7 @@ impl<K: Kind> Server<K> {
     /// Kills the server if it still runs, and starts it again on the same port with the same data.
     ///
     /// # Errors
-    /// When the server does not come up.
+    /// Returns an error if the server does not start.
     pub fn restart(&mut self) -> io::Result<()> {
         self.kill()?;
         self.process = launch::<K>(self.folder.path(), self.port, &self.options)?;

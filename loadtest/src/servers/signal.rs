@@ -62,7 +62,7 @@ fn send_to_children(parent: u32, signal: Signal) -> io::Result<()> {
 /// The children of this process that still live.
 ///
 /// # Errors
-/// When there is no /proc.
+/// Returns an error if there is no /proc.
 pub fn children(parent: u32) -> io::Result<Vec<u32>> {
     let processes =
         fs::read_dir("/proc")?.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());

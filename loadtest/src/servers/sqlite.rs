@@ -13,7 +13,7 @@ const BUSY_LIMIT: Duration = Duration::from_secs(5);
 /// Runs a statement. As [`psql`](super::psql) does, it returns a line for each row, with its columns divided by `|`.
 ///
 /// # Errors
-/// When there is no such file, or the statement fails.
+/// Returns an error if there is no such file, or the statement fails.
 pub fn sqlite(file: &Path, statement: &str) -> io::Result<String> {
     lines(file, statement).map_err(io::Error::other)
 }

@@ -67,7 +67,7 @@ impl Server<StandbyKind> {
     /// Starts a standby that copies the primary on this port and replicates it. It does not wait for the disk.
     ///
     /// # Errors
-    /// When the primary or the copy does not answer.
+    /// Returns an error if the primary or the copy does not answer.
     pub fn of(primary: u16) -> io::Result<Self> {
         let server = PostgresOptions { fsync: false, ..PostgresOptions::default() };
         Self::start_with(StandbyOptions { primary, server })
@@ -76,7 +76,7 @@ impl Server<StandbyKind> {
     /// Waits until the standby has replayed what the server of this URL has committed by now.
     ///
     /// # Errors
-    /// When one of the two does not answer.
+    /// Returns an error if the standby or the primary does not answer.
     pub fn catch_up(&self, primary: &str) -> io::Result<()> {
         let committed = psql(primary, "select pg_current_wal_lsn()")?;
         let asked = format!("select pg_last_wal_replay_lsn() >= '{committed}'");
@@ -86,7 +86,7 @@ impl Server<StandbyKind> {
     /// Stops the replication. What the primary commits from now on is lost if this standby is promoted.
     ///
     /// # Errors
-    /// When it does not answer.
+    /// Returns an error if the standby does not answer.
     pub fn stop_receiving(&self) -> io::Result<()> {
         psql(&self.url(), "alter system set primary_conninfo = ''")?;
         psql(&self.url(), "select pg_reload_conf()")?;
@@ -97,7 +97,7 @@ impl Server<StandbyKind> {
     /// Promotes the standby, and returns when it accepts writes.
     ///
     /// # Errors
-    /// Returns an error if it does not become a primary.
+    /// Returns an error if the standby does not become a primary.
     pub fn promote(&self) -> io::Result<()> {
         let promoted = psql(&self.url(), "select pg_promote(true, 20) and not pg_is_in_recovery()")?;
         if promoted == "t" { Ok(()) } else { Err(io::Error::other("the standby was not promoted")) }

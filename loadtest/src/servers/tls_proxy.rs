@@ -30,7 +30,7 @@ impl TlsProxy {
     /// `key.pem` for `localhost` are in the folder `certificate`.
     ///
     /// # Errors
-    /// When the proxy is not installed, or does not come up.
+    /// Returns an error if the proxy is not installed or does not start.
     pub fn start(kind: TlsProxyKind, node: SocketAddr, certificate: &Path) -> io::Result<Self> {
         let folder = private_folder("tls-proxy")?;
         let address = SocketAddr::from(([127, 0, 0, 1], free_port()?));

@@ -40,10 +40,10 @@ impl<T: Clone + Send + 'static> Reloaded<T> {
         self.ask(read).await.unwrap_or_else(|(good, _)| good)
     }
 
-    /// As [`Self::current`], for a caller that may not be able to use the last good value.
+    /// Returns the current value, as [`Self::current`] does, for a caller that may not be able to use the last good value.
     ///
     /// # Errors
-    /// What is wrong with the files, if the last good value does not `fit`.
+    /// Returns what is wrong with the files if the last good value does not `fit`.
     pub async fn current_if(
         &self,
         fits: impl FnOnce(&T) -> bool,

@@ -82,7 +82,7 @@ impl ClientTls {
     /// Reads the files. This call blocks.
     ///
     /// # Errors
-    /// [`TlsError`].
+    /// Returns a [`TlsError`] if a file cannot be read or used.
     pub fn config(&self) -> Result<ClientConfig, TlsError> {
         let config = builder().with_root_certificates(self.roots()?);
         self.with_certificate(config)
@@ -91,7 +91,7 @@ impl ClientTls {
     /// Reads only the client's certificate, and lets `verifier` check the server's. This call blocks.
     ///
     /// # Errors
-    /// [`TlsError`].
+    /// Returns a [`TlsError`] if a file cannot be read or used.
     pub fn config_with_verifier(&self, verifier: Arc<dyn ServerCertVerifier>) -> Result<ClientConfig, TlsError> {
         self.with_certificate(builder().dangerous().with_custom_certificate_verifier(verifier))
     }
@@ -99,7 +99,7 @@ impl ClientTls {
     /// Reads the trusted authorities. This call blocks.
     ///
     /// # Errors
-    /// [`TlsError`].
+    /// Returns a [`TlsError`] if the file cannot be read or used.
     pub fn roots(&self) -> Result<RootCertStore, TlsError> {
         let mut roots = RootCertStore::empty();
         if self.system_roots {
@@ -162,7 +162,7 @@ fn builder() -> rustls::ConfigBuilder<ClientConfig, rustls::WantsVerifier> {
 /// contain, for the error. This call blocks.
 ///
 /// # Errors
-/// [`TlsError::File`].
+/// Returns [`TlsError::File`] if a file cannot be read or used.
 pub fn pair(
     chain: &Path,
     key: &Path,

@@ -9,7 +9,7 @@ pub const TARGET: &str = "rollcall::trace";
 /// Makes a call within a span of its own, which names the system (`sql`, `keys`, `bus`) and the operation.
 ///
 /// # Errors
-/// The error of the call.
+/// Returns the error of the call.
 pub async fn call<T, E>(
     system: &'static str,
     operation: &'static str,

@@ -44,7 +44,7 @@ impl EventPublisher {
     /// by then is not sent later.
     ///
     /// # Errors
-    /// [`PublishError`].
+    /// Returns a [`PublishError`] if the event was not stored, or it is unknown whether it was stored.
     pub async fn publish(&self, event: Publication) -> Result<Offset, PublishError> {
         self.publish_all(vec![event]).await.pop().unwrap_or(Err(PublishError::Busy))
     }

@@ -92,8 +92,8 @@ pub enum Fence {
     None,
     /// The message is stored only directly after the last event of its subject that this bus knows.
     AfterLast,
-    /// As [`Self::AfterLast`]. No node has sent the event before, so it need not wait for the answers to the events
-    /// ahead of it.
+    /// The message is stored as with [`Self::AfterLast`]. No node has sent its event before, so it need not wait for
+    /// the answers to the events before it.
     FirstTry,
 }
 
@@ -218,7 +218,8 @@ pub trait Bus: Send + Sync + 'static {
     /// a time. It may take longer than other calls.
     ///
     /// # Errors
-    /// [`BusError`]. A bus in the process always returns it, because it forgets events that a reader may still need.
+    /// Returns a [`BusError`] if the bus is away. A bus in the process always returns one, because it forgets events
+    /// that a reader may still need.
     async fn presence(&self, _after: &Position, _max: usize) -> Result<PresenceRead, BusError> {
         Err(BusError("events in the process are read from SQL".to_owned()))
     }
@@ -226,7 +227,7 @@ pub trait Bus: Send + Sync + 'static {
     /// than other calls.
     ///
     /// # Errors
-    /// The errors of [`Bus::presence`].
+    /// Returns the errors of [`Bus::presence`].
     async fn presence_of(
         &self,
         _classroom: ClassroomId,

@@ -25,7 +25,8 @@ pub struct RedisOptions {
 /// Checks that a text is a REDIS_URL.
 ///
 /// # Errors
-/// Returns what to write instead. The error repeats no part of the text, because it may hold a password.
+/// Returns an error that says what to write instead. The error repeats no part of the text, because the text may
+/// contain a password.
 pub fn check_url(text: &str) -> Result<(), String> {
     RedisUrl::parse(text).map(drop)
 }
@@ -33,8 +34,8 @@ pub fn check_url(text: &str) -> Result<(), String> {
 /// Connects, and makes one call.
 ///
 /// # Errors
-/// [`KeysError`] if the URL is invalid or a server does not answer. Its text contains hosts, and no other part of the
-/// URL, because the URL may hold a password.
+/// Returns a [`KeysError`] if the URL is invalid or a server does not answer. Its text contains hosts, and no other
+/// part of the URL, because the URL may hold a password.
 pub async fn connect(options: RedisOptions) -> Result<Arc<dyn LessonKeys>, KeysError> {
     let RedisOptions { url, prefix, tls } = options;
     let dialer = Arc::new(Dialer::new(url, tls).map_err(KeysError)?);

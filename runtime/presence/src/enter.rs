@@ -55,7 +55,7 @@ impl Presence {
     /// Finds the session of an agent before a break, if it is live or has ended no longer ago than this.
     ///
     /// # Errors
-    /// [`StoreError`].
+    /// Returns a [`StoreError`] if SQL does not answer.
     pub async fn resumable(
         &self,
         agent: &AgentId,
@@ -70,7 +70,7 @@ impl Presence {
     /// again.
     ///
     /// # Errors
-    /// [`EnterError`]. If a session may have been written, it is ended again.
+    /// Returns an [`EnterError`] if the session was not opened. If a session may have been written, it is ended again.
     pub async fn enter(&self, enter: Enter) -> Result<(Membership, EnterGuard), EnterError> {
         failpoint::reach("classroom entered");
         let Enter { agent, classroom, role, info, resume_id, trace, sid, since } = enter;

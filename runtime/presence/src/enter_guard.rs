@@ -41,7 +41,7 @@ impl EnterGuard {
     /// Opens a session whose client has waited since `since`. A connection that had the session gets `replaced`.
     ///
     /// # Errors
-    /// [`EnterError`]. If the session may have been opened, it is closed again.
+    /// Returns an [`EnterError`] if the session was not opened. If it may have been opened, it is ended again.
     pub async fn open(sessions: &Sessions, since: Instant, open: Open) -> Result<(Opened, Self), EnterError> {
         let mut guard = Self::new(sessions, &open);
         let user = open.user.clone();

@@ -60,7 +60,7 @@ impl Presence {
     /// The classroom of a lesson.
     ///
     /// # Errors
-    /// [`JoinError`]; `LessonNotFound` if there is no such lesson.
+    /// Returns a [`JoinError`] if SQL does not answer, and `LessonNotFound` if there is no such lesson.
     pub async fn lesson_classroom(&self, lesson: &LessonId) -> Result<ClassroomId, JoinError> {
         self.sessions.lesson_classroom(lesson).await?.ok_or(JoinError::LessonNotFound)
     }
@@ -68,7 +68,7 @@ impl Presence {
     /// Finds the lesson and the user's seat in it, and saves both in the session's row. `user` is `None` for a guest.
     ///
     /// # Errors
-    /// [`JoinError`].
+    /// Returns a [`JoinError`] if the lesson was not joined.
     pub async fn join<'a>(
         &'a self,
         membership: &'a mut Membership,
@@ -131,7 +131,8 @@ impl Joining<'_> {
     /// Writes the seat map if it is missing, and the user's keys. After that the connection has joined.
     ///
     /// # Errors
-    /// [`JoinError`]. The session's row is put back, and so are the keys as soon as Redis answers.
+    /// Returns a [`JoinError`] if the lesson was not joined. Then the session's row is restored, and so are the keys as
+    /// soon as Redis answers.
     pub async fn write_keys(self) -> Result<Joined, JoinError> {
         failpoint::reach("lesson entered");
         let Self { mut guard, asked, seat, entry } = self;

@@ -29,7 +29,7 @@ impl Presence {
     /// token, also for a guest that joined a lesson with one.
     ///
     /// # Errors
-    /// [`LeaveLessonError`]. The connection is still in the lesson.
+    /// Returns a [`LeaveLessonError`] if the connection is still in the lesson.
     pub async fn leave_lesson(
         &self,
         membership: &mut Membership,

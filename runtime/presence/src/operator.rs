@@ -61,7 +61,7 @@ impl Operator {
     /// revoked.
     ///
     /// # Errors
-    /// [`StoreError`]. Some sessions may have ended.
+    /// Returns a [`StoreError`] if SQL does not answer. Some sessions may have ended.
     pub async fn kick(&self, target: &KickTarget) -> Result<Vec<KickedSession>, StoreError> {
         let mut all = Vec::new();
         loop {
@@ -83,7 +83,7 @@ impl Operator {
     /// `None` if the session is in no lesson.
     ///
     /// # Errors
-    /// [`StoreError`].
+    /// Returns a [`StoreError`] if SQL does not answer.
     pub async fn kick_from_lesson(&self, session: SessionId) -> Result<Option<LessonId>, StoreError> {
         let Some((node, Kick { sid, lesson })) = self.store.kick_from_lesson(session).await? else { return Ok(None) };
         if let Some(lesson) = lesson.clone().filter(|_| node == self.lease.borrow().node) {
@@ -96,7 +96,7 @@ impl Operator {
     /// removed when they are too old.
     ///
     /// # Errors
-    /// [`EraseError`]. A part may be erased; another call erases the rest.
+    /// Returns an [`EraseError`] if some data may remain. Another call erases the rest.
     pub async fn erase(&self, user: &UserId) -> Result<Erased, EraseError> {
         let kicked = self.kick(&KickTarget::User(user.clone(), None)).await?;
         let mut erased = Erased { sessions: kicked.len() as u64, ..Erased::default() };

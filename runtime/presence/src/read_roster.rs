@@ -13,7 +13,7 @@ impl Presence {
     /// Reads which agents are in the classroom of a connection, or in one of its lessons, as the client asks.
     ///
     /// # Errors
-    /// The errors of [`Rosters::read`].
+    /// Returns the errors of [`Rosters::read`].
     pub async fn roster(&self, membership: &Membership, asked: Roster) -> Answer {
         let query = RosterQuery {
             classroom: membership.classroom(),

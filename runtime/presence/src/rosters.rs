@@ -96,7 +96,8 @@ impl Rosters {
     /// Reads a page. It includes every row that was committed before the call.
     ///
     /// # Errors
-    /// The store's error; [`StoreError::Unavailable`] if too many callers wait, or this one waits for too long.
+    /// Returns the store's error, or [`StoreError::Unavailable`] if too many callers wait or this call waits for too
+    /// long.
     pub async fn read(&self, request: RosterRequest) -> Answer {
         let since = Instant::now();
         let (answer, answered) = oneshot::channel();

@@ -125,7 +125,7 @@ impl Sessions {
     /// The classroom of a lesson; `None` if there is no such lesson.
     ///
     /// # Errors
-    /// [`StoreError`].
+    /// Returns a [`StoreError`] if SQL does not answer.
     pub async fn lesson_classroom(&self, lesson: &LessonId) -> Result<Option<ClassroomId>, StoreError> {
         if let Some(classroom) = self.lesson_classrooms.get(lesson) {
             return Ok(Some(classroom));
@@ -140,7 +140,7 @@ impl Sessions {
     /// Calls [`rollcall_store::Queries::resumable`].
     ///
     /// # Errors
-    /// [`StoreError`].
+    /// Returns a [`StoreError`] if SQL does not answer.
     pub async fn resumable(
         &self,
         agent: &AgentId,
@@ -153,7 +153,7 @@ impl Sessions {
     /// Joins a lesson: finds the lesson and the user's seat, and saves both in the session's row.
     ///
     /// # Errors
-    /// [`StoreError`].
+    /// Returns a [`StoreError`] if the lesson was not joined.
     pub async fn join(&self, join: Join) -> Result<Joined, StoreError> {
         self.join.call(join).await
     }
@@ -161,7 +161,7 @@ impl Sessions {
     /// Undoes a change of a connection's lesson. Returns false if the session no longer belongs to the connection.
     ///
     /// # Errors
-    /// [`StoreError`].
+    /// Returns a [`StoreError`] if SQL does not answer.
     pub async fn restore_lesson(&self, restore: RestoreLesson) -> Result<bool, StoreError> {
         self.restore_lesson.call(restore).await
     }
@@ -169,7 +169,7 @@ impl Sessions {
     /// Makes a connection leave its lesson.
     ///
     /// # Errors
-    /// [`StoreError`].
+    /// Returns a [`StoreError`] if SQL does not answer.
     pub async fn leave_lesson(&self, leave: LeaveLesson) -> Result<LessonLeft, StoreError> {
         self.leave_lesson.call(leave).await
     }
@@ -177,7 +177,7 @@ impl Sessions {
     /// Sets an agent's state. Returns `None` if the session no longer belongs to the connection.
     ///
     /// # Errors
-    /// [`StoreError`].
+    /// Returns a [`StoreError`] if SQL does not answer.
     pub async fn set_state(&self, set: SetState) -> Result<Option<StateVersion>, StoreError> {
         self.set_state.call(set).await
     }

@@ -20,7 +20,7 @@ impl Presence {
     /// Writes the agent's state and agent.updated, in one transaction. `None` removes the state.
     ///
     /// # Errors
-    /// [`SetStateError`].
+    /// Returns a [`SetStateError`] if the state was not set.
     pub async fn set_state(&self, membership: &Membership, state: Option<JsonObject>) -> Result<(), SetStateError> {
         let (session, _) = membership.session().ok_or(SetStateError::NotInAClassroom)?;
         let set = SetState { sid: membership.sid(), session, state };

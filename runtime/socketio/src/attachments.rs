@@ -22,7 +22,7 @@ impl Attachments {
     /// Starts for a packet that was read from `text`. The packet and its attachments may have `max` bytes together.
     ///
     /// # Errors
-    /// [`Malformed`] if a placeholder names no attachment.
+    /// Returns a [`Malformed`] if a placeholder names no attachment.
     pub fn new(text: &str, packet: &Packet<'_>, max: usize) -> Result<Self, Malformed> {
         debug_assert!(packet.attachments <= MAX_ATTACHMENTS);
         check_placeholders(packet.data, packet.attachments)?;
@@ -33,7 +33,7 @@ impl Attachments {
     /// Takes the next binary message.
     ///
     /// # Errors
-    /// [`Malformed`] if the packet has too many bytes.
+    /// Returns a [`Malformed`] if the packet has too many bytes.
     pub fn push(&mut self, data: &[u8]) -> Result<(), Malformed> {
         self.room = self.room.checked_sub(data.len()).ok_or(Malformed)?;
         self.missing = self.missing.checked_sub(1).ok_or(Malformed)?;

@@ -36,7 +36,7 @@ impl<'a> EnginePacket<'a> {
     /// Reads a packet, which is a text message of a WebSocket or a part of a payload.
     ///
     /// # Errors
-    /// [`Malformed`], also for a ping, because in this version only servers ping.
+    /// Returns [`Malformed`] if the text is no packet, and for a ping, because in this version only servers ping.
     pub fn parse(text: &'a str) -> Result<Self, Malformed> {
         let kind = text.as_bytes().first().ok_or(Malformed)?;
         match kind {
@@ -121,7 +121,7 @@ impl<'a> Query<'a> {
     /// Reads the query of a request, which is a GET or a POST.
     ///
     /// # Errors
-    /// [`RequestError`]. The faults are looked for in the order of the reference server.
+    /// Returns a [`RequestError`] for the first fault, in the order in which the reference server checks a request.
     pub fn parse(query: &'a str, is_get: bool) -> Result<Self, RequestError> {
         let value = |name: &str| query.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='));
         let transport = match value("transport") {

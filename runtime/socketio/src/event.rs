@@ -27,8 +27,8 @@ impl<'a> Event<'a> {
     /// Reads the data of an event's packet.
     ///
     /// # Errors
-    /// [`Malformed`] if the data is not an array that begins with a text or a number, or if the name is one of
-    /// [`RESERVED`].
+    /// Returns a [`Malformed`] if the data is not an array that begins with a text or a number, or if the name is one
+    /// of [`RESERVED`].
     pub fn parse(data: &'a str) -> Result<Self, Malformed> {
         let event: Self = serde_json::from_str(data).map_err(|_| Malformed)?;
         if RESERVED.contains(&&*event.name) { Err(Malformed) } else { Ok(event) }

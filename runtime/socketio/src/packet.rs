@@ -57,8 +57,8 @@ impl<'a> Packet<'a> {
     /// Reads a packet.
     ///
     /// # Errors
-    /// [`Malformed`] for the faults for which the reference implementation closes a connection: an unknown type, data
-    /// of a form that does not fit the type, or more attachments than [`MAX_ATTACHMENTS`].
+    /// Returns a [`Malformed`] for the faults for which the reference implementation closes a connection: an unknown
+    /// type, data of a form that does not fit the type, or more attachments than [`MAX_ATTACHMENTS`].
     pub fn parse(text: &'a str) -> Result<Self, Malformed> {
         let number = text.bytes().next().ok_or(Malformed)?.wrapping_sub(b'0');
         let kind = *KINDS.get(usize::from(number)).ok_or(Malformed)?;

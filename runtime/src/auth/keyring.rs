@@ -116,7 +116,8 @@ impl Keyring {
     /// loads the issuer's keys, as often as [`Sources::cooldown`] allows for all clients together.
     ///
     /// # Errors
-    /// [`AuthError`]; [`AuthError::KeysUnavailable`] where the same token may be accepted later.
+    /// Returns an [`AuthError`] if the token is not accepted, and [`AuthError::KeysUnavailable`] if the same token may
+    /// be accepted later.
     pub async fn admit(&self, token: &str) -> Result<Claims, AuthError> {
         let parsed = Unchecked::parse(token);
         let verdict = match &parsed {

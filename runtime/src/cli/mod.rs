@@ -52,7 +52,7 @@ const LAST_THREADS: Duration = Duration::from_millis(100);
 /// ```
 ///
 /// # Panics
-/// Where the system cannot start threads.
+/// Panics if the system cannot start threads.
 pub fn run(table: Table) -> ExitCode {
     let reader = Reader::new(std::env::args_os().collect(), table.events().clone());
     let (command, config) = match reader.read() {

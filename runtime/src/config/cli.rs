@@ -90,7 +90,7 @@ impl Reader {
     /// Reads the current configuration. The environment stays the same, but files may have changed.
     ///
     /// # Errors
-    /// [`Stop`], with all faults of the configuration at once.
+    /// Returns a [`Stop`] with all faults of the configuration.
     pub fn read(&self) -> Result<(Task, Config), Stop> {
         parse(self.arguments.iter().cloned(), &|name| std::env::var_os(name), &self.events)
     }

@@ -53,7 +53,7 @@ impl TokenKeys {
     /// Returns the sources for the keyring. The first run creates the development secret.
     ///
     /// # Errors
-    /// Where the file of the development secret cannot be created or read.
+    /// Returns an error if the file of the development secret cannot be created or read.
     pub fn load(&self) -> io::Result<Sources> {
         let mut sources = self.sources.clone();
         if let Some(path) = &self.development {

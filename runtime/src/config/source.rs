@@ -88,7 +88,7 @@ impl<'a> Source<'a> {
         self.address(setting, |given| read(&given.text))
     }
 
-    /// Does the same as [`Self::optional`] for a value that also keeps the file that it was read from.
+    /// Returns a setting's value, as [`Self::optional`] does, for a value that also keeps the file that it was read from.
     pub(super) fn address<T>(&mut self, setting: &Setting, read: impl Fn(&Given) -> Result<T, String>) -> Option<T> {
         match read(self.given.get(setting.name)?) {
             Ok(value) => Some(value),
@@ -104,7 +104,7 @@ impl<'a> Source<'a> {
         self.address_or_default(setting, |given| read(&given.text))
     }
 
-    /// Does the same as [`Self::value`] for a value that also keeps the file that it was read from.
+    /// Returns a setting's value, as [`Self::value`] does, for a value that also keeps the file that it was read from.
     pub(super) fn address_or_default<T>(&mut self, setting: &Setting, read: impl Fn(&Given) -> Result<T, String>) -> T {
         let default = || setting.default.and_then(|text| read(&text.to_owned().into()).ok());
         self.address(setting, &read).or_else(default).expect("its default can be read")

@@ -1,5 +1,5 @@
-//! The gateway is an [`Application`](rollcall_websocket::Application) on the socket layer, with one value per worker.
-//! It reads requests, runs handlers, and writes acks and pushes.
+//! The gateway is an [`Application`](rollcall_websocket::Application) on the socket layer, with one value for each
+//! worker. It reads requests, runs handlers, and writes acks and pushes.
 //!
 //! Invariant: one handler of a connection runs at a time, in the order of its messages. A session is in exactly one place:
 //! with its peer, with a running handler, or in the disconnect queue.

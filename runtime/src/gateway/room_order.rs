@@ -34,7 +34,7 @@ pub(super) fn send_rooms(socket: &mut Socket<'_, Peer>, key: RoomKey, batches: &
     }
 }
 
-/// Does the same for a member that resumes, with the events that the watermark has passed. While the member joins
+/// Sends the events of both rooms that the watermark has passed to a member that resumes. While the member joins
 /// another room or reads the list of agents, the events wait in a buffer, so that the events of both rooms are sent in
 /// order.
 pub(super) fn send_rooms_in_order(

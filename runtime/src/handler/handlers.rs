@@ -201,7 +201,7 @@ impl Handlers {
     /// Starts the handler of an event. An error returns the session and the answer at once.
     ///
     /// # Errors
-    /// Where there is no such event, or the payload is not of its form.
+    /// Returns an error if there is no such event, or the payload is invalid.
     pub fn invoke(
         &self,
         request: &Request<'_>,
@@ -232,7 +232,7 @@ impl Handlers {
     /// Starts the handler of the event with which a client without a classroom enters one.
     ///
     /// # Errors
-    /// Where it is another event, or the payload is not of its form.
+    /// Returns an error if the event is a different one, or the payload is invalid.
     pub fn enter(
         &self,
         context: ConnectContext,

@@ -51,7 +51,7 @@ impl Visitor {
     /// session has none.
     ///
     /// # Panics
-    /// Never: the usual label is one.
+    /// Never, because the default label is valid.
     #[must_use]
     pub fn of(session: &Session) -> Self {
         let label = session.agent_id().map(AgentId::label);

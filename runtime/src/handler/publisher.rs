@@ -109,7 +109,8 @@ impl Publisher {
     /// s.
     ///
     /// # Errors
-    /// [`EventError`]. While the bus is away, the client is told to try again later, and the event is not sent later.
+    /// Returns an [`EventError`] if the event was not stored. While the bus is away, the client is told to try again
+    /// later, and the gateway does not send the event later.
     pub async fn publish(&self, session: &Session, to: Recipients, event: Event) -> Result<Offset, EventError> {
         let publication = self.publication(session, to, event)?;
         Ok(call("bus", "store events", self.events.publish(publication)).await?)
@@ -118,7 +119,7 @@ impl Publisher {
     /// Publishes several events of a session, in this order. If one of them is invalid, none is published.
     ///
     /// # Errors
-    /// [`EventError`] of the first event that was not stored; others may be.
+    /// Returns the [`EventError`] of the first event that was not stored. Other events may have been stored.
     pub async fn publish_all(
         &self,
         session: &Session,

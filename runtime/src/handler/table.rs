@@ -1,7 +1,7 @@
 //! The table of a gateway's events. It has each named event with its handler, and the function that creates the
 //! handler's dependencies.
 //!
-//! Invariant: a table needs nothing that runs, so its events are known before anything is connected.
+//! Invariant: a table needs no running gateway, so its events are known before any backend is connected.
 use std::{collections::BTreeSet, time::Duration};
 
 use rollcall_schema::ack::Reply;

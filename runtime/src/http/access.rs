@@ -1,10 +1,11 @@
 //! Access to the operators' address: web pages of other origins are refused, and `/api` needs the token.
 //!
-//! With a token, the console's files are served to whoever asks: they hold no data, and a browser shows them in no frame.
+//! If there is a token, the console's files are served to every caller, because they contain no data and a browser does
+//! not show them in a frame.
 //!
-//! Invariant: a page of another origin is refused by the headers of its browser. They do not reveal a page whose name
-//! was made to resolve to this address (DNS rebinding); so a request without a token is answered only under a name that
-//! no attacker's domain can have: an IP address, `localhost`, or a configured name.
+//! Invariant: a page of another origin is refused because of the headers that its browser sends. These headers do not
+//! reveal a page whose name resolves to this address (DNS rebinding). So a request without a token is answered only if
+//! its Host is a name that no attacker's domain can have: an IP address, `localhost`, or a configured name.
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use hyper::{
@@ -82,7 +83,7 @@ impl Access {
     /// Checks a request for a path with this need, from an address that may have sent wrong tokens before.
     ///
     /// # Errors
-    /// An error that says what to change.
+    /// Returns an error that says what to change if the request is refused.
     pub(super) fn admit(&self, headers: &HeaderMap, need: Need, tries: Tries<'_>) -> Result<Caller, HttpError> {
         if need == Need::Page && self.token.is_some() {
             return Ok(Caller::NoToken);

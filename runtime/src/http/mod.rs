@@ -1,7 +1,7 @@
 //! HTTP besides the WebSocket: the operators' address, the probes' address, and requests to the clients' address.
 //!
-//! A request of an operator: [`server`] takes the connection, `router` asks [`access`] and finds the line of the table in
-//! `api`, whose file for the resource answers.
+//! The way of an operator's request: [`server`] accepts the connection, `router` asks [`access`] and finds the
+//! request's line of the table in `api`, and the file of the resource answers.
 pub mod access;
 mod acts;
 pub mod admin;

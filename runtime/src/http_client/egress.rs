@@ -1,6 +1,6 @@
 //! The certificates that this process's own requests trust, and the proxies that they use.
 //!
-//! Invariant: this machine's own addresses are never asked through a proxy.
+//! Invariant: a request to this machine never goes through a proxy.
 use std::{fmt, path::PathBuf, sync::Arc};
 
 use hyper::{Uri, header::HeaderValue};
@@ -44,7 +44,7 @@ impl Egress {
     /// Reads the authorities. If the machine has none and no file is named, requests to https addresses fail.
     ///
     /// # Errors
-    /// [`TlsError`], for a file that cannot be used.
+    /// Returns a [`TlsError`] if the file cannot be used.
     pub fn open(options: &EgressOptions) -> Result<Self, TlsError> {
         let trusted = ClientTls { ca_file: options.ca_file.clone(), ..ClientTls::default() };
         let roots = match trusted.roots() {

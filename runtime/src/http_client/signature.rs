@@ -1,7 +1,7 @@
 //! Signatures of requests to an app's own services, as in [Standard Webhooks](https://www.standardwebhooks.com): the
 //! HMAC-SHA256 of `{id}.{timestamp}.{body}`. They show the receiver who sent the request, and when.
 //!
-//! Invariant: the key leaves this module only as signatures.
+//! Invariant: this module never returns the key, only signatures.
 use std::ops::RangeInclusive;
 
 use base64::{
@@ -40,7 +40,7 @@ impl SigningKey {
     /// Reads a secret in base64, with or without the prefix `whsec_`.
     ///
     /// # Errors
-    /// [`SigningKeyError`].
+    /// Returns a [`SigningKeyError`] if the text is not such a secret.
     pub fn parse(text: &str) -> Result<Self, SigningKeyError> {
         let encoded = text.strip_prefix(PREFIX).unwrap_or(text);
         let key = STANDARD_PAD_INDIFFERENT.decode(encoded).ok().filter(|key| KEY_BYTES.contains(&key.len()));

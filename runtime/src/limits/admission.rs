@@ -182,7 +182,7 @@ impl Admission {
     /// Admits an upgrade. The permits are put into the head's extensions, even if the upgrade is refused.
     ///
     /// # Errors
-    /// [`AdmissionError`].
+    /// Returns an [`AdmissionError`] if the upgrade is refused.
     pub fn admit_upgrade(
         &self,
         remote: SocketAddr,
@@ -216,7 +216,7 @@ impl Admission {
     /// from now on.
     ///
     /// # Errors
-    /// [`AdmissionError`].
+    /// Returns an [`AdmissionError`] if the connection is refused.
     pub fn admit_further(
         &self,
         permit: &ClientPermit,

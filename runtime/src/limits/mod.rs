@@ -125,7 +125,7 @@ impl EventLimits {
     /// Counts a request over HTTP as an event.
     ///
     /// # Errors
-    /// How long to wait before the next one.
+    /// Returns how long to wait before the next request if the limit is exceeded.
     pub fn request(&self, payer: Payer<'_>) -> Result<(), Duration> {
         self.pay(payer, self.start.elapsed())
     }

@@ -1,7 +1,7 @@
 //! Rates that need eight bytes each: the time at which the next event would be due if all events came evenly (GCRA).
 //!
-//! Invariant: in any span of time, at most `per_second` times its length plus one burst pass; a refused event uses up
-//! nothing.
+//! Invariant: in any span of time, at most `per_second` times its length plus one burst of events pass. A refused event
+//! uses up nothing.
 use std::{
     hash::{BuildHasher, Hash, RandomState},
     sync::atomic::{AtomicU64, Ordering::Relaxed},

@@ -34,7 +34,7 @@ pub struct Backends {
 }
 
 impl Backends {
-    /// Connects all of them.
+    /// Connects all backends.
     ///
     /// # Errors
     /// Returns an error for the first backend that is away.
@@ -49,7 +49,7 @@ impl Backends {
 /// Connects only the SQL database, and brings its tables up to date.
 ///
 /// # Errors
-/// Where it is away, or its tables do not fit this binary and cannot be made to.
+/// Returns an error if the database is away, or its tables do not fit this binary and cannot be changed.
 pub async fn store(config: &BackendsConfig) -> Result<Arc<dyn Store>, StartError> {
     let store = sql(config).await?;
     store
@@ -62,7 +62,7 @@ pub async fn store(config: &BackendsConfig) -> Result<Arc<dyn Store>, StartError
 /// Connects only the SQL database, and leaves its tables unchanged.
 ///
 /// # Errors
-/// Where it is away.
+/// Returns an error if the database is away.
 pub async fn sql(config: &BackendsConfig) -> Result<Arc<dyn Store>, StartError> {
     Ok(match &config.database {
         Database::Sqlite(path) => {
@@ -95,7 +95,7 @@ pub async fn sql(config: &BackendsConfig) -> Result<Arc<dyn Store>, StartError> 
 /// Connects only the store of lesson keys.
 ///
 /// # Errors
-/// Where they are away.
+/// Returns an error if the store is away.
 pub async fn kv(config: &BackendsConfig) -> Result<Arc<dyn LessonKeys>, StartError> {
     Ok(match &config.redis {
         None => Arc::new(MemoryKeys::new()),
@@ -111,7 +111,7 @@ pub async fn kv(config: &BackendsConfig) -> Result<Arc<dyn LessonKeys>, StartErr
 /// Connects only the bus. Its feed has events with bodies of up to `max_body` bytes.
 ///
 /// # Errors
-/// Where it is away.
+/// Returns an error if the bus is away.
 pub async fn bus(
     config: &BackendsConfig,
     max_body: usize,

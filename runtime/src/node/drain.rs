@@ -2,8 +2,8 @@
 //! connected to another node or the time is over. Then their connections are closed, and the remaining ends of sessions
 //! are written.
 //!
-//! Invariant: a drain ends at its deadline, whatever hangs; other nodes end the sessions that were not written by then.
-//! It ends as soon as no connection and nothing to write is left.
+//! Invariant: a drain ends at its deadline, even if a backend hangs. Other nodes end the sessions whose ends were not
+//! written by then. A drain ends as soon as there is no connection and no end to write.
 use std::{sync::Arc, time::Duration};
 
 use tokio::{

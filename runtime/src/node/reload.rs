@@ -1,7 +1,7 @@
 //! Reads the configuration again at SIGHUP, and gives the parts of a running node the settings that may change without
 //! a restart (PROTOCOL 7).
 //!
-//! Invariant: everything is read and checked before anything changes, so a faulty file changes nothing.
+//! Invariant: all files are read and checked before any part changes, so an invalid file changes nothing.
 use std::{sync::Arc, time::Duration};
 
 use metrics::counter;

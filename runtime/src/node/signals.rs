@@ -30,7 +30,7 @@ impl Signals {
 /// Returns the signal SIGHUP, at which the settings are read again.
 ///
 /// # Errors
-/// Where the system refuses.
+/// Returns an error if the system refuses.
 pub fn hangups() -> Result<Signal, StartError> {
     handler(SignalKind::hangup())
 }

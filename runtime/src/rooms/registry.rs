@@ -1,9 +1,9 @@
 //! The rooms that have members on this node. Each has one subscription, however many members it has.
 //!
-//! Invariant: a room is subscribed from before its first member's session is committed until its last member has left. A
-//! worker hears of a member before it hears of any event that the member must get, since both come through the same inbox.
-//! Members get only events after the position at which their room began: a backfill may bring some earlier events, and a
-//! member that got those would miss the rest.
+//! Invariant: a room is subscribed from before its first member's session is committed until its last member has left.
+//! A worker learns of a member before it gets any event for that member, because both come through the same inbox.
+//! Members get only events after the position at which their room began. A backfill may deliver some earlier events,
+//! and a member that got those would miss others.
 use std::{
     collections::HashMap,
     sync::{

@@ -1,7 +1,8 @@
 //! A node's report about itself for the console: its connections, rates, times and load, now and in the last fifteen
 //! minutes. Each node writes its report beside its lease, so that every node can show all reports.
 //!
-//! Invariant: it is at most [`MAX_BYTES`] of JSON, and costs a reading of the metrics every [`EVERY`] while nobody looks.
+//! Invariant: a report has at most [`MAX_BYTES`] of JSON. While no console is open, the metrics are read only every
+//! [`EVERY`].
 mod past;
 mod reading;
 mod report;

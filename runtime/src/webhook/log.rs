@@ -1,7 +1,7 @@
 //! Reads the events from the stream, or from the table of kept events.
 //!
-//! Invariant: an offset names one event within its epoch. When offsets begin anew, or are given again because the stream
-//! was put back, the epoch is another.
+//! Invariant: an offset names one event within its epoch. If offsets begin again, or are used again because the stream
+//! was put back, the epoch is a different one.
 use std::{
     sync::Arc,
     time::{Duration, Instant},

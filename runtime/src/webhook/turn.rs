@@ -1,6 +1,7 @@
 //! A node's turn to deliver: the state that the delivery of all classrooms and the delivery of parked classrooms share.
 //!
-//! Invariant: each write goes to SQL under the node's epoch; [`State`] is what was written, and what was read since.
+//! Invariant: each write to SQL is made under the node's epoch. [`State`] has what was written, and what was read since
+//! then.
 use std::{collections::BTreeMap, sync::Arc, time::Instant};
 
 use parking_lot::Mutex;

@@ -119,15 +119,15 @@ where
     /// Writes one request, in a batch with others.
     ///
     /// # Errors
-    /// The store's error; [`StoreError::Overloaded`] if the queue is full or the wait was too long.
+    /// Returns the store's error, or [`StoreError::Overloaded`] if the queue is full or the wait was too long.
     pub async fn call(&self, request: Q) -> Result<A, StoreError> {
         self.call_since(Instant::now(), request).await
     }
 
-    /// As [`GroupCommit::call`], for a caller whose own client has waited since `since`.
+    /// Writes one request, as [`GroupCommit::call`] does, for a caller whose client has waited since `since`.
     ///
     /// # Errors
-    /// The errors of [`GroupCommit::call`].
+    /// Returns the errors of [`GroupCommit::call`].
     pub async fn call_since(&self, since: Instant, request: Q) -> Result<A, StoreError> {
         let key = (self.key)(&request);
         let slot = Arc::new(Mutex::new(Some(request)));

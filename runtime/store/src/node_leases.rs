@@ -45,12 +45,13 @@ pub trait NodeLeases: Send + Sync {
     /// Enters the `node` table with a fresh lease.
     ///
     /// # Errors
-    /// [`StoreError::Refused`] with a sentence for the operator if a standalone node would live beside another node.
+    /// Returns [`StoreError::Refused`] with a sentence for the operator if a standalone node would live beside another
+    /// node.
     async fn register(&self, registration: &Registration) -> Result<Lease, StoreError>;
     /// Renews the lease, even if it has expired, provided no other node took it.
     ///
     /// # Errors
-    /// [`StoreError::Fenced`] if another node took it.
+    /// Returns [`StoreError::Fenced`] if another node took over the lease.
     async fn renew_lease(&self, lease: Lease, ttl: Duration) -> Result<HeartbeatReply, StoreError>;
     /// Sets this node's statistics, as JSON. From now on renewals of its lease write them for other nodes
     /// ([`Overview::reports`](crate::Overview::reports)).
@@ -60,7 +61,7 @@ pub trait NodeLeases: Send + Sync {
     /// Writes as a serving node does, without a change of any meaning.
     ///
     /// # Errors
-    /// [`StoreError::Fenced`] if this node does not have the lease.
+    /// Returns [`StoreError::Fenced`] if this node does not have the lease.
     async fn probe(&self, lease: Lease, ttl: Duration) -> Result<(), StoreError>;
     /// Takes over expired leases of other nodes, ends up to `max` of their sessions (node_lost), and then takes over
     /// their stale fields. Returns the number of sessions or fields; zero when nothing is left. Only one node reaps a

@@ -117,7 +117,7 @@ pub trait OutboxSource: Send + Sync {
     /// Opens the outbox with a connection of its own. This ends the claims of earlier relays of this node.
     ///
     /// # Errors
-    /// [`StoreError::Fenced`] if another node took the lease.
+    /// Returns [`StoreError::Fenced`] if another node took the lease.
     async fn open_outbox(&self, lease: Lease) -> Result<Box<dyn Outbox>, StoreError>;
     /// The shards that this node's relay holds.
     fn held_shards(&self) -> watch::Receiver<Shards> {

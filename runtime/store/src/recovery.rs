@@ -92,6 +92,6 @@ pub trait Recovery: Send + Sync {
     /// session.
     ///
     /// # Errors
-    /// [`StoreError::Refused`] while a node is alive.
+    /// Returns [`StoreError::Refused`] while a node is alive.
     async fn prepare_restored(&self) -> Result<Restored, StoreError>;
 }

@@ -10,8 +10,8 @@ pub trait Schema: Send + Sync {
     /// Brings the tables up to date. If they are, it only reads. Other nodes may do the same at the same time.
     ///
     /// # Errors
-    /// [`StoreError::Refused`] with a sentence for the operator if the tables are too new for this binary, or the
-    /// account may not change them.
+    /// Returns [`StoreError::Refused`] with a sentence for the operator if the tables are too new for this binary, or
+    /// the account may not change them.
     async fn migrate(&self) -> Result<(), StoreError>;
     /// The names of the missing migrations. The call writes nothing.
     async fn missing_migrations(&self) -> Result<Vec<&'static str>, StoreError>;

@@ -70,27 +70,27 @@ pub trait WebhookCursors: Send + Sync {
     /// Takes the delivery over from a dead node, or goes on with it. Returns `None` while another living node delivers.
     ///
     /// # Errors
-    /// [`StoreError::Fenced`] if this node's own lease was taken.
+    /// Returns [`StoreError::Fenced`] if this node's own lease was taken.
     async fn claim_webhook(&self, lease: Lease) -> Result<Option<WebhookState>, StoreError>;
     /// Moves the cursor.
     ///
     /// # Errors
-    /// [`StoreError::Fenced`] if another node delivers by now.
+    /// Returns [`StoreError::Fenced`] if another node delivers by now.
     async fn move_webhook(&self, lease: Lease, cursor: &WebhookCursor) -> Result<(), StoreError>;
     /// Starts again with offsets of another epoch: moves the cursor and forgets the parked classrooms.
     ///
     /// # Errors
-    /// [`StoreError::Fenced`] if another node delivers by now.
+    /// Returns [`StoreError::Fenced`] if another node delivers by now.
     async fn restart_webhook(&self, lease: Lease, cursor: &WebhookCursor) -> Result<(), StoreError>;
     /// Parks a classroom, or moves its own cursor. `epoch` is that of its offsets.
     ///
     /// # Errors
-    /// [`StoreError::Fenced`] if another node delivers by now.
+    /// Returns [`StoreError::Fenced`] if another node delivers by now.
     async fn park_classroom(&self, lease: Lease, epoch: &str, parked: &ParkedClassroom) -> Result<(), StoreError>;
     /// Unparks a classroom: the common cursor counts for it again.
     ///
     /// # Errors
-    /// [`StoreError::Fenced`] if another node delivers by now.
+    /// Returns [`StoreError::Fenced`] if another node delivers by now.
     async fn unpark_classroom(&self, lease: Lease, classroom: ClassroomId) -> Result<(), StoreError>;
     /// The kept events after an offset, of one classroom or of all, ascending, at most `max`.
     async fn kept_events(

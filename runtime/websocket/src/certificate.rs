@@ -57,7 +57,7 @@ impl TlsFiles {
     /// Reads the files.
     ///
     /// # Errors
-    /// [`TlsError`].
+    /// Returns a [`TlsError`] if a file cannot be read or used.
     pub fn read(&self) -> Result<Certificate, TlsError> {
         let (chain, key) = pair(&self.certificate, &self.key, "the certificate for clients")?;
         let builder = ServerConfig::builder_with_provider(provider()).with_safe_default_protocol_versions();

@@ -76,7 +76,7 @@ impl<P> Sockets<P> {
     /// The long-polling session that an id names.
     ///
     /// # Errors
-    /// Returns an error if there is no such session, or it has moved to a WebSocket.
+    /// Returns an error if there is no such session, or the session has moved to a WebSocket.
     pub(crate) fn session(&mut self, named: SocketId) -> Result<SocketIo<'_>, RequestError> {
         let entry = self.slab.get_mut(named.index()).ok_or(RequestError::UnknownSession)?;
         let generation = entry.connection.generation;
@@ -133,7 +133,7 @@ impl<P> Sockets<P> {
     /// Handles the beginning of a POST.
     ///
     /// # Errors
-    /// [`RequestError`]. If another POST of the session is not done, the session ends.
+    /// Returns a [`RequestError`] if the POST is refused. If another POST of the session is not done, the session ends.
     pub(crate) fn on_post_begins(&mut self, named: SocketId) -> Result<(), RequestError> {
         let mut io = self.session(named)?;
         if !io.is_open() {

@@ -116,7 +116,7 @@ impl NatsBus {
     /// Connects, makes the stream if it is missing, and returns the bus with its feed.
     ///
     /// # Errors
-    /// [`NatsError`], which says what the operator must change.
+    /// Returns a [`NatsError`], which says what the operator must change.
     pub async fn connect(url: &str) -> Result<(Self, mpsc::Receiver<BusEvent>), NatsError> {
         Self::connect_with(NatsOptions::new(url)).await
     }
@@ -124,7 +124,7 @@ impl NatsBus {
     /// Connects as [`Self::connect`] does, with these options.
     ///
     /// # Errors
-    /// [`NatsError`], which says what the operator must change.
+    /// Returns a [`NatsError`], which says what the operator must change.
     pub async fn connect_with(options: NatsOptions) -> Result<(Self, mpsc::Receiver<BusEvent>), NatsError> {
         let servers = Servers::new(options)?;
         // The first connection is a [`NatsConnection`], because its errors say best what to change.

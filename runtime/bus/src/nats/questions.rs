@@ -50,7 +50,7 @@ pub(super) struct Questions {
 struct Question {
     waiters: Vec<Waiter>,
     began: Instant,
-    /// As [`Answer::interrupted`].
+    /// The future value of [`Answer::interrupted`].
     interrupted: bool,
     /// Whether the message that the stream refuses comes next, or has no answer yet.
     proving: bool,

@@ -123,7 +123,7 @@ impl Hook {
     /// Returns whether the agent may do this in the classroom: `["classrooms", ID]`.
     ///
     /// # Errors
-    /// [`HookError`], where there is no answer.
+    /// Returns a [`HookError`] if there is no answer.
     pub async fn admits(&self, claims: &Claims, classroom: ClassroomId, action: Action) -> Result<bool, HookError> {
         let Some(service) = &self.0 else { return Ok(true) };
         service.ask(claims, &["classrooms", &classroom.to_string()], action).await
@@ -132,7 +132,7 @@ impl Hook {
     /// Returns whether the agent may join the classroom's lesson: `["classrooms", ID, "lessons", LESSON]`.
     ///
     /// # Errors
-    /// [`HookError`], where there is no answer.
+    /// Returns a [`HookError`] if there is no answer.
     pub async fn admits_lesson(
         &self,
         claims: &Claims,

@@ -1,6 +1,7 @@
 //! The sessions that have no connection and whose clients may come back, by the time when they end and by sid.
 //!
-//! Invariant: every entry of `by_sid` names one of `by_due`, and the other way round.
+//! Invariant: every entry of `by_sid` names an entry of `by_due`, and every entry of `by_due` is named by an entry of
+//! `by_sid`.
 use std::collections::{BTreeMap, HashMap};
 
 use rollcall_schema::{LeftReason, Sid};

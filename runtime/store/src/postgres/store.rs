@@ -49,7 +49,7 @@ impl PostgresStore {
     /// Prepares the pool; connections are made when they are needed, so the server may come up later.
     ///
     /// # Errors
-    /// [`ConnectError`] if the URL is invalid, or a file that it names cannot be used.
+    /// Returns a [`ConnectError`] if the URL is invalid, or a file that it names cannot be used.
     pub fn connect(options: &PostgresOptions) -> Result<Self, ConnectError> {
         let timeline = Arc::<Timeline>::default();
         let connector = Arc::new(Connector::new(options, Arc::clone(&timeline))?);
@@ -74,7 +74,7 @@ impl PostgresStore {
     /// Checks whether a server accepts this process, by making one connection.
     ///
     /// # Errors
-    /// [`ConnectError`], which says what to change if that is known.
+    /// Returns a [`ConnectError`], which says what to change if that is known.
     pub async fn reach(&self) -> Result<(), ConnectError> {
         self.connector.reach().await
     }

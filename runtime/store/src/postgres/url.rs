@@ -22,7 +22,7 @@ pub(super) enum SslMode {
     Require,
     /// TLS is always used, and the certificate must be of a trusted authority.
     VerifyCa,
-    /// As [`Self::VerifyCa`], and the certificate must have the host's name.
+    /// The connection is secured as with [`Self::VerifyCa`], and the certificate must have the host's name.
     VerifyFull,
 }
 

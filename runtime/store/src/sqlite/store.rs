@@ -37,7 +37,7 @@ impl SqliteStore {
     /// Opens the file, and makes it if it is missing.
     ///
     /// # Errors
-    /// [`StoreError::Refused`] if that is not possible.
+    /// Returns [`StoreError::Refused`] if that is not possible.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, StoreError> {
         let path = path.as_ref().to_owned();
         let refused = |error: std::io::Error| StoreError::Refused(error.to_string());
