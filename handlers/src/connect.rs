@@ -96,7 +96,7 @@ fn limit_rate(deps: &Deps, payer: Payer<'_>) -> Result<(), SessionError> {
     deps.rates.connect(payer).map_err(|_| SessionError::TooManyRequests)
 }
 
-/// The lesson of `?lesson_id=` in the connection's URL. A value that is not a lesson's id counts as none.
+/// Returns the lesson of `?lesson_id=` in the connection's URL. A value that is not a lesson's id counts as none.
 fn url_lesson(context: &ConnectContext) -> Option<LessonId> {
     LessonId::parse(context.url_parameter.as_deref()?).ok()
 }

@@ -15,8 +15,8 @@ pub mod set_state;
 
 use rollcall_runtime::Table;
 
-/// The table: each event by its name on the wire, with its handler and the handler's dependencies. A new event needs
-/// one file and one line here.
+/// Returns the table. For each event it has the name in the protocol, the handler and the handler's dependencies. A new
+/// event needs one file and one line here.
 #[must_use]
 pub fn table() -> Table {
     let connect = ("connect_request", connect::Deps::new, connect::handle);

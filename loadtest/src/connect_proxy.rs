@@ -39,13 +39,13 @@ impl ConnectProxy {
         Ok(Self { address, requests, task })
     }
 
-    /// The proxy's address.
+    /// Returns the proxy's address.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// The first lines of the requests that the proxy accepted.
+    /// Returns the first lines of the requests that the proxy accepted.
     #[must_use]
     pub fn requests(&self) -> Vec<String> {
         self.requests.lock().unwrap_or_else(PoisonError::into_inner).clone()

@@ -64,7 +64,7 @@ impl GatewayOptions {
         self
     }
 
-    /// The command with these options, also for verbs other than `serve`.
+    /// Returns the command with these options, also for verbs other than `serve`.
     #[must_use]
     pub fn command(&self) -> Command {
         let mut command = Command::new(&self.binary);
@@ -130,37 +130,37 @@ impl Gateway {
         self.restart()
     }
 
-    /// The address for clients.
+    /// Returns the address for clients.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.addresses.0
     }
 
-    /// The admin address, with /metrics and /api.
+    /// Returns the admin address, with /metrics and /api.
     #[must_use]
     pub fn admin(&self) -> SocketAddr {
         self.addresses.1
     }
 
-    /// The process id. It changes with each restart.
+    /// Returns the process id. It changes with each restart.
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.process.pid()
     }
 
-    /// The working directory. It holds the database of an embedded gateway.
+    /// Returns the working directory. It holds the database of an embedded gateway.
     #[must_use]
     pub fn folder(&self) -> &Path {
         self.folder.path()
     }
 
-    /// The output since the last start.
+    /// Returns the output since the last start.
     #[must_use]
     pub fn output(&self) -> String {
         output(self.folder.path())
     }
 
-    /// The output since the first start.
+    /// Returns the output since the first start.
     #[must_use]
     pub fn all_output(&self) -> String {
         all_output(self.folder.path())
@@ -230,8 +230,8 @@ impl Gateway {
         admin::post(self.admin(), path, body)
     }
 
-    /// The sum of all series of this name in /metrics whose labels contain each of `labels` (`outcome="ok"`); zero if
-    /// there is no such series.
+    /// Returns the sum of all series of this name in /metrics whose labels contain each of `labels` (`outcome="ok"`);
+    /// zero if there is no such series.
     ///
     /// # Errors
     /// Returns an error if no answer comes.

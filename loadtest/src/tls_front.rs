@@ -48,7 +48,7 @@ impl TlsFront {
         Ok(Self { address, task })
     }
 
-    /// The address for clients.
+    /// Returns the address for clients.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address

@@ -18,7 +18,8 @@ pub const AUDIENCE: &str = "example.org";
 
 const LIFETIME: Duration = Duration::from_secs(3600);
 
-/// The complete claims of a token that is valid for an hour. A test changes or removes the claim that it is about.
+/// Returns the complete claims of a token that is valid for an hour. A test changes or removes the claim that it is
+/// about.
 #[must_use]
 pub fn claims(sub: &str, role: &str) -> Value {
     json!({
@@ -30,26 +31,26 @@ pub fn claims(sub: &str, role: &str) -> Value {
     })
 }
 
-/// A participant's token.
+/// Returns a participant's token.
 #[must_use]
 pub fn participant(sub: &str) -> String {
     hs256(SECRET, &claims(sub, "participant"))
 }
 
-/// A teacher's token.
+/// Returns a teacher's token.
 #[must_use]
 pub fn teacher(sub: &str) -> String {
     hs256(SECRET, &claims(sub, "teacher"))
 }
 
-/// A token with any claims, signed with any secret.
+/// Returns a token with any claims, signed with any secret.
 #[must_use]
 pub fn hs256(secret: &str, claims: &Value) -> String {
     let key = hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes());
     signed(&json!({"typ": "JWT", "alg": "HS256"}), claims, |message| hmac::sign(&key, message))
 }
 
-/// A token with any header, claims and signature.
+/// Returns a token with any header, claims and signature.
 #[must_use]
 pub fn signed<S: AsRef<[u8]>>(header: &Value, claims: &Value, sign: impl FnOnce(&[u8]) -> S) -> String {
     let message = [header, claims].map(|part| URL_SAFE_NO_PAD.encode(part.to_string())).join(".");
@@ -57,7 +58,7 @@ pub fn signed<S: AsRef<[u8]>>(header: &Value, claims: &Value, sign: impl FnOnce(
     format!("{message}.{signature}")
 }
 
-/// A moment in seconds, as in `exp` and `nbf`.
+/// Returns a moment in seconds, as in `exp` and `nbf`.
 #[must_use]
 pub fn seconds(moment: SystemTime) -> u64 {
     moment.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())

@@ -129,7 +129,7 @@ impl View {
         (!wrong.is_empty()).then(|| wrong.join("; "))
     }
 
-    /// A copy of this view without these sessions.
+    /// Creates a copy of this view without these sessions.
     #[must_use]
     pub fn without(&self, sessions: &BTreeSet<i64>) -> Self {
         let mut other = self.clone();
@@ -137,7 +137,7 @@ impl View {
         other
     }
 
-    /// The agents in this view.
+    /// Returns the agents in this view.
     #[must_use]
     pub fn agents(&self) -> &Agents {
         &self.agents
@@ -179,7 +179,7 @@ pub async fn read_agents(address: SocketAddr, token: Option<&str>, classroom: &s
     }
 }
 
-/// The body of an answer, whose status must be 200.
+/// Returns the body of an answer, whose status must be 200.
 async fn get(address: SocketAddr, token: Option<&str>, path: &str) -> io::Result<Vec<u8>> {
     let mut stream = TcpStream::connect(address).await?;
     let token = token.map(|token| format!("Authorization: Bearer {token}\r\n")).unwrap_or_default();

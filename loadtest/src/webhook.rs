@@ -48,7 +48,7 @@ pub struct Taken {
 }
 
 impl Taken {
-    /// The key of the event, such as `agent.entered 7`, as the chaos suite names events.
+    /// Returns the key of the event, such as `agent.entered 7`, as the chaos suite names events.
     #[must_use]
     pub fn key(&self) -> String {
         let id = &self.event["id"];
@@ -93,7 +93,7 @@ impl Receiver {
         Ok(this)
     }
 
-    /// The URL of the receiver.
+    /// Returns the URL of the receiver.
     #[must_use]
     pub fn url(&self) -> String {
         format!("http://{}/events", self.address)
@@ -128,33 +128,33 @@ impl Receiver {
         self.listen(listener)
     }
 
-    /// The events of all requests that the receiver took, in their order. An event may be there more than once.
+    /// Returns the events of all requests that the receiver took, in their order. An event may be there more than once.
     #[must_use]
     pub fn taken(&self) -> Vec<Taken> {
         self.lock().taken.clone()
     }
 
-    /// The events since the last call, which are removed from the receiver. Use this if there are too many events to
-    /// keep in memory.
+    /// Returns the events since the last call, which are removed from the receiver. Use this if there are too many
+    /// events to keep in memory.
     #[must_use]
     pub fn drain(&self) -> Vec<Taken> {
         std::mem::take(&mut self.lock().taken)
     }
 
-    /// How many requests came, whether or not the receiver took them.
+    /// Returns how many requests came, whether or not the receiver took them.
     #[must_use]
     pub fn requests(&self) -> usize {
         self.lock().requests
     }
 
-    /// The latest request.
+    /// Returns the latest request.
     #[must_use]
     pub fn latest(&self) -> Option<Posted> {
         self.lock().latest.clone()
     }
 
-    /// The events that remain if offsets not above the last one of their classroom and epoch are ignored, as an app
-    /// should do.
+    /// Returns the events that remain if offsets not above the last one of their classroom and epoch are ignored, as an
+    /// app should do.
     #[must_use]
     pub fn ledger(&self) -> Vec<Taken> {
         deduplicated(self.taken())
@@ -276,7 +276,7 @@ fn read(reader: &mut BufReader<&TcpStream>) -> io::Result<Option<Posted>> {
     Ok(Some(Posted { headers, body }))
 }
 
-/// The events of a body. An invalid body counts as no events, so the test that expects its events fails.
+/// Returns the events of a body. An invalid body counts as no events, so the test that expects its events fails.
 fn events(body: &[u8]) -> Vec<Taken> {
     let Ok(body) = serde_json::from_slice::<Value>(body) else { return Vec::new() };
     let text = |value: &Value| value.as_str().map(str::to_owned);
@@ -291,8 +291,8 @@ fn events(body: &[u8]) -> Vec<Taken> {
     body["events"].as_array().into_iter().flatten().map(event).collect()
 }
 
-/// The faults of a ledger, in words: an event is missing, is out of order, or is not in the stream. `wanted` has the
-/// keys of each classroom in the stream's order. An event that the stream holds twice counts once.
+/// Returns the faults of a ledger, in words: an event is missing, is out of order, or is not in the stream. `wanted`
+/// has the keys of each classroom in the stream's order. An event that the stream holds twice counts once.
 #[must_use]
 pub fn faults(ledger: &[Taken], wanted: &BTreeMap<String, Vec<String>>) -> Vec<String> {
     let mut faults = Vec::new();
@@ -310,7 +310,7 @@ pub fn faults(ledger: &[Taken], wanted: &BTreeMap<String, Vec<String>>) -> Vec<S
     faults
 }
 
-/// The distinct keys, in the order of their first occurrence.
+/// Returns the distinct keys, in the order of their first occurrence.
 fn once(keys: impl Iterator<Item = String>) -> Vec<String> {
     let mut seen = BTreeSet::new();
     keys.filter(|key| seen.insert(key.clone())).collect()

@@ -89,13 +89,13 @@ impl Wire {
         Ok(Self { server, target, address, weather })
     }
 
-    /// The address for clients.
+    /// Returns the address for clients.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// A URL of the server, changed so that it leads through this relay.
+    /// Returns a URL of the server, changed so that it leads through this relay.
     #[must_use]
     pub fn instead_of(&self, url: &str) -> String {
         url.replace(&self.server.to_string(), &self.address.to_string())

@@ -16,7 +16,7 @@ use tokio_tungstenite::{WebSocketStream, accept_async};
 
 const SOON: Duration = Duration::from_secs(5);
 
-/// A server for one connection. `script` decides what it reads and sends.
+/// Starts a server for one connection. `script` decides what the server reads and sends.
 async fn serve<F>(script: impl FnOnce(WebSocketStream<TcpStream>) -> F + Send + 'static) -> SocketAddr
 where
     F: Future<Output = ()> + Send,

@@ -46,7 +46,7 @@ pub enum AckError {
 }
 
 impl AckError {
-    /// The text for clients, and how long to wait if waiting helps.
+    /// Returns the text for clients, and how long to wait if waiting helps.
     #[must_use]
     pub fn entry(self) -> (&'static str, Option<Duration>) {
         match self {
@@ -83,7 +83,7 @@ const MAX_MESSAGE: usize = 200;
 pub struct AckMessage(Cow<'static, str>);
 
 impl AckMessage {
-    /// A message that is known when the program is compiled.
+    /// Creates a message that is known when the program is compiled.
     ///
     /// # Panics
     /// Panics if it is empty or has more than 200 bytes; in a constant, that is an error of the compiler.
@@ -102,7 +102,7 @@ impl AckMessage {
         if fits { Ok(Self(Cow::Owned(text.to_owned()))) } else { Err(IdError("message")) }
     }
 
-    /// The text.
+    /// Returns the text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -193,7 +193,7 @@ impl From<RosterRead> for Reply {
 }
 
 impl Reply {
-    /// The offset after which a connection that resumes gets the joined lesson's events.
+    /// Returns the offset after which a connection that resumes gets the joined lesson's events.
     #[must_use]
     pub fn offset(&self) -> Option<Offset> {
         self.joined.as_ref()?.offset
@@ -218,7 +218,7 @@ impl From<AckError> for Answer {
 }
 
 impl Answer {
-    /// The ack on the plain WebSocket, or `None` for a success of a request without `ref`.
+    /// Returns the ack on the plain WebSocket, or `None` for a success of a request without `ref`.
     #[must_use]
     pub fn plain(&self, reference: Ref) -> Option<Vec<u8>> {
         match self {
@@ -228,7 +228,7 @@ impl Answer {
         }
     }
 
-    /// The seed's object, for a callback of Socket.IO.
+    /// Returns the seed's object, for a callback of Socket.IO.
     #[must_use]
     pub fn object(&self) -> Vec<u8> {
         match self.error() {
@@ -237,7 +237,7 @@ impl Answer {
         }
     }
 
-    /// The argument of Socket.IO's event `request_error`, or `None` for a success.
+    /// Returns the argument of Socket.IO's event `request_error`, or `None` for a success.
     #[must_use]
     pub fn request_error(&self, event: &str) -> Option<Vec<u8>> {
         self.error().err().map(|error| wire::json(&RequestError { event, error }))
@@ -324,7 +324,7 @@ struct Failure<'a> {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Empty {}
 
-/// The ack of a success, or `None` if the request had no `ref`.
+/// Returns the ack of a success, or `None` if the request had no `ref`.
 #[must_use]
 pub fn success(reference: Ref, reply: &Reply) -> Option<Vec<u8>> {
     if reference == Ref::Missing {
@@ -346,20 +346,20 @@ pub fn success(reference: Ref, reply: &Reply) -> Option<Vec<u8>> {
     }))
 }
 
-/// The ack of an error, which is always sent.
+/// Returns the ack of an error, which is always sent.
 #[must_use]
 pub fn error(reference: Ref, error: AckError) -> Vec<u8> {
     error_with(reference, error, None)
 }
 
-/// The ack of an error, with one line about what to change if there is one.
+/// Returns the ack of an error, with one line about what to change if there is one.
 #[must_use]
 pub fn error_with(reference: Ref, error: AckError, detail: Option<&str>) -> Vec<u8> {
     let (message, wait) = error.entry();
     failure(reference, message, wait.map(wire::milliseconds), detail)
 }
 
-/// The ack of an error with the handler's own reason.
+/// Returns the ack of an error with the handler's own reason.
 #[must_use]
 pub fn error_of_handler(reference: Ref, message: &AckMessage) -> Vec<u8> {
     failure(reference, message.as_str(), None, None)

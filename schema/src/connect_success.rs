@@ -33,13 +33,13 @@ pub struct Start<'a> {
 /// `connect_success`.
 #[derive(Clone, Copy, Debug)]
 pub struct ConnectSuccess<'a> {
-    /// The session and its agent; `None` for a guest.
+    /// The session and its agent. `None` for a guest.
     pub session: Option<(SessionId, &'a AgentId)>,
     /// The connection's id.
     pub sid: Sid,
     /// How often the server pings. Clients get it in whole seconds.
     pub ping_interval: Duration,
-    /// The expiry of the token in Unix seconds; `None` for a guest.
+    /// The expiry of the token in Unix seconds. `None` for a guest.
     pub expires_at: Option<u64>,
     /// The gateway's version, for people.
     pub version: &'a str,
@@ -77,13 +77,13 @@ struct Roster<'a> {
 }
 
 impl ConnectSuccess<'_> {
-    /// The message for a plain WebSocket.
+    /// Returns the message for a plain WebSocket.
     #[must_use]
     pub fn message(&self) -> Vec<u8> {
         wire::json(&Message { r#type: "connect_success", payload: self.fields() })
     }
 
-    /// The payload of the message, as clients of Socket.IO get it.
+    /// Returns the payload of the message, as clients of Socket.IO get it.
     #[must_use]
     pub fn payload(&self) -> Vec<u8> {
         wire::json(&self.fields())

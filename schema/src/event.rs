@@ -29,7 +29,7 @@ pub enum Change {
 /// The changed fields of an agent.updated.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Update {
-    /// The agent's state; `None` if it has no state any more.
+    /// The agent's state. `None` if it has no state any more.
     pub state: Option<JsonObject>,
     /// The version of state, role and info together.
     pub state_n: StateVersion,
@@ -48,7 +48,7 @@ impl Change {
         }
     }
 
-    /// The reason of a left.
+    /// Returns the reason of a left.
     #[must_use]
     pub const fn reason(&self) -> Option<LeftReason> {
         match self {
@@ -123,7 +123,7 @@ impl<'a> AgentEvent<'a> {
         EntityEvent { entity_type: AGENT, operation: self.change.operation(), sequence_id: self.session.0 }
     }
 
-    /// The seed's JSON. The fields of PROTOCOL 9 are left out if they have no value.
+    /// Returns the seed's JSON. The fields of PROTOCOL 9 are left out if they have no value.
     #[must_use]
     pub fn body(&self) -> Vec<u8> {
         let update = if let Change::Updated(update) = self.change { Some(update) } else { None };
@@ -153,7 +153,7 @@ impl<'a> AgentEvent<'a> {
         format!("agent.{}:{installation}:{}:{nonce}", self.change.operation(), self.session)
     }
 
-    /// The other headers of the event.
+    /// Returns the other headers of the event.
     #[must_use]
     pub fn headers(&self) -> Vec<(&'static str, String)> {
         let EntityEvent { entity_type, operation, sequence_id } = self.entity();

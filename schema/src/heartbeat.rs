@@ -17,14 +17,14 @@ struct Ping {
     offset: Option<Offset>,
 }
 
-/// The message `{"type":"ping"}`. For a connection that resumes, it has the offset through which the client got every
-/// event. So the client can resume from there, even if no event has come for a long time.
+/// Returns the message `{"type":"ping"}`. For a connection that resumes, it has the offset through which the client got
+/// every event. So the client can resume from there, even if no event has come for a long time.
 #[must_use]
 pub fn ping(offset: Option<Offset>) -> Vec<u8> {
     wire::json(&Ping { r#type: "ping", offset })
 }
 
-/// Whether a client's message is the answer to a ping, `{"type":"pong"}`.
+/// Returns whether a client's message is the answer to a ping, `{"type":"pong"}`.
 #[must_use]
 pub fn is_pong(message: &str) -> bool {
     message.len() <= MAX_PONG && Request::parse(message.as_bytes()).is_ok_and(|request| request.event == PONG)

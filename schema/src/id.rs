@@ -31,7 +31,7 @@ pub(crate) const RULES: [(&str, &str); 4] = [
 macro_rules! checked_text {
     ($name:ident, $kind:literal) => {
         impl $name {
-            /// The text.
+            /// Returns the text.
             #[must_use]
             pub fn as_str(&self) -> &str {
                 &self.0
@@ -136,8 +136,8 @@ fn is_word(text: &str) -> bool {
     of(text, 64, b"_-")
 }
 
-/// Whether a text is a sub. The sub is the name of the user's key in Redis, so it must not start as other keys do. The
-/// forbidden characters are wildcards in subjects, hash tags in keys, or end a text in some format.
+/// Returns whether a text is a sub. The sub is the name of the user's key in Redis, so it must not start as other keys
+/// do. The forbidden characters are wildcards in subjects, hash tags in keys, or end a text in some format.
 fn is_user(text: &str) -> bool {
     let is_plain = |b: u8| b.is_ascii_graphic() && !b"*>{}\"'\\".contains(&b);
     (1..=128).contains(&text.len())
@@ -215,20 +215,20 @@ impl AgentId {
         split_agent(&self.0).expect("an agent's id was checked when it was made")
     }
 
-    /// The `agent_label` in this id.
+    /// Returns the `agent_label` in this id.
     #[must_use]
     pub fn label(&self) -> AgentLabel {
         AgentLabel(self.parts().0.into())
     }
 
-    /// The `sub` in this id, decoded.
+    /// Returns the `sub` in this id, decoded.
     #[must_use]
     pub fn user(&self) -> UserId {
         let user = percent_decode_str(self.parts().1).decode_utf8();
         UserId(user.expect("an agent's id was checked when it was made").into())
     }
 
-    /// The `aud` in this id.
+    /// Returns the `aud` in this id.
     #[must_use]
     pub fn audience(&self) -> Audience {
         Audience(self.parts().2.into())

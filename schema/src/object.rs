@@ -34,7 +34,7 @@ impl JsonObject {
         (raw.get().len() <= MAX_OBJECT && raw.get().starts_with('{')).then_some(Self(raw))
     }
 
-    /// The text.
+    /// Returns the text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         self.0.get()

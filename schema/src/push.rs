@@ -31,7 +31,7 @@ const RESERVED: [&[u8]; 5] =
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Push<'a> {
     body: &'a [u8],
-    /// The `id` with which the body is wrapped; `None` if it is sent as it is.
+    /// The `id` with which the body is wrapped. `None` if it is sent as it is.
     id: Option<EntityEvent<'a>>,
 }
 
@@ -48,8 +48,9 @@ impl<'a> Push<'a> {
         if reserved && id.is_none() { Err(PushError::ReservedType) } else { Ok(Self { body, id }) }
     }
 
-    /// The body to store for an event of this entity. Clients get it as `{"id":...,"payload":body}`, whatever is in it.
-    /// A body with an `id` of its own would be forwarded unchanged, so such a body is wrapped before it is stored.
+    /// Returns the body to store for an event of this entity. Clients get it as `{"id":...,"payload":body}`, whatever
+    /// is in it. A body with an `id` of its own would be forwarded unchanged, so such a body is wrapped before it is
+    /// stored.
     ///
     /// # Errors
     /// Returns [`PushError::NotAnObject`] if the body is not a JSON object.
@@ -59,8 +60,8 @@ impl<'a> Push<'a> {
         Ok(if has_id { wrapped.plain() } else { Cow::Borrowed(body) })
     }
 
-    /// The name of the event, as `{entity_type}.{operation}`; `None` if the body has no `id` of the seed's form with
-    /// names of `[a-z0-9_-]+`.
+    /// Returns the name of the event, as `{entity_type}.{operation}`. `None` if the body has no `id` of the seed's form
+    /// with names of `[a-z0-9_-]+`.
     #[must_use]
     pub fn name(&self) -> Option<String> {
         let named = match self.id {
@@ -76,7 +77,7 @@ impl<'a> Push<'a> {
         (fine(&entity_type) && fine(&operation)).then(|| format!("{entity_type}.{operation}"))
     }
 
-    /// The message for connections that did not ask to resume.
+    /// Returns the message for connections that did not ask to resume.
     #[must_use]
     pub fn plain(&self) -> Cow<'a, [u8]> {
         match self.id {
@@ -89,7 +90,7 @@ impl<'a> Push<'a> {
         }
     }
 
-    /// The message for connections that asked to resume: `{"offset":N,"event":...}`.
+    /// Returns the message for connections that asked to resume: `{"offset":N,"event":...}`.
     #[must_use]
     pub fn resumable(&self, offset: Offset) -> Vec<u8> {
         let mut out = Vec::with_capacity(self.body.len() + 192);
@@ -171,7 +172,7 @@ impl<'de> Visitor<'de> for OutlineVisitor {
     }
 }
 
-/// Whether a value is one of [`RESERVED`], with or without escapes.
+/// Returns whether a value is one of [`RESERVED`], with or without escapes.
 fn is_reserved(value: &RawValue) -> bool {
     // A longer text is none of them, even if each of its characters is an escape.
     let text = value.get();

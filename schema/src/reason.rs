@@ -34,7 +34,7 @@ impl KickCause {
     /// An operator ended the session.
     pub const OPERATOR: Self = Self::Told(SessionError::Kicked);
 
-    /// The name of the error, or `violation`.
+    /// Returns the name of the error, or `violation`.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -48,7 +48,7 @@ impl LeftReason {
     const ALL: [Self; 6] =
         [Self::Closed, Self::Lost, Self::TimedOut, Self::Kicked(None), Self::Drained, Self::NodeLost];
 
-    /// The word for the reason in events and rows.
+    /// Returns the word for the reason in events and rows.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -61,7 +61,7 @@ impl LeftReason {
         }
     }
 
-    /// The cause of a kick, if this is a kick whose cause is known.
+    /// Returns the cause of a kick, if this is a kick whose cause is known.
     #[must_use]
     pub fn cause(self) -> Option<KickCause> {
         match self {

@@ -59,7 +59,7 @@ impl RefText {
         Some(Self { length: u8::try_from(text.len()).ok()?, bytes })
     }
 
-    /// The text.
+    /// Returns the text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         std::str::from_utf8(&self.bytes[..self.length.into()]).expect("it was a text")
@@ -107,7 +107,7 @@ pub enum RequestError {
 }
 
 impl RequestError {
-    /// The `ref` of the ack.
+    /// Returns the `ref` of the ack.
     #[must_use]
     pub fn reference(self) -> Ref {
         match self {
@@ -137,8 +137,8 @@ impl From<serde_json::Error> for PayloadError {
     }
 }
 
-/// Whether an error is about an id of this kind: about its text, or about another value in its place. A text of the
-/// payload in the error can only make the detail name another rule.
+/// Returns whether an error is about an id of this kind: about its text, or about another value in its place. A text of
+/// the payload in the error can only make the detail name another rule.
 fn names(error: &str, kind: &str) -> bool {
     let of = |start: &str| error.contains(&format!("{start} {kind} at line"));
     of("not a valid") || of("expected")
@@ -207,7 +207,7 @@ fn object<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, serde_json::Error>
     if text.starts_with('{') { serde_json::from_str(text) } else { Err(serde_json::Error::custom("not an object")) }
 }
 
-/// An optional field that holds an object.
+/// Returns an optional field that holds an object.
 fn optional_object<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
 where
     D: Deserializer<'de>,
@@ -229,7 +229,7 @@ impl From<&str> for Token {
 }
 
 impl Token {
-    /// The text.
+    /// Returns the text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -245,7 +245,7 @@ impl fmt::Debug for Token {
 /// `connect_request`, the first message.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct ConnectRequest {
-    /// The token; `None` for a guest.
+    /// The token. `None` for a guest.
     pub token: Option<Token>,
     /// The classroom. A guest names it, too.
     pub classroom_id: ClassroomId,
@@ -275,7 +275,7 @@ pub struct Resume {
 }
 
 impl Resume {
-    /// The epoch and the offset after which to replay; `None` unless both are given.
+    /// Returns the epoch and the offset after which to replay. `None` unless both are given.
     #[must_use]
     pub fn position(&self) -> Option<(&str, Offset)> {
         Some((self.epoch.as_deref()?, self.offset?))

@@ -19,7 +19,7 @@ pub enum Role {
 }
 
 impl Role {
-    /// The claim's text.
+    /// Returns the claim's text.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {

@@ -103,37 +103,37 @@ struct Payload<'a> {
 }
 
 impl SessionError {
-    /// The error's row of the table.
+    /// Returns the error's row of the table.
     #[must_use]
     pub const fn row(self) -> &'static Row {
         &TABLE[self as usize]
     }
 
-    /// The error's `payload.type`, which is also the label of metrics.
+    /// Returns the error's `payload.type`, which is also the label of metrics.
     #[must_use]
     pub const fn name(self) -> &'static str {
         self.row().name
     }
 
-    /// The code of the close frame.
+    /// Returns the code of the close frame.
     #[must_use]
     pub const fn close_code(self) -> u16 {
         self.row().close_code
     }
 
-    /// Whether the client should connect again. After any other error, the same would happen again.
+    /// Returns whether the client should connect again. After any other error, the same would happen again.
     #[must_use]
     pub const fn is_recoverable(self) -> bool {
         self.close_code() < 3500
     }
 
-    /// The message before the close frame. `reconnect_after` is sent only if the client should connect again.
+    /// Returns the message before the close frame. `reconnect_after` is sent only if the client should connect again.
     #[must_use]
     pub fn message(self, reconnect_after: Duration) -> Vec<u8> {
         self.message_with(reconnect_after, None)
     }
 
-    /// The message before the close frame, with one line about what to change if there is one.
+    /// Returns the message before the close frame, with one line about what to change if there is one.
     #[must_use]
     pub fn message_with(self, reconnect_after: Duration, detail: Option<&str>) -> Vec<u8> {
         let recoverable = self.is_recoverable();
@@ -141,7 +141,7 @@ impl SessionError {
         wire::json(&Message { r#type: kind, payload: self.fields(reconnect_after, detail) })
     }
 
-    /// The payload of that message, as clients of Socket.IO get it.
+    /// Returns the payload of that message, as clients of Socket.IO get it.
     #[must_use]
     pub fn payload_with(self, reconnect_after: Duration, detail: Option<&str>) -> Vec<u8> {
         wire::json(&self.fields(reconnect_after, detail))
@@ -179,7 +179,7 @@ pub enum Violation {
 }
 
 impl Violation {
-    /// The code of the close frame.
+    /// Returns the code of the close frame.
     #[must_use]
     pub const fn close_code(self) -> u16 {
         self as u16

@@ -14,45 +14,45 @@ impl Shards {
     /// All shards.
     pub const ALL: Self = Self(u8::MAX);
 
-    /// The shard of a classroom. It is made of two bytes that differ between ids of each usual kind: random ids, ids
-    /// made of the time, and ids that were counted up by hand.
+    /// Returns the shard of a classroom. It is made of two bytes that differ between ids of each usual kind: random
+    /// ids, ids made of the time, and ids that were counted up by hand.
     #[must_use]
     pub fn of(classroom: ClassroomId) -> Self {
         let bytes = classroom.0.as_bytes();
         Self::one(bytes[3].wrapping_add(bytes[15]))
     }
 
-    /// The shard with this number, modulo [`Shards::COUNT`].
+    /// Returns the shard with this number, modulo [`Shards::COUNT`].
     #[must_use]
     pub const fn one(number: u8) -> Self {
         Self(1 << (number % Self::COUNT))
     }
 
-    /// The shards of both sets.
+    /// Returns the shards of both sets.
     #[must_use]
     pub const fn with(self, other: Self) -> Self {
         Self(self.0 | other.0)
     }
 
-    /// The shards of this set that are not in the other.
+    /// Returns the shards of this set that are not in the other.
     #[must_use]
     pub const fn without(self, other: Self) -> Self {
         Self(self.0 & !other.0)
     }
 
-    /// Whether a shard is in both sets.
+    /// Returns whether a shard is in both sets.
     #[must_use]
     pub const fn meets(self, other: Self) -> bool {
         self.0 & other.0 != 0
     }
 
-    /// Whether the set is empty.
+    /// Returns whether the set is empty.
     #[must_use]
     pub const fn is_empty(self) -> bool {
         self.0 == 0
     }
 
-    /// The numbers of the shards in this set, ascending.
+    /// Returns the numbers of the shards in this set, ascending.
     pub fn numbers(self) -> impl Iterator<Item = u8> {
         (0..Self::COUNT).filter(move |number| self.meets(Self::one(*number)))
     }

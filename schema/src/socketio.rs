@@ -78,14 +78,14 @@ fn lenient<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> R
     Ok(raw.and_then(|raw| serde_json::from_str(raw.get()).ok()))
 }
 
-/// The text after the arguments of an event, for clients that may go on after a break. Their library sends it back as
-/// `offset`.
+/// Returns the text after the arguments of an event, for clients that may go on after a break. Their library sends it
+/// back as `offset`.
 #[must_use]
 pub fn position(epoch: &str, offset: Offset) -> String {
     format!(",{}", wire::text(&format!("{epoch}-{offset}")))
 }
 
-/// The offset in such a text; `None` if it belongs to another stream.
+/// Returns the offset in such a text, or `None` if it belongs to another stream.
 #[must_use]
 pub fn offset_in(text: &str, epoch: &str) -> Option<Offset> {
     let (of, offset) = text.rsplit_once('-')?;
@@ -101,7 +101,7 @@ impl Auth {
         if json.is_empty() { Ok(Self::default()) } else { Ok(serde_json::from_str(json)?) }
     }
 
-    /// The token, under either of its names.
+    /// Returns the token, under either of its names.
     #[must_use]
     pub fn token(&self) -> Option<&Token> {
         self.token.as_ref().or(self.access_token.as_ref())

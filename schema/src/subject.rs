@@ -21,7 +21,7 @@ pub enum RoomId {
 }
 
 impl RoomId {
-    /// The metrics' label `kind`.
+    /// Returns the metrics' label `kind`.
     #[must_use]
     pub fn kind(&self) -> &'static str {
         match self {
@@ -30,9 +30,9 @@ impl RoomId {
         }
     }
 
-    /// The filters of the room's subjects, such as `classroom.{id}.*`, as they are in the stream and not as they are
-    /// republished. The first is the one that the gateway publishes to. NATS compares subjects with case, and some
-    /// services write a UUID in upper case.
+    /// Returns the filters of the room's subjects, such as `classroom.{id}.*`, as they are in the stream and not as
+    /// they are republished. The first is the one that the gateway publishes to. NATS compares subjects with case, and
+    /// some services write a UUID in upper case.
     pub fn filters(&self) -> impl Iterator<Item = String> + use<> {
         let own = format!("{self}.*");
         let upper = match self {
@@ -63,19 +63,19 @@ pub struct Subject {
 }
 
 impl Subject {
-    /// The subject `classroom.{id}.agent`, on which presence is published.
+    /// Returns the subject `classroom.{id}.agent`, on which presence is published.
     #[must_use]
     pub fn agent(classroom: ClassroomId) -> Self {
         Self { room: RoomId::Classroom(classroom), entity: AGENT.into() }
     }
 
-    /// The subject of a room's events of this type.
+    /// Returns the subject of a room's events of this type.
     #[must_use]
     pub fn new(room: RoomId, entity_type: &EntityType) -> Self {
         Self { room, entity: entity_type.as_str().into() }
     }
 
-    /// The last token, which says what the event is about.
+    /// Returns the last token, which says what the event is about.
     #[must_use]
     pub fn entity(&self) -> &str {
         &self.entity

@@ -8,12 +8,12 @@ pub(crate) fn json<T: Serialize>(message: &T) -> Vec<u8> {
     serde_json::to_vec(message).expect("structs of texts and numbers can be written as JSON")
 }
 
-/// The same JSON as a text.
+/// Returns the JSON as a text.
 pub(crate) fn text<T: Serialize>(message: &T) -> String {
     serde_json::to_string(message).expect("structs of texts and numbers can be written as JSON")
 }
 
-/// A duration in whole milliseconds, as in hints to clients.
+/// Returns a duration in whole milliseconds, as in hints to clients.
 pub(crate) fn milliseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

@@ -20,7 +20,7 @@ const SUCCESS: &str = include_str!("../golden/join_lesson_success.json");
 const ERROR: &str = include_str!("../golden/join_lesson_error.txt");
 const CLIENT_EVENT_HANDLER: &str = include_str!("../golden/client_event_handler.txt");
 
-/// The language and the text of each fenced block, without the fence's indentation.
+/// Returns the language and the text of each fenced block, without the fence's indentation.
 fn blocks(document: &str) -> Vec<(&str, String)> {
     let mut blocks = Vec::new();
     let mut open: Option<(usize, &str, String)> = None;

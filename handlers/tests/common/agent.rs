@@ -16,7 +16,7 @@ pub(crate) struct Agent {
 }
 
 impl Agent {
-    /// The agent that entered on `client`, from its connect_success.
+    /// Returns the agent that entered on `client`, from its connect_success.
     pub(crate) fn of(client: Client, success: &Value) -> Self {
         let text = |field: &str| success[field].as_str().unwrap_or_else(|| panic!("{field} in {success}")).to_owned();
         Self { client, id: text("agent_id"), session: success["session_id"].as_i64().unwrap(), sid: text("sid") }
@@ -28,7 +28,7 @@ impl Agent {
         assert_eq!(event.body, agent_event(label, other.session, &other.id));
     }
 
-    /// What identifies this agent in others' events, also after it has gone.
+    /// Returns what identifies this agent in others' events, also after it has gone.
     pub(crate) fn whom(&self) -> Whom {
         Whom { id: self.id.clone(), session: self.session }
     }
@@ -61,7 +61,7 @@ pub(crate) struct Whom {
     pub(crate) session: i64,
 }
 
-/// The event of a session's entering or leaving, as the seed defines it.
+/// Returns the event of a session's entering or leaving, as the seed defines it.
 pub(crate) fn agent_event(label: &str, session: i64, agent: &str) -> Value {
     json!({
         "id": {"entity_type": "agent", "operation": label, "sequence_id": session},
@@ -69,7 +69,7 @@ pub(crate) fn agent_event(label: &str, session: i64, agent: &str) -> Value {
     })
 }
 
-/// The same event as text, with its keys in the seed's order.
+/// Returns the same event as text, with its keys in the seed's order.
 pub(crate) fn agent_event_text(label: &str, session: i64, agent: &str) -> String {
     let id = format!(r#"{{"entity_type":"agent","operation":"{label}","sequence_id":{session}}}"#);
     let payload = format!(r#"{{"version":"v1","entity_type":"agent","label":"{label}","agent_id":"{agent}"}}"#);
@@ -77,29 +77,29 @@ pub(crate) fn agent_event_text(label: &str, session: i64, agent: &str) -> String
 }
 
 impl Backend {
-    /// A WebSocket connection that has not sent anything.
+    /// Returns a WebSocket connection that has not sent anything.
     pub(crate) async fn client(&self) -> Client {
         Client::connect(self.gateway.address()).await.unwrap()
     }
 
-    /// An agent with this token enters under the label `web`.
+    /// Enters as an agent with this token and the label `web`.
     pub(crate) async fn enters(&self, room: &Classroom, token: &str) -> Agent {
         self.enters_as(room, token, "web").await
     }
 
-    /// An agent with this token enters under this label.
+    /// Enters as an agent with this token and this label.
     pub(crate) async fn enters_as(&self, room: &Classroom, token: &str, label: &str) -> Agent {
         let mut client = self.client().await;
         let success = client.connect_request(token, &room.id, label).await.unwrap();
         Agent::of(client, &success)
     }
 
-    /// A participant of this name enters.
+    /// Enters as a participant with this name.
     pub(crate) async fn participant(&self, room: &Classroom, name: &str) -> Agent {
         self.enters(room, &room.participant(name)).await
     }
 
-    /// A teacher of this name enters.
+    /// Enters as a teacher with this name.
     pub(crate) async fn teacher(&self, room: &Classroom, name: &str) -> Agent {
         self.enters(room, &room.teacher(name)).await
     }

@@ -30,27 +30,27 @@ impl Classroom {
         Self { algebra, biology, tag: tag.to_owned(), id }
     }
 
-    /// The id of a user that no other classroom has.
+    /// Returns the id of a user that no other classroom has.
     pub(crate) fn user(&self, name: &str) -> String {
         format!("{name}-{}", self.tag)
     }
 
-    /// The agent id of a user under a label.
+    /// Returns the agent id of a user under a label.
     pub(crate) fn agent(&self, label: &str, name: &str) -> String {
         format!("{label}.{}.{}", self.user(name), token::AUDIENCE)
     }
 
-    /// A participant's token.
+    /// Returns a participant's token.
     pub(crate) fn participant(&self, name: &str) -> String {
         token::participant(&self.user(name))
     }
 
-    /// A teacher's token.
+    /// Returns a teacher's token.
     pub(crate) fn teacher(&self, name: &str) -> String {
         token::teacher(&self.user(name))
     }
 
-    /// A participant's token with added or changed claims.
+    /// Returns a participant's token with added or changed claims.
     pub(crate) fn token_with(&self, name: &str, changes: &Value) -> String {
         let mut claims = token::claims(&self.user(name), "participant");
         for (claim, value) in changes.as_object().unwrap() {
@@ -59,12 +59,12 @@ impl Classroom {
         token::hs256(token::SECRET, &claims)
     }
 
-    /// The payload of a connect_request.
+    /// Returns the payload of a connect_request.
     pub(crate) fn connect_request(&self, token: &str, label: &str) -> Value {
         json!({"token": token, "classroom_id": self.id, "agent_label": label})
     }
 
-    /// A NATS subject of this classroom.
+    /// Returns a NATS subject of this classroom.
     pub(crate) fn subject(&self, entity: &str) -> String {
         format!("classroom.{}.{entity}", self.id)
     }

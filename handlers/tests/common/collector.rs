@@ -48,17 +48,17 @@ impl Collector {
         Self { address, seen }
     }
 
-    /// The value for `OTEL_EXPORTER_OTLP_ENDPOINT`.
+    /// Returns the value for `OTEL_EXPORTER_OTLP_ENDPOINT`.
     pub(crate) fn url(&self) -> String {
         format!("http://{}", self.address)
     }
 
-    /// The spans that the collector got so far.
+    /// Returns the spans that the collector got so far.
     pub(crate) fn spans(&self) -> Vec<Span> {
         self.seen.lock().unwrap().spans.clone()
     }
 
-    /// The lines of the heads of all requests so far.
+    /// Returns the lines of the heads of all requests so far.
     pub(crate) fn heads(&self) -> Vec<String> {
         self.seen.lock().unwrap().heads.clone()
     }

@@ -67,7 +67,7 @@ impl Function {
         format!("http://{}/", self.address)
     }
 
-    /// The calls that came so far.
+    /// Returns the calls that came so far.
     pub(crate) fn calls(&self) -> Vec<Call> {
         self.calls.lock().unwrap().clone()
     }
@@ -128,7 +128,7 @@ impl FunctionsFile {
         Self(folder)
     }
 
-    /// The options of a gateway that uses this file.
+    /// Returns the options of a gateway that uses this file.
     pub(crate) fn on(&self, options: &GatewayOptions) -> GatewayOptions {
         let path = self.0.path().join("functions.toml");
         options.clone().env("ROLLCALL_FUNCTIONS", path.display()).env("ROLLCALL_FUNCTIONS_SECRET", FUNCTIONS_SECRET)

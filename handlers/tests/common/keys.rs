@@ -55,7 +55,7 @@ impl Keys {
         self.ask(&["HGET", key, field]).await
     }
 
-    /// How long a key still lives. Negative if the key does not exist, or has no TTL.
+    /// Returns how long a key still lives. Negative if the key does not exist, or has no TTL.
     pub(crate) async fn ttl(&mut self, key: &str) -> i64 {
         self.ask(&["TTL", key]).await
     }
@@ -72,7 +72,7 @@ async fn connection(url: &str) -> MultiplexedConnection {
     redis::Client::open(url).unwrap().get_multiplexed_async_connection().await.unwrap()
 }
 
-/// A hash as [`Keys::hash`] returns it.
+/// Returns a hash as [`Keys::hash`] returns it.
 pub(crate) fn hash<const N: usize>(fields: [(&str, &str); N]) -> BTreeMap<String, String> {
     fields.map(|(field, value)| (field.to_owned(), value.to_owned())).into()
 }

@@ -38,13 +38,13 @@ impl Backend {
         until(query, SOON, async || self.rows(query).await, |rows| rows == wanted).await;
     }
 
-    /// The live sessions of a classroom: `{id}|{agent_id}`, ascending.
+    /// Returns the live sessions of a classroom: `{id}|{agent_id}`, ascending.
     pub(crate) async fn live(&self, room: &Classroom) -> Vec<String> {
         let id = &room.id;
         self.rows(&format!("select id, agent_id from agent_session where classroom_id = '{id}' order by id")).await
     }
 
-    /// The history of a classroom: `{id}|{agent_id}|{reason}`, ascending.
+    /// Returns the history of a classroom: `{id}|{agent_id}|{reason}`, ascending.
     pub(crate) async fn history(&self, room: &Classroom) -> Vec<String> {
         let id = &room.id;
         let query =
@@ -52,7 +52,7 @@ impl Backend {
         self.rows(&query).await
     }
 
-    /// The UUID that was made with the database.
+    /// Returns the UUID that was made with the database.
     pub(crate) async fn installation(&self) -> String {
         self.value("select id from installation").await
     }

@@ -5,12 +5,12 @@ use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 static MACHINE: RwLock<()> = RwLock::const_new(());
 
-/// A test that measures time holds this lock. No test that loads the machine runs meanwhile.
+/// Locks the machine for a test that measures time. No test that loads the machine runs meanwhile.
 pub(crate) async fn measures_time() -> RwLockReadGuard<'static, ()> {
     MACHINE.read().await
 }
 
-/// A test that loads the machine holds this lock. No test that measures time runs meanwhile.
+/// Locks the machine for a test that loads it. No test that measures time runs meanwhile.
 pub(crate) async fn loads_the_machine() -> RwLockWriteGuard<'static, ()> {
     MACHINE.write().await
 }

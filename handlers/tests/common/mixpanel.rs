@@ -48,7 +48,7 @@ impl Mixpanel {
         self.requests.recv_timeout(SOON).expect("a call to Mixpanel")
     }
 
-    /// The requests that came since the last one that the test took.
+    /// Returns the requests that came since the last one that the test took.
     pub(crate) fn rest(&self) -> Vec<Tracked> {
         self.requests.try_iter().collect()
     }

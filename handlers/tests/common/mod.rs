@@ -73,7 +73,7 @@ pub(crate) struct Servers {
 }
 
 impl Servers {
-    /// The servers that all tests of the process share, with a fresh database.
+    /// Returns the servers that all tests of the process share, with a fresh database.
     pub(crate) fn shared() -> Self {
         Self {
             postgres: postgres().create_database().unwrap(),
@@ -83,15 +83,15 @@ impl Servers {
         }
     }
 
-    /// The options of a gateway that uses these servers.
+    /// Returns the options of a gateway that uses these servers.
     pub(crate) fn of(&self, options: GatewayOptions) -> GatewayOptions {
         let Self { postgres, redis, nats, .. } = self;
         options.env("DATABASE_URL", postgres).env("REDIS_URL", redis).env("NATS_URL", nats)
     }
 }
 
-/// The PostgreSQL that all tests of the process share. It does not wait for the disk, because no test here cuts the
-/// power.
+/// Returns the PostgreSQL that all tests of the process share. It does not wait for the disk, because no test here cuts
+/// the power.
 pub(crate) fn postgres() -> &'static Postgres {
     static SERVER: LazyLock<Postgres> = LazyLock::new(|| start_postgres().unwrap());
     &SERVER
@@ -112,13 +112,13 @@ pub(crate) struct Backend {
 }
 
 impl Backend {
-    /// The embedded gateway that all tests of the process share.
+    /// Returns the embedded gateway that all tests of the process share.
     pub(crate) fn embedded() -> &'static Self {
         static BACKEND: LazyLock<Backend> = LazyLock::new(|| Backend::start(None, GatewayOptions::clone));
         &BACKEND
     }
 
-    /// The gateway on Postgres, Redis and NATS that all tests of the process share.
+    /// Returns the gateway on Postgres, Redis and NATS that all tests of the process share.
     pub(crate) fn real() -> &'static Self {
         static BACKEND: OnceLock<Backend> = OnceLock::new();
         BACKEND.get_or_init(|| Self::start(Some(Servers::shared()), GatewayOptions::clone))
@@ -161,27 +161,27 @@ impl Backend {
         self.classrooms.get(next).expect("fewer tests than classrooms")
     }
 
-    /// All classrooms of this backend, for a test that does not share the backend.
+    /// Returns all classrooms of this backend, for a test that does not share the backend.
     pub(crate) fn classrooms(&self) -> &[Classroom] {
         &self.classrooms
     }
 
-    /// The options with which another node starts on the same servers.
+    /// Returns the options with which another node starts on the same servers.
     pub(crate) fn beside(&self) -> GatewayOptions {
         self.servers().unwrap().of(GatewayOptions::new(env!("CARGO_BIN_EXE_rollcall")))
     }
 
-    /// The addresses of the servers; `None` for an embedded gateway.
+    /// Returns the addresses of the servers, or `None` for an embedded gateway.
     pub(crate) fn servers(&self) -> Option<&Servers> {
         self.servers.as_ref()
     }
 
-    /// Whether the gateway is embedded.
+    /// Returns whether the gateway is embedded.
     pub(crate) fn is_embedded(&self) -> bool {
         self.servers.is_none()
     }
 
-    /// What a test sees of the keys in Redis; `None` for an embedded gateway.
+    /// Returns what a test sees of the keys in Redis, or `None` for an embedded gateway.
     pub(crate) async fn keys(&self) -> Option<Keys> {
         match &self.servers {
             Some(Servers { redis, keys, .. }) if keys.is_empty() => Some(Keys::of(redis).await),
@@ -190,7 +190,7 @@ impl Backend {
         }
     }
 
-    /// What a test sees of JetStream; `None` for an embedded gateway.
+    /// Returns what a test sees of JetStream, or `None` for an embedded gateway.
     pub(crate) async fn stream(&self) -> Option<Stream> {
         match &self.servers {
             Some(servers) => Some(Stream::of(&servers.nats).await),

@@ -31,7 +31,7 @@ impl Polling {
         client
     }
 
-    /// The label of the node that the session's id names.
+    /// Returns the label of the node that the session's id names.
     pub(crate) fn node(&self) -> &str {
         self.sid.split_once('.').unwrap().0
     }
@@ -42,7 +42,7 @@ impl Polling {
         assert_eq!(answer, (200, "ok".to_owned()));
     }
 
-    /// The next packet that is not a ping.
+    /// Returns the next packet that is not a ping.
     pub(crate) async fn next(&mut self) -> String {
         while self.packets.is_empty() {
             let (status, body) = request(self.address, "GET", &self.sid, "").await;

@@ -32,7 +32,7 @@ impl Fence {
         }
     }
 
-    /// Whether this event is the fence.
+    /// Returns whether this event is the fence.
     pub(crate) fn is(&self, body: &Value) -> bool {
         *body == self.body
     }

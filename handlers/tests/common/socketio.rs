@@ -169,7 +169,7 @@ impl SocketIo {
         }
     }
 
-    /// The next packet; kept packets come first.
+    /// Returns the next packet; kept packets come first.
     pub(crate) async fn next(&mut self) -> Packet {
         match self.events.pop_front() {
             Some(event) => event,
@@ -207,7 +207,7 @@ impl SocketIo {
         }
     }
 
-    /// The next text that is not a ping. The error is the code of the close frame.
+    /// Returns the next text that is not a ping. The error is the code of the close frame.
     pub(crate) async fn text(&mut self) -> Result<String, Option<u16>> {
         loop {
             match timeout(SOON, self.socket.next()).await.expect("something comes in time") {

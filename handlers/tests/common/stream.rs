@@ -18,12 +18,12 @@ pub(crate) struct Stored {
 }
 
 impl Stored {
-    /// A header's value; empty if the message has no such header.
+    /// Returns a header's value; empty if the message has no such header.
     pub(crate) fn header(&self, name: &str) -> &str {
         self.headers.get(name).map_or("", String::as_str)
     }
 
-    /// The message id.
+    /// Returns the message id.
     pub(crate) fn id(&self) -> &str {
         self.header("Nats-Msg-Id")
     }
@@ -39,7 +39,7 @@ impl Stream {
         Self { context: jetstream::new(async_nats::connect(url).await.unwrap()) }
     }
 
-    /// Every message that the stream holds now on a subject (which may have wildcards), in the stream's order.
+    /// Returns every message that the stream holds now on a subject (which may have wildcards), in the stream's order.
     pub(crate) async fn messages(&self, subject: &str) -> Vec<Stored> {
         let stream = self.context.get_stream("CLASSROOM").await.unwrap();
         let mut consumer = stream
@@ -76,7 +76,7 @@ impl Stream {
         sent.unwrap().await.unwrap();
     }
 
-    /// The stream's configuration.
+    /// Returns the stream's configuration.
     pub(crate) async fn config(&self) -> jetstream::stream::Config {
         self.context.get_stream("CLASSROOM").await.unwrap().cached_info().config.clone()
     }

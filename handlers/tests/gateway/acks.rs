@@ -19,7 +19,7 @@ async fn alice(backend: &Backend) -> (&crate::common::Classroom, Agent) {
     (room, backend.participant(room, "alice").await)
 }
 
-/// The answer to a text, byte for byte.
+/// Returns the answer to a text, byte for byte.
 async fn answer(agent: &mut Agent, text: &str) -> String {
     agent.client.send_text(text).await.unwrap();
     next_text(&mut agent.client, SOON).await

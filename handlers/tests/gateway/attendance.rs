@@ -204,7 +204,7 @@ async fn old_history_goes_and_the_rest_stays(kind: &Backend) {
     backend.gateway.wait_for_metric("rollcall_history_deleted_total", &[], SOON, |rows| rows == 1188.0).unwrap();
 }
 
-/// The first id of sessions for this classroom: no session of a test and no other classroom has these ids.
+/// Returns the first id of sessions for this classroom: no session of a test and no other classroom has these ids.
 fn room_number(room: &Classroom) -> usize {
     2_000_000_000 + usize::from_str_radix(&room.id[..6], 16).unwrap() * 10
 }

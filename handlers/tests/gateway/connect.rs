@@ -58,7 +58,7 @@ async fn of_two_agents_that_enter_at_once_at_least_one_sees_the_other(backend: &
     }
 }
 
-/// Whether agent.entered of the other session comes before a fence. Any other event fails the test.
+/// Returns whether agent.entered of the other session comes before a fence. Any other event fails the test.
 async fn sees_before(agent: &mut Agent, fence: &crate::common::Fence, other: i64) -> bool {
     let seen = fence.read_to(agent).await;
     assert!(seen.len() <= 1, "{seen:?}");
@@ -83,7 +83,7 @@ async fn an_agent_gets_no_event_from_before_its_connect(backend: &Backend) {
     backend.nothing_came(room, [&mut bob, &mut alice]).await;
 }
 
-/// A valid connect_request, of which a test changes one part.
+/// Returns a valid connect_request, of which a test changes one part.
 fn fine(backend: &Backend) -> Value {
     let room = backend.classroom();
     json!({"type": "connect_request", "payload": room.connect_request(&room.participant("alice"), "web")})

@@ -15,7 +15,7 @@ const HOSTS: [&str; 5] = ["authz.test", "function.test", "keys.test", "mixpanel.
 const KEYS: &str =
     r#"{"keys":[{"kty":"OKP","crv":"Ed25519","kid":"a","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}"#;
 
-/// One server that answers for all of these hosts.
+/// Starts one server that answers for all of these hosts.
 async fn services() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();

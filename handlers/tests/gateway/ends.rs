@@ -13,7 +13,7 @@ on_both_kinds!(
     a_client_that_does_not_read_is_a_slow_consumer,
 );
 
-/// A witness and an agent with this token. Neither has anything left to read.
+/// Returns a witness and an agent with this token. Neither has anything left to read.
 async fn with_witness<'b>(backend: &'b Backend, room: &'b Classroom, token: &str) -> (Agent, Agent) {
     let mut witness = backend.participant(room, "witness").await;
     let mut agent = backend.enters(room, token).await;

@@ -17,13 +17,13 @@ const LESSON: &str = "demo";
 /// The origin of a common development server.
 const PAGE: &str = "http://localhost:5173";
 
-/// A gateway as `cargo run` starts it: without a key, on loopback.
+/// Returns a gateway as `cargo run` starts it: without a key, on loopback.
 fn developers() -> Gateway {
     let options = GatewayOptions::new(env!("CARGO_BIN_EXE_rollcall"));
     Gateway::start(options.without("ROLLCALL_HS256_SECRET")).unwrap()
 }
 
-/// The participant's token. The gateway prints it after the teacher's.
+/// Returns the participant's token. The gateway prints it after the teacher's.
 async fn printed_token(gateway: &Gateway) -> String {
     let tokens = async || {
         let output = gateway.output();
@@ -42,7 +42,7 @@ async fn socket(gateway: &Gateway) -> WebSocketStream<TcpStream> {
     client_async(request, TcpStream::connect(address).await.unwrap()).await.unwrap().0
 }
 
-/// The answer to a first message, and the code and the reason of the close frame after it.
+/// Returns the answer to a first message, and the code and the reason of the close frame after it.
 async fn refused(gateway: &Gateway, first: &Value) -> (Value, u16, String) {
     let mut socket = socket(gateway).await;
     socket.send(Message::text(first.to_string())).await.unwrap();

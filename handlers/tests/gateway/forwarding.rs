@@ -16,7 +16,7 @@ async fn send(subject: &str, headers: &[(&'static str, &str)], body: &str) {
     crate::common::Stream::of(&shared::nats().url()).await.publish(subject, headers, body).await;
 }
 
-/// Two agents in one classroom. Neither has anything left to read.
+/// Returns two agents in one classroom. Neither has anything left to read.
 async fn alice_and_bob(backend: &Backend) -> (&Classroom, Agent, Agent) {
     let room = backend.classroom();
     let mut alice = backend.participant(room, "alice").await;

@@ -24,7 +24,7 @@ on_both_kinds![
     events_of_one_caller_keep_their_order,
 ];
 
-/// A gateway on the same kind of backend. Its event `vote` calls this function.
+/// Returns a gateway on the same kind of backend. Its event `vote` calls this function.
 fn with(kind: &Backend, function: &Function) -> (Backend, FunctionsFile) {
     let file = FunctionsFile::new(&[("vote", &function.url(), "")]);
     (kind.another(|options| file.on(options)), file)
@@ -78,7 +78,7 @@ async fn it_is_told_of_the_call_and_its_answer_is_the_ack(kind: &Backend) {
     assert_eq!((answered("outcome=\"success\""), answered("outcome=\"refused\"")), (2.0, 1.0));
 }
 
-/// An event in the list that a function publishes.
+/// Returns an event in the list that a function publishes.
 fn item(to: &str, agent: Option<&str>, number: u64) -> Value {
     // The `id` in the body stays a part of the payload, so a function cannot forge an event.
     let body = json!({"id": {"entity_type": "agent", "operation": "left", "sequence_id": 1}, "n": number});

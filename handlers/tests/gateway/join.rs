@@ -21,7 +21,7 @@ on_both_kinds!(
 
 const NOT_FOUND: &str = "lesson not found";
 
-/// The lesson and the seat in the session's row.
+/// Returns the lesson and the seat in the session's row.
 async fn saved(backend: &Backend, agent: &Agent) -> String {
     backend.value(&format!("select lesson_id, seat from agent_session where id = {}", agent.session)).await
 }

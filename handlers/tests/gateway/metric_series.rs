@@ -17,7 +17,7 @@ const STRANGERS: usize = 1_000;
 /// The number of requests under way at once.
 const AT_ONCE: usize = 500;
 
-/// The names of the series that the gateway has now.
+/// Returns the names of the series that the gateway has now.
 fn series(backend: &Backend) -> Vec<String> {
     let (_, text) = backend.gateway.get("/metrics").unwrap();
     let name = |line: &str| line.rsplit_once(' ').map(|(name, _)| name.to_owned());

@@ -43,7 +43,7 @@ impl Drop for Private {
     }
 }
 
-/// The line of `rollcall check` for NATS, with a setting that names the trusted certificates.
+/// Returns the line of `rollcall check` for NATS, with a setting that names the trusted certificates.
 fn check(folder: &Path, url: &str, setting: Option<&'static str>) -> String {
     let mut options = GatewayOptions::new(env!("CARGO_BIN_EXE_rollcall")).env("NATS_URL", url);
     if let Some(setting) = setting {

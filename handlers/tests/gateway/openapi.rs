@@ -14,7 +14,7 @@ const EXAMPLES: &str = "10";
 /// whole number. The last one sends wrong tokens, after which the admin address refuses its address for a while.
 const EXCLUDED: &str = "positive_data_acceptance,negative_data_rejection,ignored_auth";
 
-/// Where `loadtest/setup/schemathesis` installs it.
+/// Returns the path to which `loadtest/setup/schemathesis` installs schemathesis.
 fn schemathesis() -> PathBuf {
     let binary = target_folder().join("schemathesis/bin/schemathesis");
     assert!(binary.exists(), "no {}: run loadtest/setup/schemathesis", binary.display());

@@ -20,7 +20,7 @@ fn admin(backend: &Backend) -> String {
     format!("http://{}", backend.gateway.admin())
 }
 
-/// The output of a command that succeeds.
+/// Returns the output of a command that succeeds.
 fn run(backend: &Backend, arguments: &[&str]) -> String {
     let output = command(&admin(backend), arguments).output().unwrap();
     assert!(output.status.success(), "{output:?}");

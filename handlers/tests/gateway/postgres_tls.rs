@@ -65,14 +65,14 @@ fn options(url: &str) -> GatewayOptions {
         .env("ROLLCALL_ADMIN_LISTEN", "127.0.0.1:0")
 }
 
-/// The line of `rollcall check` for the database.
+/// Returns the line of `rollcall check` for the database.
 fn check(url: &str) -> String {
     let output = options(url).command().arg("check").output().unwrap();
     let said = String::from_utf8(output.stdout).unwrap();
     said.lines().find(|line| line.contains(" database ")).unwrap_or_else(|| panic!("{said}")).to_owned()
 }
 
-/// The output of a gateway that does not start.
+/// Returns the output of a gateway that does not start.
 fn refused_start(url: &str) -> String {
     let output = options(url).command().output().unwrap();
     assert!(!output.status.success());

@@ -6,7 +6,7 @@ use tokio::io::AsyncWriteExt;
 
 on_both_kinds!(the_diagram, a_broken_socket_is_lost, a_shutdown_is_drained, no_pong_is_timed_out);
 
-/// A witness and an agent. Neither has anything left to read.
+/// Returns a witness and an agent. Neither has anything left to read.
 async fn two_agents(backend: &Backend) -> (&Classroom, Agent, Agent) {
     let room = backend.classroom();
     let mut witness = backend.participant(room, "witness").await;

@@ -15,7 +15,7 @@ on_both_kinds!(
     a_key_that_was_there_before_means_reconnect,
 );
 
-/// The lesson and the seat in the session's row.
+/// Returns the lesson and the seat in the session's row.
 async fn saved(backend: &Backend, session: i64) -> String {
     backend.value(&format!("select lesson_id, seat from agent_session where id = {session}")).await
 }

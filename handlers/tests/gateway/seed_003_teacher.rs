@@ -7,7 +7,7 @@ use serde_json::json;
 
 on_both_kinds!(the_diagram, a_seat_map_keeps_its_values_and_gets_the_missing_numbers, leaving_takes_its_own_field_only);
 
-/// The lesson and the seat in the session's row.
+/// Returns the lesson and the seat in the session's row.
 async fn saved(backend: &Backend, session: i64) -> String {
     backend.value(&format!("select lesson_id, seat from agent_session where id = {session}")).await
 }

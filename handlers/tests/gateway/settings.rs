@@ -33,7 +33,7 @@ impl Place {
     }
 }
 
-/// The line of a setting in the check's table, as words.
+/// Returns the line of a setting in the check's table, as words.
 fn line<'a>(said: &'a str, setting: &str) -> Vec<&'a str> {
     let found = said.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
     let found: Vec<_> = found.filter(|words| words.first() == Some(&setting)).collect();

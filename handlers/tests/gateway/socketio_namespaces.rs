@@ -61,7 +61,7 @@ impl Transport {
         assert_eq!(self.next(&format!("43{prefix}1")).await, r#"[{"status":"SUCCESS","data":{}}]"#);
     }
 
-    /// The first argument of the next event of this name.
+    /// Returns the first argument of the next event of this name.
     async fn event(&mut self, prefix: &str, name: &str) -> Value {
         let rest = self.next(&format!(r#"42{prefix}["{name}","#)).await;
         serde_json::from_str(rest.strip_suffix(']').unwrap()).unwrap()

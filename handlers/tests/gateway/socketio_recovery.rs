@@ -42,7 +42,7 @@ async fn hears(client: &mut SocketIo, numbers: impl Iterator<Item = u32>) {
     }
 }
 
-/// A client in the lesson. It enters the classroom with CONNECT, or by joining the lesson.
+/// Returns a client in the lesson. It enters the classroom with CONNECT, or by joining the lesson.
 async fn joined(backend: &Backend, room: &Classroom, auth: &Value) -> SocketIo {
     let mut client = SocketIo::connect(backend, auth).await;
     client.joins(&room.algebra).await;

@@ -17,12 +17,12 @@ use serde_json::json;
 
 on_both_kinds!(a_drain_ends_every_session_and_the_process, data_survive_a_kill);
 
-/// A gateway without any setting.
+/// Returns a gateway without any setting.
 fn bare() -> GatewayOptions {
     GatewayOptions::new(env!("CARGO_BIN_EXE_rollcall")).without("ROLLCALL_HS256_SECRET")
 }
 
-/// The exit code and the output of a gateway that does not start.
+/// Returns the exit code and the output of a gateway that does not start.
 fn refusal(options: &GatewayOptions) -> (Option<i32>, String) {
     let folder = tempfile::tempdir().unwrap();
     refusal_in(options, folder.path())

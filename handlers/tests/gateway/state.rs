@@ -23,7 +23,7 @@ impl Agent {
         assert_eq!((&ack["status"], &ack["data"]), (&json!("SUCCESS"), &json!({})), "{ack}");
     }
 
-    /// The payload of the next event, which is an agent.updated of this session.
+    /// Returns the payload of the next event, which is an agent.updated of this session.
     async fn sees_update(&mut self, other: &Agent) -> Value {
         let event = self.client.next_event(SOON).await.unwrap();
         let mut body = event.body.clone();

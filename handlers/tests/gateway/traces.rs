@@ -22,7 +22,7 @@ fn parent(flags: &str) -> String {
     format!("00-{TRACE}-{PARENT}-{flags}")
 }
 
-/// A function whose answer publishes an event to the lesson.
+/// Returns a function whose answer publishes an event to the lesson.
 async fn function() -> (Function, FunctionsFile) {
     let event = json!({"to": "lesson", "entity_type": "poll", "operation": "closed", "body": {}});
     let function = Function::start(move |_| Reply::Json(200, json!({"publish": [event]}))).await;
@@ -30,7 +30,7 @@ async fn function() -> (Function, FunctionsFile) {
     (function, file)
 }
 
-/// The `traceparent` of the last call to the function.
+/// Returns the `traceparent` of the last call to the function.
 fn told(function: &Function) -> Option<String> {
     function.calls().last().and_then(|call| call.headers.get("traceparent").cloned())
 }

@@ -18,7 +18,7 @@ fn gateway(settings: &[(&str, &str)]) -> Gateway {
     Gateway::start(options).unwrap()
 }
 
-/// A WebSocket connection through a proxy.
+/// Connects a WebSocket through a proxy.
 async fn through(gateway: &Gateway, client: &str) -> Result<Client, ClientError> {
     Client::connect_with(gateway.address(), "/ws", &[("x-forwarded-for", client)]).await
 }
@@ -79,7 +79,7 @@ async fn only_pages_that_are_named_may_connect() {
     }
 }
 
-/// An authorization service that answers every question with this status. Returns its address and the questions.
+/// Starts an authorization service that answers every question with this status. Returns its address and the questions.
 fn authz(status: u16) -> (SocketAddr, Receiver<String>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();

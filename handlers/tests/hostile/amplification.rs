@@ -21,7 +21,7 @@ const FIXED: usize = 64 << 10;
 /// How many bytes the rest of the process may grow meanwhile, for each connection of a crowd.
 const NOISE: usize = 8 << 10;
 
-/// A gateway whose timeouts are long enough for a busy machine.
+/// Returns a gateway whose timeouts are long enough for a busy machine.
 fn patient(settings: &[(&str, &str)]) -> Backend {
     let times = ["HEAD_TIMEOUT", "CONNECT_TIMEOUT", "HANDLER_TIMEOUT", "AUTHZ_TIMEOUT", "PING_INTERVAL"];
     let times = times.map(|name| format!("ROLLCALL_{name}"));
@@ -29,7 +29,7 @@ fn patient(settings: &[(&str, &str)]) -> Backend {
     with(&settings.iter().copied().chain(times).collect::<Vec<_>>())
 }
 
-/// A frame that announces a payload of `announced` bytes, and holds `payload`. Its mask is zero.
+/// Returns a frame that announces a payload of `announced` bytes, and holds `payload`. Its mask is zero.
 fn frame(first: u8, payload: &[u8], announced: usize) -> Vec<u8> {
     let mut bytes = vec![first];
     match announced {
@@ -87,7 +87,7 @@ impl<'a> Crowd<'a> {
         Self { backend, streams, before: memory(backend), sent: 0 }
     }
 
-    /// All connections send these bytes. Returns when the gateway has read all of them.
+    /// Sends these bytes on all connections. Returns when the gateway has read all of them.
     async fn sends(&mut self, bytes: &[u8]) {
         for stream in &mut self.streams {
             stream.write_all(bytes).await.unwrap();
@@ -111,15 +111,15 @@ async fn dial(backend: &Backend) -> TcpStream {
     socket.connect(backend.gateway.address()).await.unwrap()
 }
 
-/// The gateway's private memory in bytes. The pages of its program are not counted, because they are loaded when they
-/// are first run.
+/// Returns the gateway's private memory in bytes. The pages of its program are not counted, because they are loaded
+/// when they are first run.
 pub(crate) fn memory(backend: &Backend) -> usize {
     let text = std::fs::read_to_string(format!("/proc/{}/smaps_rollup", backend.gateway.pid())).unwrap();
     let pss = text.lines().find_map(|line| line.strip_prefix("Pss_Anon:")).unwrap();
     pss.trim().trim_end_matches(" kB").parse::<usize>().unwrap() * 1024
 }
 
-/// The bytes that have come to a listener's connections and that the gateway has not read.
+/// Returns the bytes that have come to a listener's connections and that the gateway has not read.
 fn unread(address: SocketAddr) -> u64 {
     let text = std::fs::read_to_string("/proc/net/tcp").unwrap();
     let local = format!(":{:04X}", address.port());

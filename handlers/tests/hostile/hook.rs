@@ -43,7 +43,7 @@ impl Hook {
         format!("http://{}/authz", self.address)
     }
 
-    /// The questions that came so far.
+    /// Returns the questions that came so far.
     pub(crate) fn questions(&self) -> Vec<Value> {
         self.questions.lock().unwrap().clone()
     }

@@ -27,13 +27,13 @@ mod tokens;
 
 use common::Backend;
 
-/// An embedded gateway with these settings.
+/// Returns an embedded gateway with these settings.
 fn with(settings: &[(&str, &str)]) -> Backend {
     Backend::embedded()
         .another(|options| settings.iter().fold(options.clone(), |options, (name, value)| options.env(name, value)))
 }
 
-/// How many connections or messages the gateway dropped for this reason.
+/// Returns how many connections or messages the gateway dropped for this reason.
 fn dropped(backend: &Backend, reason: &str) -> f64 {
     metric(backend, "rollcall_dropped_total", &format!("reason=\"{reason}\""))
 }

@@ -146,7 +146,7 @@ impl Part<'_> {
     }
 }
 
-/// The session error that answers a first message; `None` if the client is let in.
+/// Returns the session error that answers a first message, or `None` if the client is let in.
 fn refusal(greeting: ConnectContext) -> Option<(&'static str, u16)> {
     match greeting {
         ConnectContext::Good => None,
@@ -157,7 +157,7 @@ fn refusal(greeting: ConnectContext) -> Option<(&'static str, u16)> {
     }
 }
 
-/// The ack of a message. A success without `ref` has none.
+/// Returns the ack of a message. A success without `ref` has none.
 fn ack(said: Said, reference: Option<usize>) -> Option<Value> {
     let (message, reference) = match said {
         Said::Join | Said::JoinAnother | Said::Refresh => {

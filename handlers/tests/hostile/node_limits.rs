@@ -60,7 +60,7 @@ async fn near_the_end_of_memory_new_ones_are_asked_to_come_later() {
     assert_eq!(backend.gateway.get("/healthz").unwrap().0, 200);
 }
 
-/// A gateway with few open files, and room for 20 connections that have not upgraded.
+/// Returns a gateway with few open files, and room for 20 connections that have not upgraded.
 fn with_few_files(settings: &[(&str, &str)]) -> Backend {
     let shell = GatewayOptions::new("/bin/sh").arg("-c").arg("ulimit -n 320; exec \"$0\" \"$@\"");
     let few = shell.arg(env!("CARGO_BIN_EXE_rollcall"));
@@ -160,7 +160,7 @@ async fn silent_connections_from_two_addresses_keep_no_client_out() {
     assert!(String::from_utf8_lossy(&said).contains(r#""type":"too_many_requests""#), "{said:?}");
 }
 
-/// A client that has entered and then reads nothing.
+/// Returns a client that has entered and then reads nothing.
 async fn stalled(backend: &Backend, name: &str, room: &crate::common::Classroom) -> Client {
     let mut client = backend.client().await;
     client.connect_request(&room.participant(name), &room.id, "web").await.unwrap();

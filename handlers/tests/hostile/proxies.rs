@@ -10,7 +10,7 @@ use crate::common::{Backend, SOON};
 use crate::raw::{answer, ask, upgrade};
 use crate::{metric, with};
 
-/// A gateway behind balancers on 127.0.0.1 that speak the PROXY protocol. Each client may have one connection.
+/// Returns a gateway behind balancers on 127.0.0.1 that speak the PROXY protocol. Each client may have one connection.
 fn behind_balancers() -> Backend {
     with(&[
         ("ROLLCALL_PROXY_PROTOCOL", "true"),
@@ -20,7 +20,8 @@ fn behind_balancers() -> Backend {
     ])
 }
 
-/// A connection from this address of the loopback network that begins with these bytes and then asks for an upgrade.
+/// Returns a connection from this address of the loopback network that begins with these bytes and then asks for an
+/// upgrade.
 async fn begins(source: &str, address: SocketAddr, header: &[u8]) -> TcpStream {
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind(format!("{source}:0").parse().unwrap()).unwrap();

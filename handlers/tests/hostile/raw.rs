@@ -27,7 +27,7 @@ impl Answer {
     }
 }
 
-/// A request for an upgrade, as a browser makes it, with further headers.
+/// Returns a request for an upgrade, as a browser makes it, with further headers.
 pub(crate) fn upgrade(address: SocketAddr, headers: &[(&str, &str)]) -> String {
     let further: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
     format!(

@@ -13,7 +13,7 @@ on_both_kinds!(
     a_token_that_does_not_hold_changes_nothing,
 );
 
-/// The expiry of a token that expires soon, but not before a client has entered with it.
+/// Returns the expiry of a token that expires soon, but not before a client has entered with it.
 fn soon() -> u64 {
     token::seconds(SystemTime::now()) + 4
 }

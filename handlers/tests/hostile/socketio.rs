@@ -28,7 +28,7 @@ async fn has_connections(backend: &Backend, wanted: f64) {
     until("the connections are gone", SOON, count, |count| *count == wanted).await;
 }
 
-/// The head of a request.
+/// Returns the head of a request.
 fn head(method: &str, address: SocketAddr, query: &str, rest: &str) -> String {
     format!(
         "{method} /socket.io/?EIO=4&transport=polling{query} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n{rest}\r\n"

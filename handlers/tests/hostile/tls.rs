@@ -40,12 +40,12 @@ fn options(folder: &Path) -> GatewayOptions {
         .env("ROLLCALL_TLS_KEY", path("key.pem"))
 }
 
-/// A TLS session with a server that has this certificate.
+/// Returns a TLS session with a server that has this certificate.
 async fn session(gateway: &Gateway, trusted: &CertificateDer<'static>) -> std::io::Result<TlsStream<TcpStream>> {
     encrypted(TcpStream::connect(gateway.address()).await?, trusted).await
 }
 
-/// A TLS session on this connection.
+/// Returns a TLS session on this connection.
 pub(crate) async fn encrypted(
     stream: TcpStream,
     trusted: &CertificateDer<'static>,
@@ -66,7 +66,7 @@ impl Agent {
         Self::enters_at(gateway.address(), trusted, name).await
     }
 
-    /// A client that enters at an address where a proxy listens.
+    /// Creates a client that enters at the address of a proxy.
     pub(crate) async fn enters_at(address: SocketAddr, trusted: &CertificateDer<'static>, name: &str) -> Self {
         let stream = encrypted(TcpStream::connect(address).await.unwrap(), trusted).await.unwrap();
         let url = format!("wss://localhost:{}/ws", address.port());
@@ -81,7 +81,7 @@ impl Agent {
         self.0.send(Message::text(message.to_string())).await.unwrap();
     }
 
-    /// The next message.
+    /// Returns the next message.
     pub(crate) async fn next(&mut self) -> Value {
         loop {
             match timeout(SOON, self.0.next()).await.expect("a message in time").unwrap().unwrap() {

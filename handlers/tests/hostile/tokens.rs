@@ -32,7 +32,7 @@ impl Issuer {
         Self { name, key: KeyPair::generate().unwrap() }
     }
 
-    /// The issuer's key set. The key is written as the coordinates of its point.
+    /// Returns the issuer's key set. The key is written as the coordinates of its point.
     fn jwks(&self) -> Value {
         let (x, y) = self.key.der_bytes()[1..].split_at(32);
         let key = json!({"kty": "EC", "crv": "P-256", "alg": "ES256", "use": "sig", "kid": "1",

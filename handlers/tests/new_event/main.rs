@@ -40,12 +40,12 @@ fn main() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// The options of an example's gateway.
+/// Returns the options of an example's gateway.
 fn program(example: &str) -> GatewayOptions {
     GatewayOptions::new(std::env::current_exe().unwrap()).env(EXAMPLE, example)
 }
 
-/// The event that the other agents of the lesson get.
+/// Returns the event that the other agents of the lesson get.
 fn raised(by: &Agent, hand: &str) -> Value {
     json!({
         "id": {"entity_type": "hand", "operation": "raised", "sequence_id": by.session},

@@ -12,7 +12,7 @@ use tokio::time::MissedTickBehavior;
 
 use crate::common::{Agent, Backend, Classroom, Servers, Whom, until};
 
-/// How long NATS is away. To check the whole promise, run with `NATS_AWAY_SECONDS=60` and `--release`.
+/// Returns how long NATS is away. To check the whole promise, run the test with `NATS_AWAY_SECONDS=60` and `--release`.
 fn away() -> Duration {
     let seconds = std::env::var("NATS_AWAY_SECONDS").map_or(Ok(5), |seconds| seconds.parse());
     Duration::from_secs(seconds.expect("a number of seconds"))
@@ -68,7 +68,7 @@ async fn watches(mut witness: Agent) -> Events {
     }
 }
 
-/// The events that each agent must have: entered and left of one session after the other.
+/// Returns the events that each agent must have: entered and left of one session after the other.
 fn pairs(sessions: &Ledger, place: usize) -> Events {
     let mut expected = Events::new();
     let here = sessions.iter().filter(|(room, _)| *room == place);

@@ -13,8 +13,8 @@ use crate::common::{
 
 on_both_kinds!(answers_that_are_lost_are_undone, a_join_that_waits_for_sql_is_cut_off);
 
-/// The handler's timeout is shorter than a call of SQL or Redis may take, so that it cuts the handler off during such a
-/// call.
+/// Returns options with a handler timeout that is shorter than a call of SQL or Redis may take, so that the timeout
+/// cuts a handler off during such a call.
 fn impatient(options: &GatewayOptions) -> GatewayOptions {
     options.clone().env("ROLLCALL_HANDLER_TIMEOUT", "700ms")
 }
@@ -136,7 +136,7 @@ async fn a_join_that_waits_for_sql_is_cut_off(backend: &Backend) {
     lesson_is(&own, &alice, &room.biology).await;
 }
 
-/// A gateway whose connection to Redis a test can disturb.
+/// Returns a gateway whose connection to Redis a test can disturb.
 fn before_redis() -> (Backend, Wire) {
     let servers = Servers::shared();
     let wire = Wire::before(SocketAddr::from(([127, 0, 0, 1], shared::redis().port()))).unwrap();

@@ -19,7 +19,8 @@ const NOWHERE: &str = "http://127.0.0.1:1/";
 /// A query as Grafana sends it, and its panel.
 type Query = (String, String);
 
-/// All queries of the dashboard. A query in a row that is repeated for each node is returned once for each node.
+/// Returns all queries of the dashboard. A query in a row that is repeated for each node is returned once for each
+/// node.
 fn queries(nodes: &[String]) -> Vec<Query> {
     let dashboard: Value = serde_json::from_str(DASHBOARD).unwrap();
     let (mut queries, mut row, mut each) = (Vec::new(), String::new(), false);
@@ -42,7 +43,7 @@ fn queries(nodes: &[String]) -> Vec<Query> {
     queries
 }
 
-/// An agent enters on a node, joins a lesson, calls a function, and leaves. Other clients are refused.
+/// Lets an agent enter on a node, join a lesson, call a function, and leave. Other clients are refused.
 async fn visit(node: &Gateway, room: &Classroom, name: &str) {
     let mut client = Client::connect(node.address()).await.unwrap();
     client.connect_request(&room.participant(name), &room.id, name).await.unwrap();

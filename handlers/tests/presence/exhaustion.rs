@@ -15,7 +15,7 @@ const ANSWER: Duration = Duration::from_secs(2);
 /// Within this time everything works again.
 const RECOVERY: Duration = Duration::from_secs(3);
 
-/// An embedded gateway that a shell starts after these commands.
+/// Returns an embedded gateway that a shell starts after these commands.
 fn started_by(words: &str) -> Backend {
     let shell = GatewayOptions::new("/bin/sh").arg("-c").arg(format!("{words} exec \"$0\" \"$@\""));
     Backend::embedded().another(|_| shell.arg(env!("CARGO_BIN_EXE_rollcall")).env("ROLLCALL_LEASE", "500ms"))

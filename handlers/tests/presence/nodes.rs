@@ -15,14 +15,14 @@ fn short(options: GatewayOptions) -> GatewayOptions {
     options.env("ROLLCALL_LEASE", format!("{}s", LEASE.as_secs()))
 }
 
-/// A backend, and a second gateway on its servers.
+/// Returns a backend, and a second gateway on its servers.
 fn two_nodes() -> (Backend, Gateway) {
     let first = Backend::start(Some(Servers::shared()), |options| short(options.clone()));
     let second = Gateway::start(short(first.beside())).unwrap();
     (first, second)
 }
 
-/// A participant enters on a node.
+/// Lets a participant enter on a node.
 pub(crate) async fn enters_on(node: &Gateway, room: &Classroom, name: &str) -> Agent {
     try_to_enter(node, room, name).await.unwrap()
 }

@@ -45,7 +45,7 @@ async fn in_time<T>(what: &str, limit: Duration, answer: impl Future<Output = T>
     answer
 }
 
-/// An agent in a lesson, and one in none. Neither has anything left to read.
+/// Returns an agent in a lesson, and one in none. Neither has anything left to read.
 async fn people(backend: &Backend) -> (&Classroom, Agent, Agent) {
     let room = backend.classroom();
     let mut alice = backend.participant(room, "alice").await;
@@ -62,7 +62,7 @@ async fn is_told_to_try_later(agent: &mut Agent, lesson: &str) {
     assert!(ack["retry_after_ms"].is_u64(), "{ack}");
 }
 
-/// The status of /readyz, whose body names every backend.
+/// Returns the status of /readyz, whose body names every backend.
 fn ready(backend: &Backend) -> u16 {
     let (status, body) = backend.gateway.get("/readyz").unwrap();
     let body = body.to_lowercase();
@@ -124,8 +124,8 @@ async fn postgres_hangs() {
     without_postgres(Fault::Hanging).await;
 }
 
-/// The outage is longer than the leases, so all of them have expired when the server is back. Living nodes are not
-/// taken for dead.
+/// Tests an outage that is longer than the leases, so that all of them have expired when the server is back. Living
+/// nodes are not taken for dead.
 async fn outage_of_postgres_beyond_the_leases(fault: Fault) {
     let mut postgres = crate::common::start_postgres().unwrap();
     let servers = Servers { postgres: postgres.create_database().unwrap(), ..Servers::shared() };

@@ -66,7 +66,7 @@ impl Nodes {
         Self { healthy, other, postgres, redis, nats }
     }
 
-    /// A participant enters on the node with the faulty connection.
+    /// Lets a participant enter on the node with the faulty connection.
     async fn enters_beyond(&self, room: &Classroom, name: &str) -> Result<Agent, ClientError> {
         let mut client = Client::connect(self.other.address()).await?;
         let success = client.connect_request(&room.participant(name), &room.id, "web").await?;
@@ -103,8 +103,8 @@ async fn joins_soon(agent: &mut Agent, lesson: &str) {
     until("join_lesson", RECOVERY, asking, |status| status == "SUCCESS").await;
 }
 
-/// The fault lasts longer than the lease. The node's agents have left for all others, and none has two sessions
-/// afterwards.
+/// Tests a fault that lasts longer than the lease. The node's agents have left for all others, and none has two
+/// sessions afterwards.
 async fn cut_off_from_postgres(fault: Fault) {
     let _held = crate::common::measures_time().await;
     let nodes = Nodes::start();
@@ -142,7 +142,7 @@ async fn cut_off_from_postgres(fault: Fault) {
     until("who is there", SOON, async || nodes.healthy.live(room).await, |rows| *rows == live).await;
 }
 
-/// The next event that is not about this agent.
+/// Returns the next event that is not about this agent.
 async fn next_not_of(other: &str, witness: &mut Agent) -> Value {
     loop {
         let event = witness.client.next_event(SOON).await.unwrap();
@@ -291,8 +291,8 @@ async fn redis_is_far_away() {
     cut_off_from_redis(all_is_late).await;
 }
 
-/// The healthy node's clients get every event in time, whichever node was to publish it. The other node's clients get
-/// them afterwards.
+/// Tests a fault of one node's connection to NATS. The healthy node's clients get every event in time, whichever node
+/// had to publish the event. The other node's clients get the events afterwards.
 async fn cut_off_from_nats(fault: Fault) {
     let _held = crate::common::measures_time().await;
     let nodes = Nodes::start();

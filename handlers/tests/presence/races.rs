@@ -28,15 +28,15 @@ async fn enters(mut client: Client, room: &Classroom, name: &str) -> Option<Agen
     }
 }
 
-/// The sid of the connection that owns each session.
+/// Returns the sid of the connection that owns each session.
 async fn owners(backend: &Backend) -> BTreeMap<i64, String> {
     let rows = backend.rows("select id, sid from agent_session").await;
     let rows = rows.iter().map(|row| row.split_once('|').unwrap());
     rows.map(|(session, sid)| (session.parse().unwrap(), sid.to_owned())).collect()
 }
 
-/// Every agent enters on both nodes at once. Afterwards a connection that is not the owner is closed, and the owner's
-/// stays open.
+/// Lets every agent enter on both nodes at the same time. Afterwards a connection that is not the owner is closed, and
+/// the owner's connection stays open.
 async fn race(first: &Backend, second: &Gateway, before: Vec<Agent>) -> Vec<Agent> {
     let dial = async |node: &Gateway| Client::connect(node.address()).await.unwrap();
     let mut open = Vec::new();

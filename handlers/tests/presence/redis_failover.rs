@@ -19,7 +19,7 @@ fn lead(path: &Path, url: &str) {
     fs::rename(path.with_extension("new"), path).unwrap();
 }
 
-/// The keys' state in the answer of /readyz.
+/// Returns the keys' state in the answer of /readyz.
 fn keys_of(gateway: &Gateway) -> (u16, Value) {
     let (status, body) = gateway.get("/readyz").unwrap();
     (status, serde_json::from_str::<Value>(&body).unwrap()["backends"]["keys"].clone())

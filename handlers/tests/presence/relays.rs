@@ -39,7 +39,7 @@ impl Nodes {
         Self { healthy, other, witnesses }
     }
 
-    /// In every room an agent enters and leaves on the other node, and the room's witness sees both events, in order.
+    /// Lets an agent enter and leave in every room on the other node. The room's witness sees both events, in order.
     async fn all_see(&mut self, name: &str) {
         let other = &self.other;
         let come_and_go = async |(room, witness): (&Classroom, &mut Agent)| {

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::common::{Agent, Backend, Classroom, SOON, Servers, session_error, until};
 
-/// The sessions in the list that a node gives, read page by page.
+/// Returns the sessions in the list that a node gives, read page by page.
 fn listed(node: &Gateway, room: &Classroom) -> BTreeSet<i64> {
     const PAGE: usize = 50;
     let mut all = BTreeSet::new();

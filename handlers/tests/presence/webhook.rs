@@ -52,7 +52,7 @@ impl Expected {
         self.0.push(("left", agent.leaves().await));
     }
 
-    /// An agent enters and leaves.
+    /// Lets an agent enter and leave.
     async fn visit(&mut self, backend: &Backend, room: &Classroom, name: &str) {
         let agent = backend.participant(room, name).await;
         self.entered(&agent);

@@ -35,8 +35,8 @@ impl Aftermath {
         self.ends.extend(ends);
     }
 
-    /// The sessions that no database and no node knows of any more: the failover lost all rows of the session, and the
-    /// node of its last connection has ended since that connection entered, or no connection ever entered.
+    /// Returns the sessions that no database and no node knows of any more: the failover lost all rows of the session,
+    /// and the node of its last connection has ended since that connection entered, or no connection ever entered.
     pub(super) fn forgotten(&self, connections: &[Connection]) -> BTreeSet<i64> {
         let forgotten = |session: &i64| {
             let successes =
@@ -48,8 +48,9 @@ impl Aftermath {
         self.loss.gone.iter().copied().filter(forgotten).collect()
     }
 
-    /// Whether no database and no node knows of a field in Redis any more: the failover lost each row that names the
-    /// field, and the node of its connection has ended since that connection entered, or the connection never entered.
+    /// Returns whether no database and no node knows of a field in Redis any more: the failover lost each row that
+    /// names the field, and the node of its connection has ended since that connection entered, or the connection never
+    /// entered.
     pub(super) fn forgets_field(&self, field: &str, connections: &[Connection]) -> bool {
         let named = |(sid, lesson): &(&str, &str)| {
             let of_lesson = |kind| field.starts_with(&format!("lesson_{kind}_{lesson}: "));

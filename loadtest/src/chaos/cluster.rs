@@ -85,7 +85,7 @@ impl Servers {
         Ok(Lines { postgres, redis, nats: before(self.nats.port())? })
     }
 
-    /// The URL of the database behind the nodes' wires: the pooler's, or the database's own.
+    /// Returns the URL of the database behind the nodes' wires: the pooler's, or the database's own.
     fn database(&self) -> String {
         let port = |port: u16| format!(":{port}/");
         match &self.pooler {
@@ -136,7 +136,7 @@ impl Cluster {
         Ok(Self { setting, nodes, wires, lines, servers, receiver })
     }
 
-    /// Whether another seed may run on this cluster.
+    /// Returns whether another seed may run on this cluster.
     pub(super) fn is_as_new(&self) -> bool {
         self.servers.as_ref().is_none_or(|servers| !servers.primary.has_failed_over())
     }
@@ -156,8 +156,8 @@ impl Cluster {
         self.sql(&format!("insert into lesson (id, classroom_id, seats) values {}", rows.join(", "))).map(drop)
     }
 
-    /// What is unfinished in these classrooms: live sessions, events that wait in the outbox, and fields that wait for
-    /// their removal.
+    /// Returns what is unfinished in these classrooms: live sessions, events that wait in the outbox, and fields that
+    /// wait for their removal.
     pub(super) fn unfinished(&self, classrooms: &[String], lessons: &[String]) -> io::Result<String> {
         let (among, of) = (quoted(classrooms), quoted(lessons));
         self.sql(&format!(
@@ -170,15 +170,15 @@ impl Cluster {
         ))
     }
 
-    /// The connections that own the live sessions of these classrooms.
+    /// Returns the connections that own the live sessions of these classrooms.
     pub(super) fn owners(&self, classrooms: &[String]) -> io::Result<BTreeSet<String>> {
         let among = quoted(classrooms);
         let sids = self.sql(&format!("select sid from agent_session where classroom_id in ({among})"))?;
         Ok(sids.lines().map(str::to_owned).collect())
     }
 
-    /// The lesson of each live session of these classrooms, by the sid of its connection; `None` if the session is in
-    /// no lesson.
+    /// Returns the lesson of each live session of these classrooms, by the sid of its connection, or `None` if the
+    /// session is in no lesson.
     pub(super) fn memberships(&self, classrooms: &[String]) -> io::Result<BTreeMap<String, Option<String>>> {
         let among = quoted(classrooms);
         let rows = self
@@ -187,7 +187,7 @@ impl Cluster {
         Ok(pairs.map(|(sid, lesson)| (sid.to_owned(), (!lesson.is_empty()).then(|| lesson.to_owned()))).collect())
     }
 
-    /// The agents in each of these classrooms.
+    /// Returns the agents in each of these classrooms.
     pub(super) fn agents(&self, classrooms: &[String]) -> io::Result<BTreeMap<String, Agents>> {
         let among = quoted(classrooms);
         let rows =
@@ -205,7 +205,7 @@ impl Cluster {
         Ok(agents)
     }
 
-    /// The states that the agents in each of these classrooms show.
+    /// Returns the states that the agents in each of these classrooms show.
     pub(super) fn states(&self, classrooms: &[String]) -> io::Result<BTreeMap<String, States>> {
         let among = quoted(classrooms);
         let rows = self.sql(&format!(
@@ -227,13 +227,13 @@ impl Cluster {
         Ok(states)
     }
 
-    /// How many connections the nodes have.
+    /// Returns how many connections the nodes have.
     pub(super) fn connections(&self) -> io::Result<u64> {
         let each = self.nodes.iter().map(|node| node.metric("rollcall_connections", &[]));
         Ok(each.sum::<io::Result<f64>>()? as u64)
     }
 
-    /// The history of these classrooms.
+    /// Returns the history of these classrooms.
     pub(super) fn history(&self, classrooms: &[String]) -> io::Result<Vec<Past>> {
         let among = quoted(classrooms);
         let rows = self.sql(&format!(
@@ -250,7 +250,7 @@ impl Cluster {
         lines.map(|line| past(line).ok_or_else(|| io::Error::other(format!("no history: {line}")))).collect()
     }
 
-    /// The fields in the hashes of these lessons. Each names a connection in the lesson.
+    /// Returns the fields in the hashes of these lessons. Each names a connection in the lesson.
     pub(super) fn fields(&self, lessons: &[String]) -> io::Result<Vec<String>> {
         let mut fields = Vec::new();
         let Some(Servers { keys, .. }) = &self.servers else { return Ok(fields) };

@@ -142,7 +142,8 @@ impl Errand {
         Ok(client)
     }
 
-    /// A client that recovered keeps its view. Any other client starts with an empty view and reads the list.
+    /// Begins the view of a connection. A client that recovered keeps its view. Any other client starts with an empty
+    /// view and reads the list.
     fn begin(&self, success: &Value, session: i64, lesson: Option<String>) {
         let mut progress = locked(&self.progress);
         if success["recovered"] == true {

@@ -18,7 +18,7 @@ use super::stream::{FORGED, Record, Stored};
 /// database lost what it had written about that session.
 type ByKey<'a> = BTreeMap<&'a str, Vec<&'a Stored>>;
 
-/// Every fault in the events that were sent, as text.
+/// Returns every fault in the events that were sent, as text.
 pub(super) fn faults(connections: &[Connection], record: &Record) -> Vec<String> {
     let of_epoch = |epoch| record.messages.iter().filter(move |stored| stored.epoch == epoch);
     let epochs: Vec<ByKey<'_>> = (0..record.epochs.len())
@@ -35,7 +35,7 @@ pub(super) fn faults(connections: &[Connection], record: &Record) -> Vec<String>
     connections.iter().filter(|connection| connection.success.is_some()).flat_map(of_one).collect()
 }
 
-/// The stream in which a connection began, and the connection's events up to the end of that stream.
+/// Returns the stream in which a connection began, and the connection's events up to the end of that stream.
 fn of_first_stream(
     connection: &Connection,
     record: &Record,
@@ -94,8 +94,8 @@ fn of_first_stream(
     }
 }
 
-/// The rules that hold without a stream: no event but entered comes twice, and no entered or updated of a session comes
-/// after its left.
+/// Checks the rules that hold without a stream: no event except entered comes twice, and no entered or updated of a
+/// session comes after its left.
 pub(super) fn faults_alone(connections: &[Connection]) -> Vec<String> {
     let gone = |update: &str, seen: &BTreeSet<String>| {
         update.split(' ').next().is_some_and(|session| seen.contains(&format!("agent.left {session}")))
@@ -175,7 +175,7 @@ fn of_one(connection: &Connection, stream: &[&Stored], by_key: &ByKey<'_>) -> Ve
     wrong.into_iter().map(|wrong| format!("{who}: {wrong} ({how})")).collect()
 }
 
-/// For each push, the offset of the next push of its room whose event is in the stream only once.
+/// Returns, for each push, the offset of the next push of its room whose event is in the stream only once.
 fn bounds(seen: &[Seen], by_key: &ByKey<'_>) -> Vec<Option<u64>> {
     let mut next: BTreeMap<&str, u64> = BTreeMap::new();
     let bound = |seen: &Seen| {
@@ -213,7 +213,7 @@ fn sent<'a>(
     next.or(early.last()).or(new.last()).or(Some(last)).copied()
 }
 
-/// For each room of a connection, the first offset from which it must have got every event.
+/// Returns, for each room of a connection, the first offset from which the connection must have got every event.
 fn starts(connection: &Connection, got: &BTreeMap<&str, Vec<u64>>, by_key: &ByKey<'_>) -> Vec<(String, u64)> {
     let Some(success) = &connection.success else { return Vec::new() };
     let first = |room: &str| got.get(room).and_then(|got| got.first().copied());
@@ -239,8 +239,8 @@ fn starts(connection: &Connection, got: &BTreeMap<&str, Vec<u64>>, by_key: &ByKe
     starts
 }
 
-/// Whether a member of the room must get this event. Of its own events, an agent gets only the left of an earlier
-/// session.
+/// Returns whether a member of the room must get this event. Of its own events, an agent gets only the left of an
+/// earlier session.
 fn required(connection: &Connection, stored: &Stored) -> bool {
     let Some(success) = &connection.success else { return false };
     let own = stored.sender.as_deref() == Some(connection.agent.as_str());

@@ -50,12 +50,12 @@ static ALL: [Mishap; 13] = [
 ];
 const BALANCED: usize = 6;
 
-/// The mishaps that seeds use: all of them, or those under which the ledger balances.
+/// Returns the mishaps that seeds use: all of them, or those under which the ledger balances.
 pub(super) fn mishaps(all: bool) -> &'static [Mishap] {
     if all { &ALL } else { &ALL[..BALANCED] }
 }
 
-/// Only the mishap of this name.
+/// Returns only the mishap of this name.
 pub(super) fn named(name: &str) -> Result<&'static [Mishap], String> {
     let found = ALL.iter().position(|(known, ..)| *known == name);
     let names = || ALL.map(|(known, ..)| known).join("`, `");
@@ -139,7 +139,7 @@ pub(super) enum Deed {
     RefuseEnd,
 }
 
-/// The faults of a seed, in the order of their beginnings.
+/// Returns the faults of a seed, in the order of their beginnings.
 pub(super) fn of(seed: u64, setting: Setting, mishaps: &[Mishap], random: &mut Random) -> Vec<Fault> {
     let count = random.within(3..7);
     let mut faults: Vec<Fault> = (0..count).map(|_| fault(setting, random)).collect();
@@ -187,7 +187,8 @@ fn fault(setting: Setting, random: &mut Random) -> Fault {
     Fault { at: random.millis(0..STORM), target, deed, lasts: random.millis(lasts.0..lasts.1) }
 }
 
-/// Every seed has a fault at one of the steps, in rotation, and the fault that leads a node to that step.
+/// Returns the faults that interrupt a node at a step. Every seed has one at one of the steps, in rotation, and the
+/// fault that leads a node to that step.
 fn at_step(seed: u64, setting: Setting, random: &mut Random) -> Vec<Fault> {
     let turn = usize::try_from(seed % STEPS.len() as u64).expect("less than the number of steps");
     let (step, number) = (STEPS[turn], random.within(0..setting.nodes()));
@@ -211,7 +212,7 @@ fn at_step(seed: u64, setting: Setting, random: &mut Random) -> Vec<Fault> {
     faults
 }
 
-/// Every seed with servers has one of the mishaps, in rotation, and the faults that show its harm.
+/// Returns a mishap and the faults that show its harm. Every seed with servers has one of the mishaps, in rotation.
 fn mishap(seed: u64, setting: Setting, mishaps: &[Mishap], random: &mut Random) -> Vec<Fault> {
     let turn = usize::try_from(seed % mishaps.len() as u64).expect("less than the number of mishaps");
     let (_, target, deed) = mishaps[turn];

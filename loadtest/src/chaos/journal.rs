@@ -68,7 +68,7 @@ pub(super) struct Connection {
     pub(super) node: usize,
     pub(super) asked: Option<Resumption>,
     pub(super) success: Option<Success>,
-    /// Lessons whose join was acknowledged, and the number of pushes before the ack; `None` if the connection was in
+    /// Lessons whose join was acknowledged, and the number of pushes before the ack. `None` if the connection was in
     /// the lesson from its start.
     pub(super) lessons: BTreeMap<String, Option<usize>>,
     pub(super) seen: Vec<Seen>,
@@ -79,7 +79,7 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    /// Whether the client was told that an operator ended the session.
+    /// Returns whether the client was told that an operator ended the session.
     pub(super) fn was_kicked(&self) -> bool {
         self.end.contains("\"kicked\"")
     }
@@ -118,7 +118,7 @@ impl Journal {
         locked(&self.over).push(connection);
     }
 
-    /// The next number for a session's state.
+    /// Returns the next number for a session's state.
     pub(super) fn next_state(&self, session: i64) -> u64 {
         let mut states = locked(&self.states);
         let set = states.entry(session).or_default();
@@ -133,7 +133,7 @@ impl Journal {
         set.acked = set.acked.max(number);
     }
 
-    /// The numbers of all sessions.
+    /// Returns the numbers of all sessions.
     pub(super) fn states(&self) -> BTreeMap<i64, SetStates> {
         locked(&self.states).clone()
     }
@@ -153,7 +153,7 @@ impl Journal {
         Present { journal: self, sid }
     }
 
-    /// The open connections that a client reads, by sid.
+    /// Returns the open connections that a client reads, by sid.
     pub(super) fn present(&self) -> MutexGuard<'_, BTreeMap<String, Somebody>> {
         locked(&self.present)
     }
@@ -179,7 +179,7 @@ pub(super) fn locked<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
 /// The beginning of the key of an agent.updated; the session and the version follow.
 pub(super) const UPDATED: &str = "agent.updated ";
 
-/// The key of an event. The key is the same in the stream and in a push.
+/// Returns the key of an event. The key is the same in the stream and in a push.
 pub(super) fn key(body: &Value) -> String {
     if let Some(note) = body["note"].as_str() {
         return format!("note {note}");

@@ -38,7 +38,7 @@ impl KeyServers {
         Ok(Self::Single { redis: Redis::start()?, spare: Redis::start()? })
     }
 
-    /// The port to which a node's wire to Redis leads. Nodes connect to the nodes of a cluster directly.
+    /// Returns the port to which a node's wire to Redis leads. Nodes connect to the nodes of a cluster directly.
     pub(super) fn port(&self) -> u16 {
         match self {
             Self::Single { redis, .. } => redis.port(),
@@ -46,7 +46,7 @@ impl KeyServers {
         }
     }
 
-    /// The REDIS_URL of a node with this wire.
+    /// Returns the REDIS_URL of a node with this wire.
     pub(super) fn url(&self, line: &Wire) -> String {
         match self {
             Self::Single { redis, .. } => line.instead_of(&redis.url()),
@@ -54,7 +54,7 @@ impl KeyServers {
         }
     }
 
-    /// The names and values of a hash by turns.
+    /// Returns the names and values of a hash by turns.
     pub(super) fn hash(&self, key: &str) -> io::Result<Vec<String>> {
         let port = match self {
             Self::Single { redis, .. } => redis.port(),

@@ -43,7 +43,7 @@ struct Account {
 }
 
 impl Account {
-    /// The promises that were broken for this session.
+    /// Returns the promises that were broken for this session.
     fn broken(&self, with_stream: bool) -> Vec<String> {
         let mut broken = Vec::new();
         if self.history != 1 && !(self.forgotten && self.history == 0) {
@@ -92,7 +92,7 @@ impl Account {
     }
 }
 
-/// Every broken rule, in words.
+/// Returns every broken rule, in words.
 pub(super) fn balance(evidence: &Evidence) -> Vec<String> {
     let mut wrong = sessions(evidence);
     wrong.extend(
@@ -109,8 +109,8 @@ pub(super) fn balance(evidence: &Evidence) -> Vec<String> {
     wrong
 }
 
-/// No agent here makes a request that must fail for ever. So a refusal must be recoverable, unless the agent's next
-/// connection or an operator ended the connection first.
+/// Returns the fault if a connection was refused permanently. No agent here makes a request that must fail for ever. So
+/// a refusal must be recoverable, unless the agent's next connection or an operator ended the connection first.
 fn refused_for_good(connection: &Connection) -> Option<String> {
     let Connection { agent, node, success, end, .. } = connection;
     let for_good = end.contains("unrecoverable_session_error") && !end.contains("\"replaced\"");
@@ -118,8 +118,8 @@ fn refused_for_good(connection: &Connection) -> Option<String> {
     refused.then(|| format!("{agent} was refused for good by node {node}: {end}"))
 }
 
-/// Each session is in the history once, and has one entered before one left. That holds also for sessions whose client
-/// got no connect_success.
+/// Checks that each session is in the history once, and has one entered before one left. The rule also applies to
+/// sessions whose client got no connect_success.
 fn sessions(evidence: &Evidence) -> Vec<String> {
     let mut accounts: BTreeMap<i64, Account> = BTreeMap::new();
     for connection in &evidence.connections {
@@ -171,9 +171,9 @@ fn sessions(evidence: &Evidence) -> Vec<String> {
     wrong
 }
 
-/// The sessions of one agent in one classroom follow each other in each stream. The second left of a session whose rows
-/// were partly lost is excused. If all rows of a session were lost, its node writes its end late, and the agent may
-/// have entered again before.
+/// Checks that the sessions of one agent in one classroom follow each other in each stream. The second left of a
+/// session whose rows were partly lost is excused. If all rows of a session were lost, its node writes its end late,
+/// and the agent may have entered again before.
 fn order(stream: &[Stored], lost: &BTreeSet<i64>, gone: &BTreeSet<i64>) -> Vec<String> {
     let mut inside: BTreeMap<(usize, &str, &str), i64> = BTreeMap::new();
     let mut wrong = Vec::new();
@@ -196,8 +196,8 @@ fn order(stream: &[Stored], lost: &BTreeSet<i64>, gone: &BTreeSet<i64>) -> Vec<S
     wrong
 }
 
-/// Each update of a session comes after its entered and before its left. Sessions of which the database lost rows are
-/// excused.
+/// Checks that each update of a session comes after its entered and before its left. Sessions of which the database
+/// lost rows are excused.
 fn updates(stream: &[Stored], lost: &BTreeSet<i64>, doubtful: i64) -> Vec<String> {
     // By session: whether it has entered, and the stream that it has left, if it has.
     let mut sessions: BTreeMap<i64, (bool, Option<usize>)> = BTreeMap::new();

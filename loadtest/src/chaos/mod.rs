@@ -281,7 +281,7 @@ fn summary(evidence: &Evidence, kicks: &Kicks) -> String {
     )
 }
 
-/// A version 4 UUID.
+/// Returns a version 4 UUID.
 fn classroom(seed: u64, run: u64, number: usize) -> String {
     format!("{:08x}-{:04x}-4000-8000-{:012x}", seed & 0xffff_ffff, number, run & 0xffff_ffff_ffff)
 }

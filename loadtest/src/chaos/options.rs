@@ -42,12 +42,12 @@ pub(crate) struct Options {
 }
 
 impl Options {
-    /// The mishaps that seeds use.
+    /// Returns the mishaps that seeds use.
     pub(super) fn mishaps(&self) -> &'static [Mishap] {
         self.mishap.unwrap_or_else(|| faults::mishaps(self.all_mishaps))
     }
 
-    /// The arguments with which a seed is run again.
+    /// Returns the arguments with which a seed is run again.
     pub(super) fn of_seed(&self, seed: u64) -> String {
         let mishaps = match self.mishap {
             Some(mishap) => format!(" --mishap '{}'", mishap[0].0),

@@ -107,7 +107,7 @@ impl Plan {
         Self { seed, setting, agents, faults }
     }
 
-    /// The faults in one line.
+    /// Returns the faults in one line.
     pub(super) fn storm(&self) -> String {
         let each = |fault: &Fault| {
             let Fault { at, target, deed, lasts } = fault;

@@ -57,12 +57,12 @@ impl Primary {
         Ok(Self { server, standby: None, database })
     }
 
-    /// The URL of the database on the server that is the primary.
+    /// Returns the URL of the database on the server that is the primary.
     pub(super) fn database(&self) -> &str {
         &self.database
     }
 
-    /// The first server.
+    /// Returns the first server.
     pub(super) fn server(&mut self) -> &mut Postgres {
         &mut self.server
     }

@@ -19,13 +19,13 @@ impl Random {
         mixed ^ (mixed >> 31)
     }
 
-    /// A number of this range.
+    /// Returns a number of this range.
     pub(super) fn within(&mut self, range: Range<usize>) -> usize {
         let span = range.end.saturating_sub(range.start).max(1) as u64;
         range.start + usize::try_from(self.next() % span).expect("less than a usize")
     }
 
-    /// A duration of a number of milliseconds in this range.
+    /// Returns a duration of a number of milliseconds in this range.
     pub(super) fn millis(&mut self, range: Range<usize>) -> Duration {
         Duration::from_millis(self.within(range) as u64)
     }
@@ -35,7 +35,7 @@ impl Random {
         self.within(0..100) < chance
     }
 
-    /// One of these values, chosen by their weights.
+    /// Returns one of these values, chosen by their weights.
     pub(super) fn pick<T: Copy>(&mut self, of: &[(usize, T)]) -> T {
         let mut left = self.within(0..of.iter().map(|(weight, _)| weight).sum());
         for (weight, one) in of {

@@ -35,7 +35,7 @@ pub(super) fn until_owned(cluster: &Cluster, stage: &Stage) -> io::Result<Vec<St
         .collect())
 }
 
-/// The findings about connections, by sid, without those of connections that have ended since.
+/// Returns the findings about connections, by sid, without those of connections that have ended since.
 fn of_present<T>(stage: &Stage, found: Vec<(String, T)>) -> Vec<T> {
     let present = stage.journal.present();
     found.into_iter().filter(|(sid, _)| present.contains_key(sid)).map(|(_, found)| found).collect()
@@ -96,8 +96,8 @@ pub(super) fn until_told(cluster: &Cluster, stage: &Stage) -> io::Result<Vec<Str
     Ok(of_present(stage, wrong))
 }
 
-/// The open sessions whose state is wrong. The state must be the last one that was acknowledged with a success, or one
-/// that was sent after it. Sessions from before a failover of the database are not checked.
+/// Returns the open sessions whose state is wrong. The state must be the last one that was acknowledged with a success,
+/// or one that was sent after it. Sessions from before a failover of the database are not checked.
 pub(super) fn states_that_are_not_the_last(cluster: &Cluster, stage: &Stage, doubtful: i64) -> io::Result<Vec<String>> {
     let set = stage.journal.states();
     let states = cluster.states(&stage.classrooms)?;

@@ -240,7 +240,7 @@ fn drain(node: &mut Gateway) -> io::Result<Option<String>> {
     }
 }
 
-/// What each thread of a process does: R runs or waits for a processor, S waits for something, D for a disk.
+/// Returns what each thread of a process does: R runs or waits for a processor, S waits for something, D for a disk.
 fn threads(process: u32) -> io::Result<Vec<String>> {
     let tasks = fs::read_dir(format!("/proc/{process}/task"))?;
     let one = |task: fs::DirEntry| {

@@ -84,7 +84,7 @@ impl Tape {
         Ok(Self { client, earlier: Mutex::new(Earlier { record: Record::default(), after }) })
     }
 
-    /// The connection to NATS.
+    /// Returns the connection to NATS.
     pub(super) fn client(&self) -> Client {
         self.client.clone()
     }
@@ -121,7 +121,7 @@ impl Tape {
         Ok(())
     }
 
-    /// The time at which the stream was made, as text.
+    /// Returns the time at which the stream was made, as text.
     async fn created(&self) -> Result<String, String> {
         let request = self.client.request(format!("$JS.API.STREAM.INFO.{NAME}"), "".into());
         let answer = timeout(LIMIT, request).await.map_err(|error| error.to_string())?;

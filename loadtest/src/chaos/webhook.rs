@@ -19,7 +19,7 @@ const TROUBLES: usize = 3;
 /// The receiver has random numbers of its own, so that the other faults of a seed stay the same.
 const OWN_NUMBERS: u64 = 0x7765_6268_6f6f_6b73;
 
-/// The options of a gateway that posts to the receiver.
+/// Returns the options of a gateway that posts to the receiver.
 pub(super) fn posting_to(receiver: &Receiver, options: GatewayOptions) -> GatewayOptions {
     options
         .env("ROLLCALL_WEBHOOK_URL", receiver.url())
@@ -55,8 +55,8 @@ pub(super) fn trouble(receiver: &Receiver, seed: u64, classrooms: &[String], sta
     Ok(())
 }
 
-/// What the receiver lacks, or has too much, of these classrooms' events. It may lack events of a deleted stream that
-/// no node had read before.
+/// Returns what the receiver lacks, or has too much, of these classrooms' events. It may lack events of a deleted
+/// stream that no node had read before.
 pub(super) fn faults(
     ledger: &[Taken],
     stream: Option<&Record>,
@@ -104,7 +104,7 @@ fn of_stream(ledger: &[&Taken], stream: &Record) -> Vec<String> {
     faults
 }
 
-/// Without a stream only the order of one session's events is known.
+/// Checks the events without a stream. Then only the order of one session's events is known.
 fn of_history(ledger: &[&Taken], history: &[Past]) -> Vec<String> {
     let mut got: BTreeMap<String, Vec<&str>> = BTreeMap::new();
     for taken in ledger {

@@ -46,7 +46,7 @@ impl From<tungstenite::Error> for ClientError {
 pub struct Closing {
     /// The last message, if it was a session error.
     pub error: Option<Value>,
-    /// The code of the close frame; `None` if TCP ended without one.
+    /// The code of the close frame. `None` if TCP ended without one.
     pub code: Option<u16>,
 }
 
@@ -66,13 +66,13 @@ impl Event {
         self.body.pointer("/payload/label")?.as_str()
     }
 
-    /// The agent that an agent's event is about.
+    /// Returns the agent that an agent's event is about.
     #[must_use]
     pub fn agent_id(&self) -> Option<&str> {
         self.body.pointer("/payload/agent_id")?.as_str()
     }
 
-    /// The session that an agent's event is about.
+    /// Returns the session that an agent's event is about.
     #[must_use]
     pub fn sequence_id(&self) -> Option<i64> {
         self.body.pointer("/id/sequence_id")?.as_i64()
@@ -93,7 +93,7 @@ pub(super) fn as_event(mut message: Value) -> Result<Event, Value> {
     Ok(Event { offset: None, body: message })
 }
 
-/// Whether this error of the codec means that TCP has ended, for example by a reset.
+/// Returns whether this error of the codec means that TCP has ended, for example by a reset.
 pub(super) fn ended_without_close(error: &tungstenite::Error) -> bool {
     use tungstenite::error::ProtocolError;
     matches!(

@@ -214,7 +214,7 @@ impl Client {
         self.expect_close(ANSWER_LIMIT).await
     }
 
-    /// The connection below the frames, on which tests cause faults.
+    /// Returns the connection below the frames, in which tests cause faults.
     #[must_use]
     pub fn stream(&mut self) -> &mut TcpStream {
         self.socket.get_mut()

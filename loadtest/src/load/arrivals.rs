@@ -23,7 +23,7 @@ impl Arrivals {
         Self { order, started: 0, on_the_way: 0, result }
     }
 
-    /// The moment at which the next agent is due; `None` if it waits until another agent has arrived.
+    /// Returns the moment at which the next agent is due, or `None` if it waits until another agent has arrived.
     pub(super) fn next_due(&self) -> Option<u64> {
         if self.started == self.order.count {
             return None;
@@ -37,7 +37,7 @@ impl Arrivals {
         }
     }
 
-    /// The next agent to start, and the moment from which its arrival is measured.
+    /// Returns the next agent to start, and the moment from which its arrival is measured.
     pub(super) fn start_next(&mut self, now: u64) -> Option<(usize, u64)> {
         let due = self.next_due().filter(|due| *due <= now)?;
         let agent = self.order.first + self.started;
@@ -61,7 +61,7 @@ impl Arrivals {
         self.over(super::clock::now());
     }
 
-    /// The result, once all agents have arrived or the time is up.
+    /// Returns the result, once all agents have arrived or the time is up.
     pub(super) fn finished(&mut self, now: u64) -> Option<Arrived> {
         let all = self.started == self.order.count && self.on_the_way == 0;
         if !all && now < self.order.deadline {

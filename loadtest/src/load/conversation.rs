@@ -181,7 +181,7 @@ impl Engine {
         }
     }
 
-    /// A close frame has come: before connect_success it is a refusal, after it a lost connection.
+    /// Handles a close frame. Before connect_success it is a refusal, and after it a lost connection.
     fn closed(&mut self, agent: usize, reason: &str) {
         let connection = &mut self.connections[agent];
         match connection.step {

@@ -191,7 +191,7 @@ impl Crew {
         Ok(all)
     }
 
-    /// The workers' process ids. Their memory does not count as a server's.
+    /// Returns the workers' process ids. Their memory does not count as a server's.
     pub(crate) fn pids(&self) -> Vec<u32> {
         self.workers.iter().map(|worker| worker.child.id()).collect()
     }

@@ -146,7 +146,7 @@ impl Engine {
         None
     }
 
-    /// The outstanding answer, as soon as its condition holds.
+    /// Returns the outstanding answer, as soon as its condition holds.
     pub(super) fn settle(&mut self) -> Option<Answer> {
         let at = now();
         let (reached, deadline) = match &mut self.pending {

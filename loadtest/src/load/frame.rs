@@ -24,7 +24,8 @@ pub(crate) fn plain(opcode: u8, payload: &[u8]) -> Vec<u8> {
     encode(opcode, payload, 0, &[])
 }
 
-/// The first complete frame of `bytes` and its length. A client's frame is read right only if [`masked`] made it.
+/// Returns the first complete frame of `bytes` and its length. A client's frame is read right only if [`masked`] made
+/// it.
 pub(crate) fn next(bytes: &[u8]) -> Option<(Frame<'_>, usize)> {
     let (&first, &second) = (bytes.first()?, bytes.get(1)?);
     let (length, mut start) = match second & !MASKED {
@@ -40,7 +41,7 @@ pub(crate) fn next(bytes: &[u8]) -> Option<(Frame<'_>, usize)> {
     Some((Frame { opcode, payload }, start + length))
 }
 
-/// The position after the head of a request or response.
+/// Returns the position after the head of a request or response.
 pub(crate) fn head_end(bytes: &[u8]) -> Option<usize> {
     memchr::memmem::find(bytes, b"\r\n\r\n").map(|end| end + 4)
 }

@@ -73,7 +73,7 @@ impl Engine {
         }
     }
 
-    /// The agent has reached its goal.
+    /// Records that the agent has reached its goal.
     pub(super) fn arrived(&mut self, agent: usize) {
         let connection = &mut self.connections[agent];
         connection.step = Step::Present;
@@ -83,7 +83,7 @@ impl Engine {
         }
     }
 
-    /// The server refused the agent, perhaps with a hint when to come again.
+    /// Records that the server refused the agent, perhaps with a hint when to come again.
     pub(super) fn refused(&mut self, agent: usize, reason: &str, come_back: Option<u64>) {
         match come_back {
             Some(_) => self.hinted += 1,
@@ -93,7 +93,7 @@ impl Engine {
         self.fail(agent, reason);
     }
 
-    /// The server refused the lesson for now. An agent that tries again does so on the same connection.
+    /// Records that the server refused the lesson for now. An agent that tries again does so on the same connection.
     pub(super) fn not_yet(&mut self, agent: usize, reason: &str, hint: Option<u64>) {
         match hint {
             Some(wait) if self.returning => {
@@ -104,7 +104,7 @@ impl Engine {
         }
     }
 
-    /// An agent that was sent away or only refused the lesson tries again. Agents without a hint have tried again
+    /// Lets an agent try again that was sent away or only refused the lesson. Agents without a hint have tried again
     /// already.
     pub(super) fn come_again(&mut self, agent: usize) {
         match self.connections[agent].step {
@@ -122,7 +122,7 @@ impl Engine {
         }
     }
 
-    /// The connection has ended.
+    /// Records that the connection has ended.
     pub(super) fn fail(&mut self, agent: usize, reason: &str) {
         let connection = &mut self.connections[agent];
         let step = std::mem::replace(&mut connection.step, Step::Away);

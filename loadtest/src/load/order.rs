@@ -25,32 +25,32 @@ pub(crate) struct Crowd {
 }
 
 impl Crowd {
-    /// A crowd of agents with tokens.
+    /// Creates a crowd of agents with tokens.
     pub(crate) fn new(tag: u16, agents: usize, room_size: usize) -> Self {
         Self { tag, first: 0, agents, room_size, guests: false, resume: false, roster: false, socketio: false }
     }
 
-    /// A crowd of guests.
+    /// Creates a crowd of guests.
     pub(crate) fn guests(tag: u16, agents: usize, room_size: usize) -> Self {
         Self { guests: true, ..Self::new(tag, agents, room_size) }
     }
 
-    /// The same crowd, of clients that resume.
+    /// Returns the same crowd, of clients that resume.
     pub(crate) fn resuming(self) -> Self {
         Self { resume: true, ..self }
     }
 
-    /// The same crowd, each agent with a roster.
+    /// Returns the same crowd, each agent with a roster.
     pub(crate) fn with_rosters(self) -> Self {
         Self { roster: true, ..self }
     }
 
-    /// The same crowd, of clients that speak Socket.IO.
+    /// Returns the same crowd, of clients that speak Socket.IO.
     pub(crate) fn over_socketio(self) -> Self {
         Self { socketio: true, ..self }
     }
 
-    /// The next `agents` of this crowd, which are prepared separately from the first.
+    /// Returns the next `agents` of this crowd. They are prepared separately from the first agents.
     pub(crate) fn then(&self, agents: usize) -> Self {
         Self { first: self.first + self.agents, agents, ..self.clone() }
     }
@@ -67,7 +67,7 @@ impl Crowd {
         format!("load-{}-{agent}", self.tag)
     }
 
-    /// The rooms that the first `first + agents` agents fill.
+    /// Returns the rooms that the first `first + agents` agents fill.
     pub(crate) fn rooms(&self) -> std::ops::Range<usize> {
         self.first / self.room_size..(self.first + self.agents).div_ceil(self.room_size)
     }

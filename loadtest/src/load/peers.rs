@@ -41,14 +41,14 @@ pub(super) struct Published {
     pub(super) address: &'static str,
 }
 
-/// The text of the page before its first topic, without markup.
+/// Returns the text of the page before its first topic, without markup.
 pub(super) fn introduction() -> String {
     let text = PAGE.split("\n## ").next().unwrap_or_default();
     let lines = text.lines().filter(|line| !line.starts_with('#'));
     lines.collect::<Vec<_>>().join(" ").replace('`', "").trim().to_owned()
 }
 
-/// The topics, with the figures of these results.
+/// Returns the topics, with the figures of these results.
 pub(super) fn topics(results: &Results) -> Vec<Topic<'_>> {
     PAGE.split("\n## ").skip(1).map(|part| topic(part, results)).collect()
 }

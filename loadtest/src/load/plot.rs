@@ -19,7 +19,7 @@ const MARKS: usize = 8;
 /// The width of a curve's name above the plot.
 const NAME: f64 = 140.0;
 
-/// The plot as one `<svg>` element.
+/// Returns the plot as one `<svg>` element.
 pub(super) fn svg(plot: &Plot) -> String {
     let points = || plot.curves.iter().flat_map(|(_, points)| points);
     let least_x = points().map(|point| point.0).fold(f64::INFINITY, f64::min);
@@ -84,7 +84,7 @@ pub(super) fn svg(plot: &Plot) -> String {
     svg
 }
 
-/// A description of the plot for readers who do not see it.
+/// Returns a description of the plot for readers who do not see it.
 fn said(plot: &Plot) -> String {
     let curves = plot.curves.iter().filter_map(|(name, points)| {
         let finite = || points.iter().map(|point| point.1).filter(|y| y.is_finite());
@@ -99,7 +99,7 @@ fn line(svg: &mut String, index: usize, points: &[(f64, f64)]) {
     element(svg, format_args!("<polyline class=\"curve c{}\" points=\"{}\"/>", index % KINDS, path.join(" ")));
 }
 
-/// A circle, a square, a triangle or a diamond.
+/// Draws a circle, a square, a triangle or a diamond.
 fn mark(svg: &mut String, index: usize, (x, y): (f64, f64)) {
     let kind = index % KINDS;
     let path = match kind {

@@ -8,7 +8,7 @@ use rollcall_loadtest::servers::children;
 /// Linux counts processor time in hundredths of a second for every user of /proc.
 const TICKS_PER_SECOND: f64 = 100.0;
 
-/// The proportional set size of a process in bytes: the memory that its end would free.
+/// Returns the proportional set size of a process in bytes: the memory that its end would free.
 pub(crate) fn pss(pid: u32) -> io::Result<u64> {
     let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
     let kilobytes = rollup.lines().find_map(|line| {
@@ -19,7 +19,7 @@ pub(crate) fn pss(pid: u32) -> io::Result<u64> {
     Ok(kilobytes * 1024)
 }
 
-/// The proportional set size of a process and its children.
+/// Returns the proportional set size of a process and its children.
 pub(crate) fn family_pss(pid: u32) -> io::Result<u64> {
     // A child that ended meanwhile uses nothing.
     let children = children(pid)?.into_iter();
@@ -27,12 +27,12 @@ pub(crate) fn family_pss(pid: u32) -> io::Result<u64> {
     Ok(pss(pid)? + children)
 }
 
-/// The processor time that a process has used, in seconds.
+/// Returns the processor time that a process has used, in seconds.
 pub(crate) fn cpu_seconds(pid: u32) -> io::Result<f64> {
     Ok(processor_times(pid)?.0)
 }
 
-/// The processor time of a process and its children in seconds, including children that have ended.
+/// Returns the processor time of a process and its children in seconds, including children that have ended.
 pub(crate) fn family_cpu_seconds(pid: u32) -> io::Result<f64> {
     // If a child ends meanwhile, its time is part of its parent's at the next call.
     let children: f64 = children(pid)?.into_iter().map(|child| cpu_seconds(child).unwrap_or(0.0)).sum();
@@ -40,7 +40,7 @@ pub(crate) fn family_cpu_seconds(pid: u32) -> io::Result<f64> {
     Ok(own + ended + children)
 }
 
-/// The processor time of the process itself, and that of its children that have ended, in seconds.
+/// Returns the processor time of the process itself, and that of its children that have ended, in seconds.
 fn processor_times(pid: u32) -> io::Result<(f64, f64)> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
     // The name in parentheses may contain any character, also a parenthesis.
@@ -51,7 +51,7 @@ fn processor_times(pid: u32) -> io::Result<(f64, f64)> {
     seconds(11, 12).zip(seconds(13, 14)).ok_or_else(|| io::ErrorKind::InvalidData.into())
 }
 
-/// A value of /proc/meminfo in bytes, by its name.
+/// Returns a value of /proc/meminfo in bytes, by its name.
 pub(crate) fn machine_memory(name: &str) -> io::Result<u64> {
     let table = fs::read_to_string("/proc/meminfo")?;
     let kilobytes = table.lines().find_map(|line| {

@@ -84,7 +84,7 @@ impl Publisher {
     }
 }
 
-/// An event of another service, about `size` bytes long.
+/// Returns an event of another service, about `size` bytes long.
 fn event(size: usize) -> Value {
     json!({
         "id": {"entity_type": "note", "operation": "created", "sequence_id": 1},
@@ -113,7 +113,7 @@ fn read_until(stream: &mut TcpStream, enough: impl Fn(&[u8]) -> bool) -> io::Res
     Ok(said)
 }
 
-/// The number of complete answers.
+/// Returns the number of complete answers.
 fn answers(mut said: &[u8]) -> usize {
     let mut whole = 0;
     while let Some(head) = frame::head_end(said) {

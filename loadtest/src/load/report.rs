@@ -6,7 +6,7 @@ use super::results::{Figure, Results, row};
 
 const STYLE: &str = include_str!("report.css");
 
-/// The complete page.
+/// Returns the complete page.
 pub(crate) fn html(results: &Results) -> String {
     let scenarios = scenarios(results);
     let links: String =
@@ -25,7 +25,7 @@ pub(crate) fn html(results: &Results) -> String {
     )
 }
 
-/// The scenarios in the order in which they ran.
+/// Returns the scenarios in the order in which they ran.
 fn scenarios(results: &Results) -> Vec<&str> {
     let mut names: Vec<&str> = Vec::new();
     for figure in &results.figures {
@@ -81,7 +81,7 @@ fn figure_row(figure: &Figure) -> String {
     )
 }
 
-/// A table that scrolls if it is too wide, also with the keyboard.
+/// Returns a table that scrolls if it is too wide, also with the keyboard.
 fn table(name: &str, heads: &[(&str, &str)], rows: &str) -> String {
     let heads: String = heads.iter().map(|(head, class)| format!("<th scope=\"col\"{class}>{head}</th>")).collect();
     format!(

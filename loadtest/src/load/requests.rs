@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::frame::{self, TEXT};
 use super::order::Crowd;
 
-/// The request for an upgrade to a WebSocket.
+/// Returns the request for an upgrade to a WebSocket.
 pub(crate) fn upgrade(host: impl Display) -> Vec<u8> {
     upgrade_of("/ws", host)
 }
@@ -72,7 +72,7 @@ impl Requests {
         &self.bytes[self.of_agent[agent].0.clone()]
     }
 
-    /// The request of an agent that reconnects and wants to be in its lesson again.
+    /// Returns the request of an agent that reconnects and wants to be in its lesson again.
     pub(super) fn resume(&self, agent: usize, epoch: &str, offset: u64) -> Vec<u8> {
         let read =
             |bytes| frame::next(bytes).and_then(|(frame, _)| serde_json::from_slice::<Value>(frame.payload).ok());
@@ -87,7 +87,7 @@ impl Requests {
         &self.bytes[self.of_agent[agent].1.clone()]
     }
 
-    /// The request for the next page of the roster.
+    /// Returns the request for the next page of the roster.
     pub(super) fn roster(after: u64) -> Vec<u8> {
         let roster = json!({"type": "roster", "ref": 1, "payload": {"after": after}});
         frame::masked(TEXT, roster.to_string().as_bytes())

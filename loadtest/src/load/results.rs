@@ -37,7 +37,7 @@ impl Figure {
         self.floor.map(|floor| self.value / floor)
     }
 
-    /// Whether the figure keeps its limit, if it has one.
+    /// Returns whether the figure keeps its limit, if it has one.
     pub(crate) fn holds(&self) -> Option<bool> {
         Some(match self.limit? {
             Limit::AtMost(limit) => self.value <= limit,
@@ -74,12 +74,12 @@ impl Results {
         fs::write(path, serde_json::to_vec_pretty(self)?)
     }
 
-    /// Whether every limit is kept.
+    /// Returns whether every limit is kept.
     pub(crate) fn hold(&self) -> bool {
         self.figures.iter().all(|figure| figure.holds() != Some(false))
     }
 
-    /// These results, completed by earlier ones of the same machine that this run did not measure.
+    /// Returns these results, completed by earlier results of the same machine that this run did not measure.
     pub(crate) fn with_earlier(&self, earlier: Self) -> Self {
         let mut all = self.clone();
         if earlier.machine != self.machine {
@@ -94,7 +94,7 @@ impl Results {
         all
     }
 
-    /// The figures as a table for a terminal.
+    /// Returns the figures as a table for a terminal.
     pub(crate) fn table(&self) -> String {
         let mut table = format!("{}\n", self.machine);
         let titles = ["scenario", "system", "figure", "value", "of the floor", "limit", ""];
@@ -120,7 +120,7 @@ impl Results {
     }
 }
 
-/// A figure as a row of the table, in the terminal and in the report.
+/// Returns a figure as a row of the table, in the terminal and in the report.
 pub(crate) fn row(figure: &Figure) -> [String; 7] {
     let limit = match figure.limit {
         None => String::new(),
@@ -144,7 +144,7 @@ pub(crate) fn row(figure: &Figure) -> [String; 7] {
     ]
 }
 
-/// A number as people write it, with separated thousands, and with decimals only if they matter.
+/// Returns a number as people write it, with separated thousands, and with decimals only if they matter.
 fn number(value: f64) -> String {
     if value.abs() < 100.0 && value.fract() != 0.0 {
         return format!("{value:.2}");

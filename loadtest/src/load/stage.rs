@@ -40,12 +40,12 @@ impl Stage {
         Self { gateway, kinds, agents, results: Results { machine: machine(), ..Results::default() }, floor: None }
     }
 
-    /// The kinds of gateways to measure, for a scenario that the floor cannot run.
+    /// Returns the kinds of gateways to measure, for a scenario that the floor cannot run.
     pub(crate) fn gateways(&self) -> Vec<Kind> {
         self.kinds.iter().copied().filter(|kind| *kind != Kind::Floor).collect()
     }
 
-    /// The floor's rates, measured when they are first asked for.
+    /// Returns the floor's rates, measured when they are first asked for.
     pub(crate) fn floor(&mut self) -> io::Result<FloorRates> {
         if let Some(floor) = &self.floor {
             return Ok(floor.clone());
@@ -160,13 +160,13 @@ pub(crate) fn fastest(crew: &mut Crew, system: &System, band: &Band, goal: Goal)
 }
 
 impl Arrived {
-    /// The number of arrivals in a second, from the first to the last.
+    /// Returns the number of arrivals in a second, from the first to the last.
     pub(crate) fn rate(&self) -> f64 {
         let span = self.ended.saturating_sub(self.began).max(1);
         self.samples.len() as f64 * SECOND as f64 / span as f64
     }
 
-    /// The latency in milliseconds that this share of the arrivals kept.
+    /// Returns the latency in milliseconds that this share of the arrivals kept.
     pub(crate) fn quantile_ms(&self, share: f64) -> f64 {
         let mut latencies: Vec<u32> = self.samples.iter().map(|(_, latency)| *latency).collect();
         latencies.sort_unstable();
@@ -176,7 +176,7 @@ impl Arrived {
     }
 }
 
-/// The latency in milliseconds that this share of the measured pushes kept.
+/// Returns the latency in milliseconds that this share of the measured pushes kept.
 pub(crate) fn latency_ms(latencies: &[(u64, u64)], share: f64) -> f64 {
     let mut sorted = latencies.to_vec();
     sorted.sort_unstable();

@@ -113,7 +113,7 @@ impl System {
         Ok(Self::Gateways { gateways: gateways.collect::<io::Result<_>>()?, backends, folder })
     }
 
-    /// The address for clients of the first gateway.
+    /// Returns the address for clients of the first gateway.
     pub(crate) fn address(&self) -> SocketAddr {
         match self {
             Self::Floor(floor) => floor.address,
@@ -138,7 +138,7 @@ impl System {
         }
     }
 
-    /// The memory of the first server in bytes, without its backends.
+    /// Returns the memory of the first server in bytes, without its backends.
     pub(crate) fn pss(&self) -> io::Result<u64> {
         proc::pss(self.pid())
     }

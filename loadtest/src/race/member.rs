@@ -135,7 +135,7 @@ impl Connected {
 }
 
 impl Member {
-    /// The agents that the member knows of.
+    /// Returns the agents that the member knows of.
     pub(super) fn view(&self) -> MutexGuard<'_, View> {
         locked(&self.view)
     }

@@ -124,7 +124,7 @@ async fn batch(nodes: &[Gateway], database: &str, pairs: usize, found: &mut Foun
     Ok(slow)
 }
 
-/// All members enter at the same moment. If there is a database, the rows of the slow ones are locked then.
+/// Lets all members enter at the same time. If there is a database, the rows of the slow members are locked then.
 async fn enter(tickets: Vec<Ticket>, database: Option<&str>) -> io::Result<Vec<Member>> {
     let (go, told) = watch::channel(false);
     let connected = tickets.into_iter().map(|ticket| ticket.connect(told.clone()));
@@ -178,7 +178,7 @@ async fn check(members: &[Member], when: &str, found: &mut Found) {
     }
 }
 
-/// The node and the identity of a new member.
+/// Returns the node and the identity of a new member.
 fn ticket(nodes: &[Gateway], node: usize, classroom: &str) -> Ticket {
     static USERS: AtomicU64 = AtomicU64::new(0);
     let user = USERS.fetch_add(1, Ordering::Relaxed);
@@ -195,7 +195,7 @@ fn ticket(nodes: &[Gateway], node: usize, classroom: &str) -> Ticket {
     }
 }
 
-/// The agents whose rows are locked at a start. Their classroom comes after all others in a group.
+/// Returns the agents whose rows are locked at a start. Their classroom comes after all others in a group.
 fn slow_ones(nodes: &[Gateway], node: usize) -> Vec<Ticket> {
     let classroom = format!("ffffffff-0000-4000-8000-{:012x}", std::process::id());
     let kinds = [(EARLY, 0), (LATE, STAGGER)];
@@ -208,7 +208,7 @@ fn slow_ones(nodes: &[Gateway], node: usize) -> Vec<Ticket> {
     tickets.collect()
 }
 
-/// A classroom that no agent has entered.
+/// Returns a classroom that no agent has entered.
 fn classroom() -> String {
     static CLASSROOMS: AtomicU64 = AtomicU64::new(0);
     let number = CLASSROOMS.fetch_add(1, Ordering::Relaxed);

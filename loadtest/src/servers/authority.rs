@@ -49,13 +49,13 @@ impl Authority {
         Ok(Self { issuer, issued: AtomicU32::new(1), folder })
     }
 
-    /// The PEM file of the authority's own certificate.
+    /// Returns the PEM file of the authority's own certificate.
     #[must_use]
     pub fn certificate(&self) -> PathBuf {
         self.folder.path().join("ca.crt")
     }
 
-    /// The folder of the authority's files. Other users may read it.
+    /// Returns the folder of the authority's files. Other users may read it.
     #[must_use]
     pub fn folder(&self) -> &Path {
         self.folder.path()

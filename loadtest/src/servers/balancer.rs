@@ -67,14 +67,14 @@ impl Balancer {
         Ok(Self { address, _process: process, _folder: folder })
     }
 
-    /// The address for clients.
+    /// Returns the address for clients.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 }
 
-/// The command for nginx in the foreground, with this configuration in the folder.
+/// Returns the command for nginx in the foreground, with this configuration in the folder.
 pub(super) fn nginx(folder: &Path, file: &str) -> io::Result<Command> {
     let mut command = Command::new(binary::find("nginx", "nginx-light")?);
     let prefix = folder.display();

@@ -17,7 +17,7 @@ pub(super) fn find(name: &str, package: &str) -> io::Result<PathBuf> {
         .ok_or_else(|| missing(name, package))
 }
 
-/// The folder in which cargo builds, and the scripts in `loadtest/setup` install.
+/// Returns the folder in which cargo builds, and the scripts in `loadtest/setup` install.
 #[must_use]
 pub fn target_folder() -> PathBuf {
     let target = env::var_os("CARGO_TARGET_DIR").map(PathBuf::from);
@@ -32,8 +32,8 @@ pub(super) fn built(name: &str) -> io::Result<PathBuf> {
     })
 }
 
-/// The folder with the programs of the newest PostgreSQL. `PATH` is not searched first, because Debian's `psql` there
-/// is a wrapper that takes longer to start than the server.
+/// Returns the folder with the programs of the newest PostgreSQL. `PATH` is not searched first, because Debian's `psql`
+/// there is a wrapper that takes longer to start than the server.
 pub(super) fn postgres_folder() -> io::Result<PathBuf> {
     let newest = fs::read_dir(POSTGRES_VERSIONS)
         .into_iter()

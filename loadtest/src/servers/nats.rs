@@ -22,7 +22,7 @@ pub enum NatsVersion {
 }
 
 impl NatsVersion {
-    /// The path of the program.
+    /// Returns the path of the program.
     ///
     /// # Errors
     /// Returns an error if the program is not installed. The error says how to install it.

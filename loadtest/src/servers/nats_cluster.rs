@@ -55,7 +55,8 @@ impl Kind for MemberKind {
         Ok(command)
     }
 
-    /// Only the server's greeting is read, because its settings may require TLS or credentials.
+    /// Asks a server whether it runs. Only the server's greeting is read, because its settings may require TLS or
+    /// credentials.
     fn ask(port: u16) -> io::Result<()> {
         dial(port).map(drop)
     }
@@ -93,7 +94,7 @@ impl NatsCluster {
         Ok(cluster)
     }
 
-    /// A URL with all members.
+    /// Returns a URL with all members.
     #[must_use]
     pub fn url(&self) -> String {
         self.members.iter().map(NatsMember::url).collect::<Vec<_>>().join(",")

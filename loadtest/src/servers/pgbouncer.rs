@@ -36,7 +36,7 @@ pub struct PgbouncerOptions {
 }
 
 impl PgbouncerOptions {
-    /// The options of the distribution's version.
+    /// Returns the options of the distribution's version.
     #[must_use]
     pub fn new(postgres: u16, pool_size: u32) -> Self {
         Self { version: PgbouncerVersion::default(), postgres, pool_size }

@@ -132,8 +132,8 @@ pub fn psql(url: &str, statement: &str) -> io::Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).trim_end().to_owned())
 }
 
-/// The command of a `psql` in the database of this URL. It reads statements from its input and answers as [`psql`]
-/// does.
+/// Returns the command of a `psql` in the database of this URL. It reads statements from its input and answers as
+/// [`psql`] does.
 ///
 /// # Errors
 /// Returns an error if `psql` is not installed.
@@ -147,7 +147,7 @@ fn database_url(port: u16, database: &str) -> String {
     format!("postgres://{SUPERUSER}@127.0.0.1:{port}/{database}")
 }
 
-/// The data folder of which every server starts with a copy.
+/// Returns the data folder of which every server starts with a copy.
 fn template() -> io::Result<PathBuf> {
     let programs = binary::postgres_folder()?;
     let initdb = programs.join("initdb");

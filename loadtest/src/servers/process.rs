@@ -78,12 +78,12 @@ impl Drop for Process {
     }
 }
 
-/// The output of the last process in this folder.
+/// Returns the output of the last process in this folder.
 pub(crate) fn output(folder: &Path) -> String {
     read(folder, OUTPUT)
 }
 
-/// The output of all processes in this folder.
+/// Returns the output of all processes in this folder.
 pub(crate) fn all_output(folder: &Path) -> String {
     read(folder, EARLIER) + &output(folder)
 }

@@ -47,7 +47,7 @@ impl Prometheus {
         poll(limit, expression, || self.value(expression))
     }
 
-    /// The first value of a PromQL expression; `None` if it has no value now, or the value is not a number.
+    /// Returns the first value of a PromQL expression, or `None` if it has no value now, or the value is not a number.
     ///
     /// # Errors
     /// Returns an error if the expression is faulty.

@@ -37,8 +37,8 @@ impl RedisOptions {
         self
     }
 
-    /// The server also speaks TLS on this port, and to its replicas and the other nodes of its cluster. With
-    /// `asks_clients` it requires a client certificate of the authority.
+    /// Lets the server also speak TLS on this port, and to its replicas and the other nodes of its cluster. With
+    /// `asks_clients` the server requires a client certificate of the authority.
     #[must_use]
     pub fn with_tls(self, port: u16, authority: &Authority, server: &Issued, asks_clients: bool) -> Self {
         let Issued { certificate, key } = server;

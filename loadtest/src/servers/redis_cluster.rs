@@ -110,25 +110,25 @@ impl RedisCluster {
         poll(LIMIT, what, || Ok(self.running().all(|redis| is_so(redis).unwrap_or(false)).then_some(())))
     }
 
-    /// A URL with some of the cluster's nodes.
+    /// Returns a URL with some of the cluster's nodes.
     #[must_use]
     pub fn url(&self) -> String {
         let nodes: Vec<String> = self.nodes[..2].iter().map(|node| format!("127.0.0.1:{}", node.port)).collect();
         format!("{}+cluster://{}", if self.tls { "rediss" } else { "redis" }, nodes.join(","))
     }
 
-    /// All nodes; the masters of the start come first.
+    /// Returns all nodes; the masters of the start come first.
     pub fn nodes(&mut self) -> impl Iterator<Item = &mut Redis> {
         self.nodes.iter_mut().map(|node| &mut node.redis)
     }
 
-    /// The ports on which the nodes speak without TLS.
+    /// Returns the ports on which the nodes speak without TLS.
     #[must_use]
     pub fn ports(&self) -> Vec<u16> {
         self.nodes.iter().map(|node| node.redis.port()).collect()
     }
 
-    /// The number of the node that is the master of a key.
+    /// Returns the number of the node that is the master of a key.
     ///
     /// # Errors
     /// Returns an error if no node is.
@@ -142,7 +142,7 @@ impl RedisCluster {
         })
     }
 
-    /// A node by its number.
+    /// Returns a node by its number.
     pub fn node(&mut self, number: usize) -> &mut Redis {
         &mut self.nodes[number].redis
     }

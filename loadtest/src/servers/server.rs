@@ -36,7 +36,7 @@ pub trait Kind {
         Ok(())
     }
 
-    /// The command that serves `port` from `folder` in the foreground.
+    /// Returns the command that serves `port` from `folder` in the foreground.
     ///
     /// # Errors
     /// Returns an error if the program is not installed.
@@ -48,7 +48,7 @@ pub trait Kind {
     /// Returns the reason why no answer came.
     fn ask(port: u16) -> io::Result<()>;
 
-    /// The URL for clients of a server on this port.
+    /// Returns the URL for clients of a server on this port.
     fn url(port: u16) -> String;
 }
 
@@ -94,19 +94,19 @@ impl<K: Kind> Server<K> {
         Ok(Self { options, port, process, folder })
     }
 
-    /// The URL for clients. It is the same after a restart.
+    /// Returns the URL for clients. It is the same after a restart.
     #[must_use]
     pub fn url(&self) -> String {
         K::url(self.port)
     }
 
-    /// The port on 127.0.0.1. It is the same after a restart.
+    /// Returns the port on 127.0.0.1. It is the same after a restart.
     #[must_use]
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// The process id. It changes with each restart.
+    /// Returns the process id. It changes with each restart.
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.process.pid()

@@ -6,7 +6,8 @@ use std::sync::LazyLock;
 
 use super::{Nats, Postgres, Redis, RedisCluster};
 
-/// The PostgreSQL of this process. A test creates its own database with [`create_database`](Postgres::create_database).
+/// Returns the PostgreSQL of this process. A test creates its own database with
+/// [`create_database`](Postgres::create_database).
 ///
 /// # Panics
 /// Panics if it cannot be started.
@@ -15,7 +16,7 @@ pub fn postgres() -> &'static Postgres {
     &SERVER
 }
 
-/// The Redis of this process. A test uses its own prefix of keys.
+/// Returns the Redis of this process. A test uses its own prefix of keys.
 ///
 /// # Panics
 /// Panics if it cannot be started.
@@ -24,7 +25,7 @@ pub fn redis() -> &'static Redis {
     &SERVER
 }
 
-/// The Redis Cluster of this process. A test uses its own prefix of keys.
+/// Returns the Redis Cluster of this process. A test uses its own prefix of keys.
 ///
 /// # Panics
 /// Panics if it cannot be started.
@@ -34,7 +35,7 @@ pub fn redis_cluster() -> &'static RedisCluster {
     &SERVER
 }
 
-/// The NATS server of this process. A test uses its own classrooms.
+/// Returns the NATS server of this process. A test uses its own classrooms.
 ///
 /// # Panics
 /// Panics if it cannot be started.

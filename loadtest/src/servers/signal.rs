@@ -59,7 +59,7 @@ fn send_to_children(parent: u32, signal: Signal) -> io::Result<()> {
     children.try_for_each(|child| send(child, signal))
 }
 
-/// The children of this process that still live.
+/// Returns the children of this process that still live.
 ///
 /// # Errors
 /// Returns an error if there is no /proc.

@@ -83,7 +83,7 @@ impl TlsProxy {
         Ok(Self { address, _process: process, _folder: folder })
     }
 
-    /// The address for clients.
+    /// Returns the address for clients.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address

@@ -14,26 +14,27 @@ use super::{
 pub struct BackendUrl(RotatingSecret);
 
 impl BackendUrl {
-    /// An address that does not change.
+    /// Creates an address that does not change.
     #[must_use]
     pub fn new(text: impl Into<Box<str>>) -> Self {
         Self(RotatingSecret::new(text))
     }
 
-    /// An address in a file that is read again for each connection; `text` is what the file contained at the start.
+    /// Creates an address in a file that is read again for each connection; `text` is what the file contained at the
+    /// start.
     #[must_use]
     pub fn in_file(text: &str, variable: &'static str, path: PathBuf, check: Check) -> Self {
         Self(RotatingSecret::in_file(text, variable, path, check))
     }
 
-    /// The whole address as it was at the start. Its password may have changed since, so use [`Self::current`] to
-    /// connect.
+    /// Returns the whole address as it was at the start. Its password may have changed since, so use [`Self::current`]
+    /// to connect.
     #[must_use]
     pub fn reveal(&self) -> &str {
         self.0.initial().reveal()
     }
 
-    /// The whole address as it is now, to connect with. Reading the file takes a quarter of a second at most.
+    /// Returns the whole address as it is now, to connect with. Reading the file takes a quarter of a second at most.
     pub async fn current(&self) -> Secret {
         self.0.current().await
     }

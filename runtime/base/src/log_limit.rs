@@ -30,12 +30,12 @@ impl Default for LogLimit {
 }
 
 impl LogLimit {
-    /// A limit of one line in ten seconds.
+    /// Creates a limit of one line in ten seconds.
     pub fn new() -> Self {
         Self { interval: INTERVAL, state: Mutex::default() }
     }
 
-    /// Whether a line may be written now. If so, returns how many lines were left out since the last one.
+    /// Returns whether a line may be written now. If so, returns how many lines were left out since the last one.
     pub fn pass(&self) -> Option<u64> {
         self.pass_at(Instant::now())
     }

@@ -19,7 +19,7 @@ pub struct ProcessIdentity {
 }
 
 impl ProcessIdentity {
-    /// This process's identity; `None` if the system does not show all parts of it.
+    /// Returns this process's identity, or `None` if the system does not show all parts of it.
     #[must_use]
     pub fn current() -> Option<Self> {
         let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
@@ -43,7 +43,7 @@ impl ProcessIdentity {
         Some(Self { environment: environment.to_owned(), pid: pid.parse().ok()?, started: started.parse().ok()? })
     }
 
-    /// Whether this process can tell that the other one is certainly dead.
+    /// Returns whether this process can tell that the other one is certainly dead.
     #[must_use]
     pub fn knows_dead(&self, other: &Self) -> bool {
         if self.environment != other.environment || self.pid == other.pid && self.started == other.started {
@@ -70,7 +70,7 @@ fn started(stat: &str) -> Option<u64> {
     stat_field(stat, 22)
 }
 
-/// A number of `/proc/PID/stat`, by the field's number in proc(5), which must be above 2. Field 2, the name in
+/// Returns a number of `/proc/PID/stat`, by the field's number in proc(5), which must be above 2. Field 2, the name in
 /// parentheses, may contain any character.
 #[must_use]
 pub fn stat_field(stat: &str, number: usize) -> Option<u64> {

@@ -5,7 +5,7 @@
 /// The text in place of a URL whose host cannot be told from its password.
 const HIDDEN: &str = "...";
 
-/// The URL without its user, its password and its parameters.
+/// Returns the URL without its user, its password and its parameters.
 #[must_use]
 pub fn redacted(url: &str) -> String {
     let is_scheme = |text: &str| text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte));

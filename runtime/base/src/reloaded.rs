@@ -25,7 +25,7 @@ pub struct Reloaded<T> {
 
 struct Last<T> {
     good: T,
-    /// What was wrong at the last read; `None` if it succeeded.
+    /// What was wrong at the last read. `None` if it succeeded.
     problem: Option<String>,
 }
 
@@ -35,7 +35,8 @@ impl<T: Clone + Send + 'static> Reloaded<T> {
         Self { source: source.into(), last: Mutex::new(Last { good: first, problem: None }), reading: Arc::default() }
     }
 
-    /// The value as it is now. `read` gets the last good value, and returns another one if the files have changed.
+    /// Returns the value as it is now. `read` gets the last good value, and returns another one if the files have
+    /// changed.
     pub async fn current(&self, read: impl FnOnce(&T) -> Result<Option<T>, String> + Send + 'static) -> T {
         self.ask(read).await.unwrap_or_else(|(good, _)| good)
     }

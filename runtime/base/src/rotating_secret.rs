@@ -29,14 +29,14 @@ struct SecretFile {
 }
 
 impl RotatingSecret {
-    /// A secret that does not change.
+    /// Creates a secret that does not change.
     #[must_use]
     pub fn new(text: impl Into<Box<str>>) -> Self {
         Self { initial: Secret::new(text), file: None }
     }
 
-    /// A secret in a file that is read again for each connection. `text` is what the file contained at the start, and
-    /// `variable` the setting's name.
+    /// Creates a secret in a file that is read again for each connection. `text` is what the file contained at the
+    /// start, and `variable` the setting's name.
     #[must_use]
     pub fn in_file(text: &str, variable: &'static str, path: PathBuf, check: Check) -> Self {
         let initial = Secret::new(text);
@@ -44,13 +44,13 @@ impl RotatingSecret {
         Self { initial, file: Some(Arc::new(SecretFile { path, check, last })) }
     }
 
-    /// The text as it was at the start.
+    /// Returns the text as it was at the start.
     #[must_use]
     pub fn initial(&self) -> &Secret {
         &self.initial
     }
 
-    /// The text as it is now. Reading the file takes a quarter of a second at most.
+    /// Returns the text as it is now. Reading the file takes a quarter of a second at most.
     pub async fn current(&self) -> Secret {
         let Some(file) = &self.file else { return self.initial.clone() };
         let (path, check) = (file.path.clone(), file.check);

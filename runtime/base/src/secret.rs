@@ -9,13 +9,13 @@ use std::fmt;
 pub struct Secret(Box<str>);
 
 impl Secret {
-    /// A secret with this text.
+    /// Creates a secret with this text.
     #[must_use]
     pub fn new(text: impl Into<Box<str>>) -> Self {
         Self(text.into())
     }
 
-    /// The text, to sign with, compare or send.
+    /// Returns the text, to sign with, compare or send.
     #[must_use]
     pub fn reveal(&self) -> &str {
         &self.0

@@ -12,13 +12,13 @@ pub struct Since {
 }
 
 impl Since {
-    /// The present moment.
+    /// Returns the present moment.
     #[must_use]
     pub fn now() -> Self {
         Self { monotonic: Instant::now(), wall: SystemTime::now() }
     }
 
-    /// Whether less than this time has passed for certain. If the wall clock was set back, that is not certain.
+    /// Returns whether less than this time has passed for certain. If the wall clock was set back, that is not certain.
     #[must_use]
     pub fn is_within(&self, age: Duration) -> bool {
         self.monotonic.elapsed() < age && self.wall.elapsed().is_ok_and(|elapsed| elapsed < age)

@@ -21,7 +21,7 @@ use crate::failpoint;
 pub struct TaskEnded {
     /// The task's name.
     pub task: &'static str,
-    /// The message of the panic; `None` if the task returned.
+    /// The message of the panic. `None` if the task returned.
     pub panic: Option<String>,
 }
 

@@ -64,7 +64,7 @@ pub enum TlsError {
 }
 
 impl TlsError {
-    /// The error for a certificate and a key that do not belong together.
+    /// Returns the error for a certificate and a key that do not belong together.
     #[must_use]
     pub fn pair(chain: &Path, key: &Path, problem: &rustls::Error) -> Self {
         Self::Pair { chain: chain.to_owned(), key: key.to_owned(), problem: problem.to_string() }
@@ -122,7 +122,7 @@ impl ClientTls {
         Ok(roots)
     }
 
-    /// The files that are read. When one of them is replaced, [`Self::config`] may return something else.
+    /// Returns the files that are read. When one of them is replaced, [`Self::config`] may return something else.
     pub fn files(&self) -> impl Iterator<Item = &Path> {
         let own = self.certificate.iter().flat_map(|own| [&own.chain, &own.key]);
         self.ca_file.iter().chain(own).map(PathBuf::as_path)
@@ -140,13 +140,13 @@ impl ClientTls {
     }
 }
 
-/// A client that trusts these authorities, and has no certificate.
+/// Returns a client that trusts these authorities, and has no certificate.
 #[must_use]
 pub fn config(roots: RootCertStore) -> ClientConfig {
     builder().with_root_certificates(roots).with_no_client_auth()
 }
 
-/// The library of cryptography for every client's handshake.
+/// Returns the library of cryptography for every client's handshake.
 #[must_use]
 pub fn provider() -> Arc<CryptoProvider> {
     Arc::new(ring::default_provider())

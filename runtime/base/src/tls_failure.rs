@@ -7,8 +7,8 @@ use rustls::{AlertDescription, CertificateError, Error as TlsError};
 
 const DAY: u64 = 24 * 60 * 60;
 
-/// What a failed handshake means, and what to change, in one line; `None` if the error is of another kind. The function
-/// looks through the error's causes.
+/// Returns what a failed handshake means, and what to change, in one line, or `None` if the error is of another kind.
+/// The function looks through the error's causes.
 #[must_use]
 pub fn explain(error: &(dyn Error + 'static)) -> Option<String> {
     let mut next = Some(error);
@@ -90,7 +90,7 @@ fn of_alert(alert: AlertDescription) -> String {
     .to_owned()
 }
 
-/// The name in a text such as `DnsName("db.example")`, which is how the library writes a name with its kind.
+/// Returns the name in a text such as `DnsName("db.example")`, which is how the library writes a name with its kind.
 fn plain(name: &str) -> &str {
     let inner = name.split_once('(').and_then(|(_, rest)| rest.strip_suffix(')'));
     inner.unwrap_or(name).trim_matches('"')

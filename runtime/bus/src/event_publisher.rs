@@ -33,7 +33,7 @@ struct Inner {
 }
 
 impl EventPublisher {
-    /// A publisher on this bus.
+    /// Creates a publisher on this bus.
     #[must_use]
     pub fn new(bus: Arc<dyn Bus>, limits: PublishLimits) -> Self {
         let permits = |limit: usize| Semaphore::new(limit.min(Semaphore::MAX_PERMITS));

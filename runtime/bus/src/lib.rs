@@ -48,7 +48,7 @@ pub enum PublishError {
 }
 
 impl PublishError {
-    /// Whether this is [`Self::Behind`], which is an error neither of the bus nor of the message.
+    /// Returns whether this is [`Self::Behind`], which is an error neither of the bus nor of the message.
     #[must_use]
     pub fn is_behind(&self) -> bool {
         matches!(self, Self::Behind)
@@ -162,7 +162,7 @@ pub enum Replay {
 /// The bus. Every call returns within 1.5 s.
 #[async_trait]
 pub trait Bus: Send + Sync + 'static {
-    /// The name of the kind: `nats` or `memory`.
+    /// Returns the name of the kind: `nats` or `memory`.
     fn name(&self) -> &'static str;
     /// Makes one round trip to the server.
     async fn ping(&self) -> Result<(), BusError>;
@@ -187,8 +187,8 @@ pub trait Bus: Send + Sync + 'static {
     /// Tells the relays of other nodes of this installation that these shards of the outbox have new rows. The message
     /// may be lost.
     async fn wake_relays(&self, _installation: Uuid, _shards: Shards) {}
-    /// The shards of these that other nodes name with [`Bus::wake_relays`]. The stream ends when the connection is
-    /// given up.
+    /// Returns the shards of these that other nodes name with [`Bus::wake_relays`]. The stream ends when the connection
+    /// is given up.
     async fn relay_wakes(&self, _installation: Uuid, _shards: Shards) -> Result<BoxStream<'static, Shards>, BusError> {
         Ok(futures_util::stream::pending().boxed())
     }
@@ -199,7 +199,7 @@ pub trait Bus: Send + Sync + 'static {
     async fn subscribe(&self, room: &RoomId) -> Result<Offset, BusError>;
     /// Ends the subscription.
     fn unsubscribe(&self, room: &RoomId);
-    /// The last position that the stream has confirmed. The feed may be ahead of it.
+    /// Returns the last position that the stream has confirmed. The feed may be ahead of it.
     fn position(&self) -> Position;
     /// Waits until one of the bus's tasks has ended. The bus does not work after that.
     async fn failed(&self) -> TaskEnded {
@@ -209,13 +209,13 @@ pub trait Bus: Send + Sync + 'static {
     /// not answer within half a second, this is the last event known: every event on the feed before the call is up to
     /// there.
     async fn end(&self) -> Position;
-    /// The position before the oldest event that can still be replayed for a while. If the stream has begun to forget
-    /// events, those that it will forget next are left out.
+    /// Returns the position before the oldest event that can still be replayed for a while. If the stream has begun to
+    /// forget events, those that it will forget next are left out.
     async fn oldest(&self) -> Result<Position, BusError>;
-    /// The events of these rooms after `after.offset`, merged in order, up to the end of the stream.
+    /// Returns the events of these rooms after `after.offset`, merged in order, up to the end of the stream.
     async fn replay(&self, rooms: &[RoomId], after: &Position) -> Result<Replay, BusError>;
-    /// The next events of presence of all classrooms after a position, at most `max`. Only one reader may call this at
-    /// a time. It may take longer than other calls.
+    /// Returns the next events of presence of all classrooms after a position, at most `max`. Only one reader may call
+    /// this at a time. It may take longer than other calls.
     ///
     /// # Errors
     /// Returns a [`BusError`] if the bus is away. A bus in the process always returns one, because it forgets events
@@ -223,8 +223,8 @@ pub trait Bus: Send + Sync + 'static {
     async fn presence(&self, _after: &Position, _max: usize) -> Result<PresenceRead, BusError> {
         Err(BusError("events in the process are read from SQL".to_owned()))
     }
-    /// The events of presence of one classroom after one offset and through another, at most `max`. It may take longer
-    /// than other calls.
+    /// Returns the events of presence of one classroom after one offset and through another, at most `max`. It may take
+    /// longer than other calls.
     ///
     /// # Errors
     /// Returns the errors of [`Bus::presence`].
@@ -239,7 +239,8 @@ pub trait Bus: Send + Sync + 'static {
     }
 }
 
-/// The result of [`Bus::oldest`] for a stream with these events: a 60th of them will be forgotten next.
+/// Returns the result of [`Bus::oldest`] for a stream with these events. The oldest 60th of them is left out, because
+/// it is forgotten next.
 fn before_oldest(first: u64, last: u64) -> Offset {
     let forgotten = first.saturating_sub(1);
     Offset(if forgotten == 0 { 0 } else { forgotten + last.saturating_sub(forgotten).div_ceil(60) })

@@ -50,7 +50,7 @@ pub enum PresenceRead {
     },
 }
 
-/// Reads a message; `None` if it is not an event that presence publishes.
+/// Reads a message. `None` if it is not an event that presence publishes.
 pub(super) fn presence_event<'a>(
     subject: &str,
     headers: impl IntoIterator<Item = (&'a str, &'a str)>,

@@ -29,7 +29,7 @@ impl Endpoint {
         Self::of(host, port.parse().ok()?, asked)
     }
 
-    /// An endpoint of a host and a port. `None` if the host is unknown (`?`).
+    /// Creates an endpoint of a host and a port. Returns `None` if the host is unknown (`?`).
     pub(crate) fn of(host: &str, port: u16, asked: &Self) -> Option<Self> {
         match (host.trim_matches(['[', ']']), asked) {
             ("?", _) => None,
@@ -96,7 +96,7 @@ impl RedisUrl {
         }
     }
 
-    /// Whether both URLs name the same kind of servers.
+    /// Returns whether both URLs name the same kind of servers.
     pub(crate) fn is_like(&self, other: &Self) -> bool {
         std::mem::discriminant(&self.servers) == std::mem::discriminant(&other.servers)
     }
@@ -155,7 +155,7 @@ impl RedisUrl {
     }
 }
 
-/// Whether this is a scheme that the library knows, too.
+/// Returns whether this is a scheme that the library knows, too.
 fn is_redis(base: &str) -> bool {
     matches!(base, "redis" | "rediss" | "valkey" | "valkeys")
 }
@@ -177,7 +177,7 @@ impl<'a> Several<'a, ()> {
     }
 }
 
-/// The URL of one of several hosts, parsed by the library.
+/// Returns the URL of one of several hosts, parsed by the library.
 fn one(user: &str, host: &str, port: u16, database: &str, query: &str) -> Result<ConnectionInfo, String> {
     let at = if user.is_empty() { "" } else { "@" };
     // A colon inside brackets belongs to an IPv6 address.
@@ -191,7 +191,7 @@ fn one(user: &str, host: &str, port: u16, database: &str, query: &str) -> Result
 mod tests {
     use super::*;
 
-    /// A URL's endpoints, user, password and database as one text.
+    /// Returns a URL's endpoints, user, password and database as one text.
     fn read(text: &str) -> String {
         let RedisUrl { servers, endpoints, access, tls } = RedisUrl::parse(text).unwrap();
         let kind = match servers {

@@ -43,8 +43,8 @@ pub(super) struct Calls {
 }
 
 impl Calls {
-    /// A caller of `node`, a node of a cluster, or of the URL's own server if there is none. Connections are made when
-    /// they are needed.
+    /// Creates a caller of `node`, a node of a cluster, or of the URL's own server if there is none. Connections are
+    /// made when they are needed.
     pub(super) fn new(dialer: Arc<Dialer>, node: Option<Endpoint>, clock: Arc<Clock>) -> Self {
         let manager = ConnectionManager::new(dialer, node, TRY, clock);
         let failure = manager.failure();

@@ -22,7 +22,7 @@ impl Clock {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((Instant::now(), said));
     }
 
-    /// A time of the server's clock in microseconds. It is the time at `then`, or an earlier one.
+    /// Returns a time of the server's clock in microseconds. It is the time at `then`, or an earlier one.
     pub(super) fn at(&self, then: Instant) -> u128 {
         let heard = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
         heard.map_or(0, |(at, said)| (said + then.saturating_duration_since(at)).as_micros())

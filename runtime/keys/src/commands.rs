@@ -23,7 +23,7 @@ enum What {
 }
 
 impl KeyCommand {
-    /// A command on one key.
+    /// Creates a command on one key.
     pub(super) fn plain(name: &str, key: String, arguments: &[&str]) -> Self {
         let mut command = cmd(name);
         command.arg(&key).arg(arguments);
@@ -34,7 +34,7 @@ impl KeyCommand {
         Self { keys, what: What::Script(script, arguments) }
     }
 
-    /// A script whose source begins with `late.lua`.
+    /// Creates a script whose source begins with `late.lua`.
     pub(super) fn timed(script: Script, keys: Vec<String>, arguments: Vec<String>) -> Self {
         Self { keys, what: What::Timed(script, arguments) }
     }

@@ -95,7 +95,7 @@ impl RedisConnection {
 /// Makes connections to one server, for the pool.
 pub(super) struct ConnectionManager {
     dialer: Arc<Dialer>,
-    /// A node of a cluster; `None` means the server of the URL, or the master that Sentinel names.
+    /// A node of a cluster. `None` means the server of the URL, or the master that Sentinel names.
     node: Option<Endpoint>,
     timeout: Duration,
     clock: Arc<Clock>,
@@ -109,7 +109,7 @@ impl ConnectionManager {
         Self { dialer, node, timeout, clock, failure: Arc::default() }
     }
 
-    /// The place of the reason why there is no connection.
+    /// Returns the place of the reason why there is no connection.
     pub(super) fn failure(&self) -> Arc<Mutex<Option<ConnectError>>> {
         Arc::clone(&self.failure)
     }

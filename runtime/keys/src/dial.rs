@@ -58,12 +58,12 @@ impl Dialer {
         Ok(Self { url, first, tls: Arc::new(TlsFiles { files: tls, last: Mutex::default() }) })
     }
 
-    /// The URL as it was at the start.
+    /// Returns the URL as it was at the start.
     pub(super) fn first(&self) -> &RedisUrl {
         &self.first
     }
 
-    /// The URL as it is now.
+    /// Returns the URL as it is now.
     pub(super) async fn url(&self) -> Result<RedisUrl, ConnectError> {
         let url = RedisUrl::parse(self.url.current().await.reveal()).map_err(ConnectError)?;
         if !url.is_like(&self.first) {
@@ -152,7 +152,7 @@ pub(super) fn connect_error_without_tls(error: &RedisError) -> ConnectError {
     }
 }
 
-/// What to change after a failed TLS handshake; `None` for other errors.
+/// Returns what to change after a failed TLS handshake, or `None` for other errors.
 fn tls_error(error: &(dyn Error + 'static)) -> Option<ConnectError> {
     const SETTINGS: &str = "ROLLCALL_REDIS_CA_FILE, ROLLCALL_REDIS_CERT, ROLLCALL_REDIS_KEY";
     tls_failure::explain(error).map(|why| ConnectError(format!("{why} (settings: {SETTINGS})")))
@@ -164,7 +164,7 @@ struct TlsFiles {
     last: Mutex<Option<(Vec<Stamp>, Arc<ClientConfig>)>>,
 }
 
-/// The time and the length of a file; `None` if the file does not exist.
+/// The time and the length of a file. `None` if the file does not exist.
 type Stamp = Option<(SystemTime, u64)>;
 
 fn stamp(path: &Path) -> Stamp {

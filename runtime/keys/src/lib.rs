@@ -65,7 +65,7 @@ pub struct KeyEntry {
 }
 
 impl KeyEntry {
-    /// The user's field in the lesson's hash; `None` for a guest.
+    /// Returns the user's field in the lesson's hash, or `None` for a guest.
     #[must_use]
     pub fn field(&self) -> Option<KeyField> {
         let (user, _) = self.user.as_ref()?;
@@ -81,10 +81,10 @@ pub const CALL_LIMIT: Duration = Duration::from_millis(1500);
 /// The keys. Every call returns within [`CALL_LIMIT`]. On a single server it takes one round trip.
 #[async_trait]
 pub trait LessonKeys: Send + Sync + 'static {
-    /// The name of the kind: `redis` or `memory`.
+    /// Returns the name of the kind: `redis` or `memory`.
     fn name(&self) -> &'static str;
-    /// Whether answered writes may be lost, for example when a server's replica takes over. If so, removals are kept
-    /// for a while, and repeated after a loss.
+    /// Returns whether answered writes may be lost, for example when a server's replica takes over. If so, removals are
+    /// kept for a while, and repeated after a loss.
     fn may_lose(&self) -> bool {
         false
     }
@@ -98,8 +98,8 @@ pub trait LessonKeys: Send + Sync + 'static {
     async fn join(&self, entry: &KeyEntry, before: Option<&LessonId>) -> Result<bool, FailedJoin>;
     /// Removes fields, or sets them to their successor. A batch has at most a thousand.
     async fn remove(&self, fields: &[StaleField]) -> Result<(), KeysError>;
-    /// The lesson's seat map: each number and its value, which is empty if the seat is free. It is empty if no client
-    /// has joined the lesson.
+    /// Returns the lesson's seat map: each number and its value, which is empty if the seat is free. It is empty if no
+    /// client has joined the lesson.
     async fn seats(&self, lesson: &LessonId) -> Result<BTreeMap<u32, String>, KeysError>;
     /// Removes the user's own key and its field in these lessons, whatever they contain. At most a thousand lessons are
     /// allowed.
@@ -107,8 +107,8 @@ pub trait LessonKeys: Send + Sync + 'static {
     /// Adds what is missing of these joins (numbers of seat maps, fields, and users' keys), changes no existing value,
     /// and renews TTLs. A batch has at most a thousand. Returns false if nothing was missing for certain.
     async fn repair(&self, entries: &[KeyEntry]) -> Result<bool, KeysError>;
-    /// Whether every write from before the last probe is still there, as far as a marker key on each server and the
-    /// server's replication id tell. If false, as at the first probe, all keys must be written again, and removals
+    /// Returns whether every write from before the last probe is still there, as far as a marker key on each server and
+    /// the server's replication id tell. If false, as at the first probe, all keys must be written again, and removals
     /// repeated. The marker has a TTL. Its name contains a `:`, which no user's id may contain.
     async fn probe(&self, marker: &str) -> Result<bool, KeysError>;
 }

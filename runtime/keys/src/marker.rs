@@ -16,13 +16,13 @@ pub(super) struct Marker(Mutex<Known>);
 
 #[derive(Debug, Default)]
 struct Known {
-    /// The marker's key; `None` before the first probe.
+    /// The marker's key. `None` before the first probe.
     key: Option<String>,
     /// The highest number that was given to a write.
     drawn: u64,
-    /// The highest number whose write was answered; `None` before the first answer.
+    /// The highest number whose write was answered. `None` before the first answer.
     confirmed: Option<u64>,
-    /// The `master_replid`, which a server that takes over makes anew; `None` if INFO is not allowed.
+    /// The `master_replid`, which a server that takes over makes anew. `None` if INFO is not allowed.
     replication: Option<String>,
 }
 
@@ -31,7 +31,7 @@ struct Known {
 pub(super) struct Mark {
     pub(super) key: String,
     pub(super) number: u64,
-    /// If the server's marker is below this number or missing, writes were lost; `None` before the first write was
+    /// If the server's marker is below this number or missing, writes were lost. `None` before the first write was
     /// answered.
     pub(super) least: Option<u64>,
 }
@@ -57,7 +57,7 @@ impl Marked {
 }
 
 impl Marker {
-    /// The next write of the marker with this key. If the key has changed, the numbers start again.
+    /// Returns the next write of the marker with this key. If the key has changed, the numbers start again.
     pub(super) fn next(&self, key: &str) -> Mark {
         let mut known = self.lock();
         if known.key.as_deref() != Some(key) {
@@ -66,7 +66,7 @@ impl Marker {
         known.draw(key)
     }
 
-    /// The next write, if there has been a probe.
+    /// Returns the next write, if there has been a probe.
     pub(super) fn again(&self) -> Option<Mark> {
         let mut known = self.lock();
         let key = known.key.clone()?;

@@ -60,7 +60,7 @@ impl<T> Timed<T> {
     }
 }
 
-/// The value, or a new one if there is none or it has expired. Its TTL starts again.
+/// Returns the value, or a new one if there is none or it has expired. Its TTL starts again.
 fn renewed<T: Default>(slot: &mut Option<Timed<T>>, now: Instant) -> &mut T {
     let kept = slot.take().filter(|timed| timed.alive(now)).map(|timed| timed.value);
     &mut slot.insert(Timed { until: later(now), value: kept.unwrap_or_default() }).value
@@ -145,7 +145,7 @@ impl Keys {
         self.users.sweep(|user| user.alive(now));
     }
 
-    /// Whether the user's own key names this connection.
+    /// Returns whether the user's own key names this connection.
     fn is_holder(&self, KeyEntry { sid, user, .. }: &KeyEntry) -> bool {
         let of_user = user.as_ref().and_then(|(user, _)| self.users.entries.get(user));
         of_user.and_then(|of_user| of_user.value.participant).is_some_and(|(holder, _)| holder == *sid)
@@ -191,7 +191,7 @@ impl MemoryKeys {
         Self::default()
     }
 
-    /// The answers of HGETALL and TTL for a key; `None` if the key does not exist.
+    /// Returns the answers of HGETALL and TTL for a key, or `None` if the key does not exist.
     #[must_use]
     pub fn hash(&self, name: &str) -> Option<(BTreeMap<String, String>, Duration)> {
         let now = Instant::now();

@@ -18,7 +18,7 @@ impl Names {
         Self(prefix.to_owned())
     }
 
-    /// A key of this process, such as the marker.
+    /// Returns a key of this process, such as the marker.
     pub(super) fn key(&self, name: &str) -> String {
         format!("{}{name}", self.0)
     }
@@ -27,7 +27,7 @@ impl Names {
         self.key(&key::lesson_seat(lesson))
     }
 
-    /// The hash of a lesson's fields for a role.
+    /// Returns the hash of a lesson's fields for a role.
     pub(super) fn fields(&self, role: Role, lesson: &LessonId) -> String {
         self.key(&match role {
             Role::Teacher => key::lesson_teacher(lesson),
@@ -35,7 +35,7 @@ impl Names {
         })
     }
 
-    /// The two hashes that may have a connection's field.
+    /// Returns the two hashes that may have a connection's field.
     pub(super) fn both(&self, lesson: &LessonId) -> [String; 2] {
         [Role::Teacher, Role::Participant].map(|role| self.fields(role, lesson))
     }
@@ -44,7 +44,7 @@ impl Names {
         self.key(&key::user(user))
     }
 
-    /// A join in one script. Without a user it only concerns the seat map.
+    /// Returns a join in one script. Without a user it only concerns the seat map.
     pub(super) fn join(&self, entry: &KeyEntry, before: Option<&LessonId>) -> KeyCommand {
         let mut keys = self.of(entry);
         if let (Some(_), Some(left)) = (&entry.user, before.filter(|before| **before != entry.lesson)) {
@@ -60,7 +60,7 @@ impl Names {
         KeyCommand::timed(Script::Repair, self.of(entry), arguments(entry))
     }
 
-    /// Only the seat map's part of a join or its repair.
+    /// Returns only the seat map's part of a join or its repair.
     pub(super) fn seat_map(&self, script: Script, entry: &KeyEntry) -> KeyCommand {
         KeyCommand::timed(script, vec![self.seats(&entry.lesson)], arguments(entry))
     }
@@ -153,7 +153,7 @@ impl Names {
     }
 }
 
-/// The seats of a seat map. Other services write to it, too, so a field that is not a seat's number is ignored.
+/// Returns the seats of a seat map. Other services write to it, too, so a field that is not a seat's number is ignored.
 pub(super) fn seat_numbers(fields: HashMap<String, String>) -> BTreeMap<u32, String> {
     fields.into_iter().filter_map(|(number, value)| Some((number.parse().ok()?, value))).collect()
 }
@@ -163,7 +163,7 @@ fn mark(key: String, ttl: &str, (number, least): (u64, u64), replication: bool) 
     KeyCommand::script(Script::Mark, vec![key], arguments)
 }
 
-/// The arguments of `entry.lua`, from the third.
+/// Returns the arguments of `entry.lua`, from the third.
 fn arguments(KeyEntry { lesson, seats, sid, user }: &KeyEntry) -> Vec<String> {
     let (user, role) = user.as_ref().map_or(("", ""), |(user, role)| (user.as_str(), role.as_str()));
     vec![seats.to_string(), role.to_owned(), user.to_owned(), sid.to_string(), lesson.to_string()]

@@ -42,7 +42,7 @@ impl RedisKeys {
         Ok(this)
     }
 
-    /// A pipeline with commands that do nothing after the deadline.
+    /// Returns a pipeline with commands that do nothing after the deadline.
     fn pipeline<'a>(
         &self,
         scripts: &Scripts,

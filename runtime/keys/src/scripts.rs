@@ -37,7 +37,7 @@ pub(super) const LATE: i64 = -1;
 pub(super) struct Scripts(Vec<String>);
 
 impl Scripts {
-    /// The hash of a script.
+    /// Returns the hash of a script.
     pub(super) fn hash(&self, script: Script) -> &str {
         &self.0[script as usize]
     }
@@ -56,8 +56,8 @@ impl Scripts {
     }
 }
 
-/// Whether an error says that a script is unknown, because the server was restarted or its scripts were flushed. In a
-/// pipeline each command may say so.
+/// Returns whether an error says that a script is unknown, because the server was restarted or its scripts were
+/// flushed. In a pipeline each command may say so.
 pub(super) fn lacks_script(error: &RedisError) -> bool {
     const CODE: &str = "NOSCRIPT";
     let among = |errors: Arc<[(usize, bb8_redis::redis::ServerError)]>| errors.iter().any(|(_, e)| e.code() == CODE);

@@ -16,7 +16,7 @@ use super::{
 /// How long a Sentinel may take to connect and to answer.
 const ANSWER: Duration = Duration::from_millis(300);
 
-/// The server that the Sentinels of this URL name as the master of the service.
+/// Returns the server that the Sentinels of this URL name as the master of the service.
 pub(super) async fn master(
     dialer: &Dialer,
     url: &RedisUrl,
@@ -38,7 +38,7 @@ pub(super) async fn master(
     found.ok_or_else(|| ConnectError(format!("no Sentinel knows the master: {}", why.join("; "))))
 }
 
-/// The failover's number, and the master after it.
+/// Returns the failover's number, and the master after it.
 async fn ask(
     dialer: &Dialer,
     sentinel: &Endpoint,

@@ -44,7 +44,7 @@ const RIGHTS: &str = "the user of REDIS_URL lacks a right: give it, by ACL SETUS
     +cluster|slots +cluster|info)";
 const OF_A_CLUSTER: &str = "this server is a node of a cluster: begin REDIS_URL with redis+cluster, or rediss+cluster";
 
-/// A server's error, with what an operator can do about it, if that is known. If each command of a pipeline was
+/// Returns a server's error, with what an operator can do about it, if that is known. If each command of a pipeline was
 /// refused, the text is the first refusal.
 pub(super) fn describe(error: &RedisError) -> String {
     let refusals = error.clone().into_server_errors();
@@ -56,7 +56,7 @@ pub(super) fn describe(error: &RedisError) -> String {
     }
 }
 
-/// The state that a refusal means; `None` if it concerns only the command, or the error is not a refusal.
+/// Returns the state that a refusal means, or `None` if it concerns only the command, or the error is not a refusal.
 pub(super) fn of(error: &RedisError) -> Option<&'static State> {
     if error.kind() == ErrorKind::AuthenticationFailed {
         return find("WRONGPASS", "");

@@ -32,19 +32,19 @@ impl Enter {
         Self { agent, classroom, role, info: None, resume_id: None, trace: None, sid, since: Instant::now() }
     }
 
-    /// The claim `info` of the token, which everybody in the classroom sees.
+    /// Sets the claim `info` of the token, which everybody in the classroom sees.
     #[must_use]
     pub fn info(self, info: Option<JsonObject>) -> Self {
         Self { info, ..self }
     }
 
-    /// The id under which the client finds the session again after a break ([`Presence::resumable`]).
+    /// Sets the id under which the client finds the session again after a break ([`Presence::resumable`]).
     #[must_use]
     pub fn resume_id(self, resume_id: Option<ResumeId>) -> Self {
         Self { resume_id, ..self }
     }
 
-    /// The trace that the session's events carry.
+    /// Sets the trace that the session's events carry.
     #[must_use]
     pub fn trace(self, trace: Option<TraceParent>) -> Self {
         Self { trace, ..self }

@@ -57,7 +57,7 @@ pub struct Joined {
 }
 
 impl Presence {
-    /// The classroom of a lesson.
+    /// Returns the classroom of a lesson.
     ///
     /// # Errors
     /// Returns a [`JoinError`] if SQL does not answer, and `LessonNotFound` if there is no such lesson.
@@ -118,7 +118,7 @@ impl Presence {
     }
 }
 
-/// Whether this error of SQL means that the row is unchanged.
+/// Returns whether this error of SQL means that the row is unchanged.
 fn wrote_nothing(error: &JoinError) -> bool {
     match error {
         JoinError::LessonNotFound => true,

@@ -192,7 +192,7 @@ impl KeyCleanupWorker {
         }
     }
 
-    /// How long to wait for orders.
+    /// Returns how long to wait for orders.
     fn until_next(&self, kept_up: Instant) -> Duration {
         let upkeep = UPKEEP_EVERY.saturating_sub(kept_up.elapsed());
         let dead = self.dead.map_or(LOOK_EVERY, |(due, _)| due.saturating_duration_since(Instant::now()));

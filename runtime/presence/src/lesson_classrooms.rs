@@ -20,7 +20,7 @@ const MAX: usize = 4_096;
 pub(crate) struct LessonClassrooms(Mutex<HashMap<LessonId, (ClassroomId, Instant)>>);
 
 impl LessonClassrooms {
-    /// The classroom of a lesson, if a recent answer has it.
+    /// Returns the classroom of a lesson, if a recent answer has it.
     pub(crate) fn get(&self, lesson: &LessonId) -> Option<ClassroomId> {
         let known = self.0.lock();
         known.get(lesson).filter(|(_, since)| since.elapsed() < KEPT).map(|(classroom, _)| *classroom)

@@ -106,7 +106,7 @@ impl<'a> LessonGuard<'a> {
         Some(RestoreLesson { sid: *sid, session: agent.as_ref()?.id, change: *change, lesson })
     }
 
-    /// The keys of the lesson that the membership names. The seat map stays unchanged.
+    /// Returns the keys of the lesson that the membership names. The seat map stays unchanged.
     fn earlier_keys(&self) -> Option<KeyEntry> {
         let joined = self.membership.lesson.as_ref()?;
         let user = self.user.clone().zip(joined.field)?;

@@ -22,7 +22,7 @@ const PAUSE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_
 
 /// What a change that was not completed has left behind.
 pub(crate) struct LeftBehind {
-    /// The row as it was before; `None` for a guest.
+    /// The row as it was before. `None` for a guest.
     pub(crate) row: Option<RestoreLesson>,
     /// Whether the row is already as it was before.
     pub(crate) row_is_right: bool,
@@ -49,7 +49,7 @@ impl LessonRestore {
         Self { task: presence.undos().spawn(restore.run()), hurry }
     }
 
-    /// From now on the task only removes what the change left in Redis, as if the connection had ended.
+    /// Makes the task only remove what the change left in Redis, as if the connection had ended.
     pub(crate) fn give_up(self) -> JoinHandle<()> {
         self.task
     }

@@ -15,7 +15,7 @@ use crate::lesson_restore::LessonRestore;
 pub struct Membership {
     pub(crate) sid: Sid,
     pub(crate) classroom: ClassroomId,
-    /// The session; `None` for a guest.
+    /// The session. `None` for a guest.
     pub(crate) agent: Option<AgentSession>,
     pub(crate) lesson: Option<JoinedLesson>,
     /// The number of the latest change of the lesson in SQL.
@@ -39,12 +39,12 @@ pub(crate) struct AgentSession {
 pub(crate) struct JoinedLesson {
     pub(crate) lesson: LessonId,
     pub(crate) seat: Option<Seat>,
-    /// The role for which the user's field in Redis names this connection; `None` if no field does, as for a guest.
+    /// The role for which the user's field in Redis names this connection. `None` if no field does, as for a guest.
     pub(crate) field: Option<Role>,
 }
 
 impl Membership {
-    /// The membership of a guest: it has no row in SQL, no event, and nothing that others see.
+    /// Returns the membership of a guest: it has no row in SQL, no event, and nothing that others see.
     #[must_use]
     pub fn guest(sid: Sid, classroom: ClassroomId) -> Self {
         Self {
@@ -63,25 +63,25 @@ impl Membership {
         Self { agent: Some(session), resume_id, ..Self::guest(sid, classroom) }
     }
 
-    /// The connection's id.
+    /// Returns the connection's id.
     #[must_use]
     pub fn sid(&self) -> Sid {
         self.sid
     }
 
-    /// The classroom that the connection is in.
+    /// Returns the classroom that the connection is in.
     #[must_use]
     pub fn classroom(&self) -> ClassroomId {
         self.classroom
     }
 
-    /// The session and its agent; `None` for a guest.
+    /// Returns the session and its agent, or `None` for a guest.
     #[must_use]
     pub fn session(&self) -> Option<(SessionId, &AgentId)> {
         self.agent.as_ref().map(|session| (session.id, &session.agent))
     }
 
-    /// The lesson that the connection joined.
+    /// Returns the lesson that the connection joined.
     #[must_use]
     pub fn lesson(&self) -> Option<&LessonId> {
         self.lesson.as_ref().map(|joined| &joined.lesson)
@@ -94,7 +94,7 @@ impl Membership {
         user.filter(|_| field.is_some()).map(|user| KeyField { lesson, user, sid: self.sid })
     }
 
-    /// The id under which the client may find the session again after a break.
+    /// Returns the id under which the client may find the session again after a break.
     #[must_use]
     pub fn resume_id(&self) -> Option<ResumeId> {
         self.resume_id
@@ -105,14 +105,14 @@ impl Membership {
         self.resume_id = None;
     }
 
-    /// The user's seat in the lesson, if it has one.
+    /// Returns the user's seat in the lesson, if it has one.
     #[must_use]
     pub fn seat(&self) -> Option<Seat> {
         self.lesson.as_ref().and_then(|joined| joined.seat)
     }
 
-    /// What the node knows of an agent's session, in case the database loses the row. `reason` is the reason of its
-    /// end.
+    /// Returns what the node knows of an agent's session, in case the database loses the row. `reason` is the reason of
+    /// its end.
     #[must_use]
     pub fn remembered(&self, reason: LeftReason) -> Option<Remembered> {
         let AgentSession { id, agent } = self.agent.as_ref()?;

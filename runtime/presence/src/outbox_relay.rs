@@ -239,7 +239,7 @@ impl OutboxRelay {
     }
 }
 
-/// The pause after a round with this many rows.
+/// Returns the pause after a round with this many rows.
 fn next_round(round: Duration, rows: usize) -> Duration {
     match rows {
         few if few < ROWS.0 => (round * 2).min(ROUND.1),

@@ -32,7 +32,7 @@ impl RecentEnds {
         ends.push_back((now, session));
     }
 
-    /// The ends of the last [`KEPT`], with their present ages.
+    /// Returns the ends of the last [`KEPT`], with their present ages.
     #[must_use]
     pub fn all(&self) -> Vec<Remembered> {
         let ends = self.lock();

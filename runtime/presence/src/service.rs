@@ -21,7 +21,7 @@ pub struct Presence {
 }
 
 impl Presence {
-    /// A service of these parts. A user may have `max_user_sessions` at once.
+    /// Creates a service of these parts. A user may have `max_user_sessions` at once.
     #[must_use]
     pub fn new(
         sessions: Sessions,
@@ -39,7 +39,7 @@ impl Presence {
         self.max_user_sessions.store(max, Ordering::Relaxed);
     }
 
-    /// The tasks that undo calls that were cut off.
+    /// Returns the tasks that undo calls that were cut off.
     #[must_use]
     pub fn undos(&self) -> &Undos {
         self.sessions.undos()

@@ -36,7 +36,7 @@ pub struct Sessions {
     set_state: GroupCommit<SetState, Option<StateVersion>>,
     verify: GroupCommit<Remembered, Standing>,
     refused: RefusedEnds,
-    /// The recent ends; `None` if no commit can be lost while this node runs.
+    /// The recent ends. `None` if no commit can be lost while this node runs.
     recent: Option<RecentEnds>,
     incarnation: watch::Receiver<Option<Uuid>>,
     /// The incarnation of the database when this node started.
@@ -122,7 +122,7 @@ impl Sessions {
         }
     }
 
-    /// The classroom of a lesson; `None` if there is no such lesson.
+    /// Returns the classroom of a lesson, or `None` if there is no such lesson.
     ///
     /// # Errors
     /// Returns a [`StoreError`] if SQL does not answer.
@@ -182,7 +182,7 @@ impl Sessions {
         self.set_state.call(set).await
     }
 
-    /// The tasks that undo calls that were cut off.
+    /// Returns the tasks that undo calls that were cut off.
     pub(crate) fn undos(&self) -> &Undos {
         &self.undos
     }
@@ -193,8 +193,8 @@ impl Sessions {
         self.recent.clone().unwrap_or_default()
     }
 
-    /// Whether the database has lost commits since this node started. If so, a row may be older than what this node
-    /// knows.
+    /// Returns whether the database has lost commits since this node started. If so, a row may be older than what this
+    /// node knows.
     #[must_use]
     pub fn has_lost_commits(&self) -> bool {
         *self.incarnation.borrow() != self.began

@@ -41,13 +41,13 @@ impl Attachments {
         Ok(())
     }
 
-    /// Whether all attachments have come.
+    /// Returns whether all attachments have come.
     #[must_use]
     pub fn is_whole(&self) -> bool {
         self.missing == 0
     }
 
-    /// The packet's text and its attachments.
+    /// Returns the packet's text and its attachments.
     #[must_use]
     pub fn into_parts(self) -> (Box<str>, Vec<Box<[u8]>>) {
         (self.packet, self.received)

@@ -69,7 +69,7 @@ pub fn push_binary(data: &[u8], payload: &mut Vec<u8>) {
     payload.extend_from_slice(STANDARD.encode(data).as_bytes());
 }
 
-/// The pushed packets as a body, without the first separator.
+/// Returns the pushed packets as a body, without the first separator.
 #[must_use]
 pub fn payload(pushed: &[u8]) -> &[u8] {
     pushed.strip_prefix(&[SEPARATOR]).unwrap_or(pushed)
@@ -92,7 +92,7 @@ pub struct Open<'a> {
 }
 
 impl Open<'_> {
-    /// The handshake as a packet.
+    /// Returns the handshake as a packet.
     #[must_use]
     pub fn packet(&self) -> String {
         format!("0{}", serde_json::to_string(self).expect("texts and numbers can be written as JSON"))
@@ -113,7 +113,7 @@ pub enum Transport {
 pub struct Query<'a> {
     /// The transport of the request.
     pub transport: Transport,
-    /// The session; `None` if the request asks for a new one.
+    /// The session. `None` if the request asks for a new one.
     pub sid: Option<&'a str>,
 }
 
@@ -164,19 +164,19 @@ pub enum RequestError {
 }
 
 impl RequestError {
-    /// The error's number, which clients see.
+    /// Returns the error's number, which clients see.
     #[must_use]
     pub fn code(self) -> u8 {
         self as u8
     }
 
-    /// The HTTP status of the response.
+    /// Returns the HTTP status of the response.
     #[must_use]
     pub fn status(self) -> u16 {
         if self == Self::Forbidden { 403 } else { 400 }
     }
 
-    /// The body of the response.
+    /// Returns the body of the response.
     #[must_use]
     pub fn body(self) -> String {
         format!(r#"{{"code":{},"message":"{self}"}}"#, self.code())

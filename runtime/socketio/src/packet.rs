@@ -31,7 +31,7 @@ const KINDS: [Kind; 7] =
     [Kind::Connect, Kind::Disconnect, Kind::Event, Kind::Ack, Kind::ConnectError, Kind::BinaryEvent, Kind::BinaryAck];
 
 impl Kind {
-    /// Whether attachments may follow.
+    /// Returns whether attachments may follow.
     #[must_use]
     pub fn is_binary(self) -> bool {
         matches!(self, Self::BinaryEvent | Self::BinaryAck)
@@ -87,7 +87,7 @@ impl<'a> Packet<'a> {
         Ok(Self { kind, attachments, namespace, id, data: rest })
     }
 
-    /// The packet as a message.
+    /// Returns the packet as a message.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(self.namespace.len() + self.data.len() + 24);
@@ -113,13 +113,14 @@ impl<'a> Packet<'a> {
     }
 }
 
-/// The number at the start of a text, and the rest; `None` if there is no number, or it has more than 64 bits.
+/// Returns the number at the start of a text, and the rest, or `None` if there is no number, or it has more than 64
+/// bits.
 fn digits(text: &str) -> Option<(u64, &str)> {
     let after = text.trim_start_matches(|c: char| c.is_ascii_digit());
     Some((text[..text.len() - after.len()].parse().ok()?, after))
 }
 
-/// Whether the data has the form that the type requires.
+/// Returns whether the data has the form that the type requires.
 fn fits(kind: Kind, data: &str) -> bool {
     let begins = |with: char| data.starts_with(with) && serde_json::from_str::<&RawValue>(data).is_ok();
     match kind {

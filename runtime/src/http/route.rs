@@ -49,17 +49,17 @@ pub(super) struct Route {
 }
 
 impl Route {
-    /// A request that reads and has no body.
+    /// Creates the route of a request that reads and has no body.
     pub(super) const fn get(path: &'static str, endpoint: Endpoint) -> Self {
         Self { verb: Verb::Get, path, changes: false, max_body: |_| 0, endpoint }
     }
 
-    /// A request that reads and has a body.
+    /// Creates the route of a request that reads and has a body.
     pub(super) const fn query(path: &'static str, endpoint: Endpoint) -> Self {
         Self { verb: Verb::Post, path, changes: false, max_body: |admin| admin.max_event, endpoint }
     }
 
-    /// A request that changes something.
+    /// Creates the route of a request that changes something.
     pub(super) const fn post(path: &'static str, endpoint: Endpoint) -> Self {
         Self { verb: Verb::Post, path, changes: true, max_body: |admin| admin.max_event, endpoint }
     }

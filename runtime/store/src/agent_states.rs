@@ -11,7 +11,7 @@ pub struct SetState {
     pub sid: Sid,
     /// The session.
     pub session: SessionId,
-    /// The new state; `None` removes the state.
+    /// The new state. `None` removes the state.
     pub state: Option<JsonObject>,
 }
 

@@ -18,7 +18,7 @@ pub enum StoreError {
 }
 
 impl StoreError {
-    /// Whether nothing was and nothing will be written.
+    /// Returns whether nothing was and nothing will be written.
     #[must_use]
     pub fn wrote_nothing(&self) -> bool {
         match self {

@@ -183,8 +183,8 @@ where
         }
     }
 
-    /// The next batch: deferred requests first, then those that arrived, each key once. Requests that were given up or
-    /// whose callers are gone are left out.
+    /// Returns the next batch: deferred requests first, then those that arrived, each key once. Requests that were
+    /// given up or whose callers are gone are left out.
     fn batch(&mut self, arrived: &mut Vec<Waiting<Q, A>>) -> (Vec<Q>, Vec<PendingReply<A>>) {
         let mut keys = HashSet::new();
         let (mut requests, mut pending) = (Vec::new(), Vec::new());
@@ -251,7 +251,7 @@ where
     }
 }
 
-/// The error if the store answered fewer requests than it got. What it did is unknown.
+/// Returns the error if the store answered fewer requests than it got. What it did is unknown.
 fn short() -> StoreError {
     StoreError::Unavailable("not every request was answered".to_owned())
 }

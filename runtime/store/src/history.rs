@@ -26,7 +26,7 @@ pub struct Visit {
     pub lesson: Option<LessonId>,
     /// When the session began.
     pub entered: Moment,
-    /// The end of the session; `None` while it lives.
+    /// The end of the session. `None` while it lives.
     pub end: Option<VisitEnd>,
 }
 
@@ -53,16 +53,16 @@ pub struct HistoryPosition {
 pub struct HistorySweep {
     /// How many rows were deleted.
     pub deleted: u64,
-    /// Where the next batch begins; `None` if no later row can be old enough.
+    /// Where the next batch begins. `None` if no later row can be old enough.
     pub next: Option<SessionId>,
 }
 
 /// The history of sessions, and the sessions that live.
 #[async_trait]
 pub trait History: Send + Sync {
-    /// The sessions of a classroom that live, with ids above `after`, ascending, at most `max`.
+    /// Returns the sessions of a classroom that live, with ids above `after`, ascending, at most `max`.
     async fn present(&self, classroom: ClassroomId, after: SessionId, max: usize) -> Result<Vec<Visit>, StoreError>;
-    /// The sessions of a classroom that ended after a position, in the order of their ends, at most `max`.
+    /// Returns the sessions of a classroom that ended after a position, in the order of their ends, at most `max`.
     async fn past(&self, classroom: ClassroomId, after: HistoryPosition, max: usize) -> Result<Vec<Visit>, StoreError>;
     /// Checks `max` rows with ids above `after`, and deletes those that ended longer ago than `keep`. Returns `None`
     /// while another node does the same.

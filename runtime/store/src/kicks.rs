@@ -40,7 +40,7 @@ pub struct KickedSession {
 pub struct Kick {
     /// The connection.
     pub sid: Sid,
-    /// The lesson that the connection must leave, if it is still in it; `None` means that its session has ended, and
+    /// The lesson that the connection must leave, if it is still in it. `None` means that its session has ended, and
     /// the connection must be closed.
     pub lesson: Option<LessonId>,
 }
@@ -50,10 +50,10 @@ pub struct Kick {
 pub trait Kicks: Send + Sync {
     /// Ends up to `max` of these sessions, on any node. `lease` is the caller's.
     async fn kick(&self, lease: Lease, target: &KickTarget, max: usize) -> Result<Vec<KickedSession>, StoreError>;
-    /// Notes that a session's connection must leave its lesson. Returns its node and the note; `None` if the session is
+    /// Notes that a session's connection must leave its lesson. Returns its node and the note. `None` if the session is
     /// in no lesson. The node makes the connection leave, because a join of the connection may be under way.
     async fn kick_from_lesson(&self, session: SessionId) -> Result<Option<(NodeId, Kick)>, StoreError>;
-    /// The kicks that this node has not carried out yet, even if its lease was taken.
+    /// Returns the kicks that this node has not carried out yet, even if its lease was taken.
     async fn kicks(&self, node: NodeId) -> Result<Vec<Kick>, StoreError>;
     /// Records that these kicks are carried out, so heartbeats no longer name them.
     async fn ack_kicks(&self, node: NodeId, done: &[Kick]) -> Result<(), StoreError>;

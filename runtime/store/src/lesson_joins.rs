@@ -12,7 +12,7 @@ use crate::{Lease, StoreError};
 pub struct LessonChange(pub i32);
 
 impl LessonChange {
-    /// The change after this one.
+    /// Returns the change after this one.
     #[must_use]
     pub fn next(self) -> Self {
         Self(self.0.saturating_add(1))
@@ -24,7 +24,7 @@ impl LessonChange {
 pub struct Join {
     /// The connection.
     pub sid: Sid,
-    /// The session to write to; `None` for a guest.
+    /// The session to write to. `None` for a guest.
     pub session: Option<SessionId>,
     /// The number of this change of the connection's lesson.
     pub change: LessonChange,
@@ -32,7 +32,7 @@ pub struct Join {
     pub classroom: ClassroomId,
     /// The lesson.
     pub lesson: LessonId,
-    /// The user whose seat is looked up; `None` for a guest.
+    /// The user whose seat is looked up. `None` for a guest.
     pub user: Option<UserId>,
 }
 

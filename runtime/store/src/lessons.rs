@@ -52,9 +52,9 @@ pub trait Load: Send {
 /// The lessons of the installation.
 #[async_trait]
 pub trait Lessons: Send + Sync {
-    /// Whether there are no lessons.
+    /// Returns whether there are no lessons.
     async fn has_no_lesson(&self) -> Result<bool, StoreError>;
-    /// The lessons of these that do not exist.
+    /// Returns those of these lessons that do not exist.
     async fn missing_lessons(&self, lessons: &[LessonId]) -> Result<Vec<LessonId>, StoreError>;
     /// Begins a load.
     async fn begin_load(&self) -> Result<Box<dyn Load>, StoreError>;

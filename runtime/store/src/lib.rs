@@ -72,10 +72,10 @@ pub trait Store:
     + WebhookCursors
     + 'static
 {
-    /// The name of the kind, for metrics and messages: `postgres` or `sqlite`.
+    /// Returns the name of the kind, for metrics and messages: `postgres` or `sqlite`.
     fn name(&self) -> &'static str;
-    /// Whether there may be other nodes. After an outage they must have had the time to renew their leases before one
-    /// counts as dead.
+    /// Returns whether there may be other nodes. After an outage they must have had the time to renew their leases
+    /// before one counts as dead.
     fn shared(&self) -> bool {
         true
     }
@@ -83,7 +83,7 @@ pub trait Store:
     async fn failed(&self) -> TaskEnded {
         std::future::pending().await
     }
-    /// How the latest connection is protected, for operators; `None` if there is no connection.
+    /// Returns how the latest connection is protected, for operators, or `None` if there is no connection.
     fn protection(&self) -> Option<String> {
         None
     }
@@ -91,7 +91,8 @@ pub trait Store:
     async fn ping(&self) -> Result<(), StoreError>;
 }
 
-/// The microseconds since 1970: an id above all that were ever given out. JSON parsers read it exactly until 2255.
+/// Returns the microseconds since 1970, as an id above all ids that were ever used. JSON parsers read it exactly until
+/// 2255.
 fn now_micros() -> i64 {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     since.map_or(0, |since| i64::try_from(since.as_micros()).unwrap_or(0))

@@ -29,8 +29,8 @@ pub(super) struct State {
 }
 
 impl State {
-    /// The migrations that the database lacks. A database that is newer than this binary is refused only if it is
-    /// declared incompatible.
+    /// Returns the migrations that the database lacks. A database that is newer than this binary is refused only if it
+    /// is declared incompatible.
     pub(super) fn missing(self, all: &'static [Migration]) -> Result<&'static [Migration], StoreError> {
         let newest = all.last().map_or(0, |migration| migration.version);
         if self.compatible_from > newest {
@@ -44,7 +44,7 @@ impl State {
     }
 }
 
-/// The names of these migrations.
+/// Returns the names of these migrations.
 pub(super) fn names(missing: &[Migration]) -> Vec<&'static str> {
     missing.iter().map(|migration| migration.name).collect()
 }

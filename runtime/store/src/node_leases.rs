@@ -70,6 +70,6 @@ pub trait NodeLeases: Send + Sync {
     async fn reap(&self, lease: Lease, max: usize) -> Result<usize, StoreError>;
     /// Gives the lease back. Sessions that are left may be reaped at once.
     async fn release_lease(&self, lease: Lease) -> Result<(), StoreError>;
-    /// Whether the node has a row, with any epoch.
+    /// Returns whether the node has a row, with any epoch.
     async fn knows_node(&self, node: NodeId) -> Result<bool, StoreError>;
 }

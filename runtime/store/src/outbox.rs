@@ -34,7 +34,7 @@ pub struct OutboxRow {
 }
 
 impl OutboxRow {
-    /// The event to publish.
+    /// Returns the event to publish.
     #[must_use]
     pub fn event(&self) -> AgentEvent<'_> {
         AgentEvent { change: &self.change, session: self.session, agent: &self.agent, info: self.info.as_ref() }
@@ -52,7 +52,7 @@ pub(crate) struct EventColumns<'a> {
 }
 
 impl EventColumns<'_> {
-    /// What happened to the agent, and the agent's `info`.
+    /// Returns what happened to the agent, and the agent's `info`.
     pub(crate) fn read(&self) -> Result<(Change, Option<JsonObject>), IdError> {
         let change = if self.operation == "updated" {
             Change::Updated(Box::new(Update {
@@ -87,7 +87,7 @@ pub trait Outbox: Send {
     /// of one agent in a classroom must be published one after the other. Rows of a newer version that this one cannot
     /// read are quarantined.
     async fn read(&mut self, max: usize) -> Result<Vec<OutboxRow>, StoreError>;
-    /// A number that grows when this relay may have got shards that another relay had.
+    /// Returns a number that grows when this relay may have got shards that another relay had.
     fn generation(&self) -> u64 {
         0
     }
@@ -102,7 +102,7 @@ pub trait Outbox: Send {
     async fn delete(&mut self, ids: &[i64]) -> Result<(), StoreError>;
     /// Records whether the bus does not answer this node. While it does not, the shards may be left to other nodes.
     fn bus_is_away(&mut self, _away: bool) {}
-    /// Whether published rows are still to be deleted.
+    /// Returns whether published rows are still to be deleted.
     fn owes(&self) -> bool {
         false
     }
@@ -119,7 +119,7 @@ pub trait OutboxSource: Send + Sync {
     /// # Errors
     /// Returns [`StoreError::Fenced`] if another node took the lease.
     async fn open_outbox(&self, lease: Lease) -> Result<Box<dyn Outbox>, StoreError>;
-    /// The shards that this node's relay holds.
+    /// Returns the shards that this node's relay holds.
     fn held_shards(&self) -> watch::Receiver<Shards> {
         watch::channel(Shards::ALL).1
     }

@@ -43,7 +43,7 @@ impl<K: Eq + Hash> SortedRows<K> {
         }
     }
 
-    /// The rows to publish, and the ids to quarantine with their reason.
+    /// Returns the rows to publish, and the ids to quarantine with their reason.
     pub(super) fn finish(self) -> (Vec<OutboxRow>, Vec<(Vec<i64>, String)>) {
         let count = |reason, count: usize| {
             metrics::counter!(names::OUTBOX_SET_ASIDE, "reason" => reason).increment(count as u64);

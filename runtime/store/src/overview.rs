@@ -77,7 +77,7 @@ pub enum Whose {
 }
 
 impl Whose {
-    /// The user, by which the sessions are found.
+    /// Returns the user, by which the sessions are found.
     #[must_use]
     pub fn user(&self) -> UserId {
         match self {
@@ -86,7 +86,7 @@ impl Whose {
         }
     }
 
-    /// The agent, if the sessions are an agent's.
+    /// Returns the agent, if the sessions are an agent's.
     #[must_use]
     pub fn agent(&self) -> Option<&AgentId> {
         match self {
@@ -124,37 +124,39 @@ pub struct NodeReport {
     pub alive: bool,
     /// How long the node's lease is still valid; zero if it has ended.
     pub lease_left: Duration,
-    /// The JSON, and its age; `None` if the node has written none yet.
+    /// The JSON, and its age. `None` if the node has written none yet.
     pub statistics: Option<(String, Duration)>,
 }
 
 /// Queries for operators.
 #[async_trait]
 pub trait Overview: Send + Sync {
-    /// The classrooms of these ids that have agents, ascending, at most `max`. The cost depends on their agents only.
+    /// Returns the classrooms of these ids that have agents, ascending, at most `max`. The cost depends on their agents
+    /// only.
     async fn live_classrooms(
         &self,
         ids: RangeInclusive<ClassroomId>,
         max: usize,
     ) -> Result<Vec<LiveClassroom>, StoreError>;
-    /// The live sessions of a user or an agent, with ids above `after`, ascending, at most `max`.
+    /// Returns the live sessions of a user or an agent, with ids above `after`, ascending, at most `max`.
     async fn sessions_of(&self, whose: &Whose, after: SessionId, max: usize) -> Result<Vec<LiveSession>, StoreError>;
-    /// The live sessions of a classroom, with ids above `after`, ascending, at most `max`.
+    /// Returns the live sessions of a classroom, with ids above `after`, ascending, at most `max`.
     async fn sessions_in(
         &self,
         classroom: ClassroomId,
         after: SessionId,
         max: usize,
     ) -> Result<Vec<LiveSession>, StoreError>;
-    /// The ended sessions of a user or an agent, with ids below `before`, descending, at most `max`.
+    /// Returns the ended sessions of a user or an agent, with ids below `before`, descending, at most `max`.
     async fn past_sessions_of(
         &self,
         whose: &Whose,
         before: SessionId,
         max: usize,
     ) -> Result<Vec<PastSession>, StoreError>;
-    /// The latest statistics of all nodes, by id. The cost is one row for each node, however many sessions they have.
+    /// Returns the latest statistics of all nodes, by id. The cost is one row for each node, however many sessions they
+    /// have.
     async fn reports(&self) -> Result<Vec<NodeReport>, StoreError>;
-    /// All nodes, by id.
+    /// Returns all nodes, by id.
     async fn nodes(&self) -> Result<Vec<NodeRow>, StoreError>;
 }

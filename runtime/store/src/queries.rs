@@ -46,26 +46,27 @@ pub struct RosterQuery {
 /// Queries of live sessions.
 #[async_trait]
 pub trait Queries: Send + Sync {
-    /// The live sessions of this node that are in a lesson, with ids above `after`, ascending, at most `max`.
+    /// Returns the live sessions of this node that are in a lesson, with ids above `after`, ascending, at most `max`.
     async fn lesson_memberships(
         &self,
         node: NodeId,
         after: SessionId,
         max: usize,
     ) -> Result<Vec<LessonMembership>, StoreError>;
-    /// The classroom of a lesson; `None` if there is no such lesson.
+    /// Returns the classroom of a lesson, or `None` if there is no such lesson.
     async fn lesson_classroom(&self, lesson: &LessonId) -> Result<Option<ClassroomId>, StoreError>;
-    /// The answer of each query, in one statement that begins after the call: at most `max` agents, with ascending
-    /// session ids. The server that takes writes is read, so everything that was committed before is included.
+    /// Returns the answer of each query, in one statement that begins after the call: at most `max` agents, with
+    /// ascending session ids. The server that takes writes is read, so everything that was committed before is
+    /// included.
     async fn agents(&self, queries: &[RosterQuery], max: usize) -> Result<Vec<Vec<RosterAgent>>, StoreError>;
-    /// The agent's session with this resume id, if it is its latest in its classroom, and is live or has ended within
-    /// this time. Only the user's 64 latest ends are checked.
+    /// Returns the agent's session with this resume id, if it is its latest in its classroom, and is live or has ended
+    /// within this time. Only the user's 64 latest ends are checked.
     async fn resumable(
         &self,
         agent: &AgentId,
         id: ResumeId,
         within: Duration,
     ) -> Result<Option<ResumableSession>, StoreError>;
-    /// The number of agents in each classroom, including zeros, in the given order.
+    /// Returns the number of agents in each classroom, including zeros, in the given order.
     async fn count_agents(&self, classrooms: &[ClassroomId]) -> Result<Vec<u64>, StoreError>;
 }

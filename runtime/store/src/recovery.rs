@@ -35,7 +35,7 @@ pub struct Remembered {
 }
 
 impl Remembered {
-    /// The close that ends this session.
+    /// Returns the close that ends this session.
     #[must_use]
     pub fn close(&self) -> Close {
         Close {
@@ -74,14 +74,14 @@ pub struct Restored {
 /// Finds and repairs what a database has lost.
 #[async_trait]
 pub trait Recovery: Send + Sync {
-    /// The incarnation of the database that the latest connection found. It changes when the database has lost its last
-    /// commits; `None` before there are tables.
+    /// Returns the incarnation of the database that the latest connection found, or `None` before there are tables. It
+    /// changes when the database has lost its last commits.
     fn incarnation(&self) -> watch::Receiver<Option<Uuid>>;
     /// Compares sessions that this node remembers with the database. Writes the ends of those that are lost, and the
     /// stale fields of connections that do not own their session. In a batch each session is unique.
     async fn verify(&self, lease: Lease, batch: &[Remembered]) -> Result<Vec<Standing>, StoreError>;
-    /// The sessions of this node with ids above `after`, ascending, at most `max`, each as remembered for an end with
-    /// `node_lost`.
+    /// Returns the sessions of this node with ids above `after`, ascending, at most `max`, each as remembered for an
+    /// end with `node_lost`.
     async fn owned_sessions(
         &self,
         node: NodeId,

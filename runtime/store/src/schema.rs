@@ -13,15 +13,15 @@ pub trait Schema: Send + Sync {
     /// Returns [`StoreError::Refused`] with a sentence for the operator if the tables are too new for this binary, or
     /// the account may not change them.
     async fn migrate(&self) -> Result<(), StoreError>;
-    /// The names of the missing migrations. The call writes nothing.
+    /// Returns the names of the missing migrations. The call writes nothing.
     async fn missing_migrations(&self) -> Result<Vec<&'static str>, StoreError>;
-    /// The rights that the account lacks to serve, and what to change, in one line.
+    /// Returns the rights that the account lacks to serve, and what to change, in one line.
     async fn missing_rights(&self) -> Result<Option<String>, StoreError> {
         Ok(None)
     }
-    /// The UUID that was made with the database. It is part of every message id.
+    /// Returns the UUID that was made with the database. It is part of every message id.
     async fn installation(&self) -> Result<Uuid, StoreError>;
-    /// The secret that was made with the database. With it the nodes of an installation recognise what one of them has
-    /// signed.
+    /// Returns the secret that was made with the database. With it the nodes of an installation recognise what one of
+    /// them has signed.
     async fn signing_key(&self) -> Result<Vec<u8>, StoreError>;
 }

@@ -35,7 +35,7 @@ impl Default for SessionQuarantine {
 }
 
 impl SessionQuarantine {
-    /// The sessions that must not be tried now.
+    /// Returns the sessions that must not be tried now.
     pub(super) fn sessions(&self) -> Vec<i64> {
         let now = Instant::now();
         // The map is consistent after any panic.

@@ -51,7 +51,7 @@ pub struct Close {
     pub sid: Sid,
     /// Why the session ends.
     pub reason: LeftReason,
-    /// The id by which the client can still find the session for a while; `None` if the end is final.
+    /// The id by which the client can still find the session for a while. `None` if the end is final.
     pub resume_id: Option<ResumeId>,
 }
 

@@ -18,14 +18,14 @@ pub trait StaleFields: Send + Sync {
     /// Adds fields of this node that no end of a session has written, and releases those that are held for connections
     /// that have `ended`.
     async fn add_stale_fields(&self, node: NodeId, fields: &[KeyField], ended: &[Sid]) -> Result<(), StoreError>;
-    /// The oldest fields of this node that are not held. The successor is the user's session that joined the lesson
-    /// last, as of now.
+    /// Returns the oldest fields of this node that are not held. The successor is the user's session that joined the
+    /// lesson last, as of now.
     async fn stale_fields(&self, node: NodeId, max: usize) -> Result<Vec<(i64, StaleField)>, StoreError>;
     /// Deletes fields that Redis has removed. With `keep` they stay as removals for ten minutes. If a successor has
     /// left meanwhile, its own field is added.
     async fn forget_stale_fields(&self, node: NodeId, done: &[(i64, StaleField)], keep: bool)
     -> Result<(), StoreError>;
-    /// The held fields of this node, with ids above `after`, ascending, at most `max`.
+    /// Returns the held fields of this node, with ids above `after`, ascending, at most `max`.
     async fn held_stale_fields(&self, node: NodeId, after: i64, max: usize) -> Result<Vec<(i64, Sid)>, StoreError>;
     /// Gives fields of nodes without a row to this node, at most `max`. Returns how many. (The fields of a dead node go
     /// to the node that reaps it.)

@@ -92,7 +92,7 @@ pub trait WebhookCursors: Send + Sync {
     /// # Errors
     /// Returns [`StoreError::Fenced`] if another node delivers by now.
     async fn unpark_classroom(&self, lease: Lease, classroom: ClassroomId) -> Result<(), StoreError>;
-    /// The kept events after an offset, of one classroom or of all, ascending, at most `max`.
+    /// Returns the kept events after an offset, of one classroom or of all, ascending, at most `max`.
     async fn kept_events(
         &self,
         classroom: Option<ClassroomId>,

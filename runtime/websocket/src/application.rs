@@ -20,25 +20,26 @@ pub trait Application: Sized + Send + 'static {
     /// The commands that other tasks send to the worker.
     type Command: Send + 'static;
 
-    /// A client has upgraded, or has begun an Engine.IO session by long-polling ([`SocketIo::framing`]). The
-    /// application may already send on it and close it.
+    /// Handles a client that has upgraded, or has begun an Engine.IO session by long-polling ([`SocketIo::framing`]).
+    /// The application may already send on the connection and close it.
     fn opened(&mut self, socket: &mut SocketIo<'_>, upgrade: Upgrade) -> Self::Peer;
 
-    /// A complete message has arrived, unmasked, and in valid UTF-8 if it is text.
+    /// Handles a complete message, which is unmasked, and in valid UTF-8 if it is text.
     fn message(&mut self, socket: &mut Socket<'_, Self::Peer>, message: Message<'_>);
 
-    /// A complete message has arrived on a connection that speaks Engine.IO. It may be for another connection that its
-    /// transport carries ([`Sockets::carry`]).
+    /// Handles a complete message on a connection that speaks Engine.IO. The message may be for another connection that
+    /// its transport carries ([`Sockets::carry`]).
     fn engine_message(&mut self, sockets: &mut Sockets<Self::Peer>, id: SocketId, message: Message<'_>) {
         if let Some(mut socket) = sockets.get_mut(id) {
             self.message(&mut socket, message);
         }
     }
 
-    /// A command has arrived in the inbox.
+    /// Handles a command from the inbox.
     fn command(&mut self, sockets: &mut Sockets<Self::Peer>, command: Self::Command);
 
-    /// All commands and socket events that were ready have been handled, so their output can be sent in one piece.
+    /// Flushes output. This is called when all commands and socket events that were ready have been handled, so that
+    /// their output can be sent with one write.
     fn flush(&mut self, sockets: &mut Sockets<Self::Peer>) {
         let _ = sockets;
     }
@@ -48,13 +49,13 @@ pub trait Application: Sized + Send + 'static {
         let _ = (sockets, now);
     }
 
-    /// How to ping a client that is due. After the ping the client must send something in time, of any kind.
+    /// Returns how to ping a client that is due. After the ping the client must send something in time, of any kind.
     fn ping(&mut self, peer: &mut Self::Peer) -> Ping {
         let _ = peer;
         Ping::Frame
     }
 
-    /// The last message for a client that the layer closes, because of [`Cause::SlowConsumer`],
+    /// Returns the last message for a client that the layer closes, because of [`Cause::SlowConsumer`],
     /// [`Cause::PongTimedOut`], or [`Cause::ClosedByServer`] when the workers shut down.
     fn close_notice(&mut self, peer: &Self::Peer, cause: Cause) -> CloseNotice {
         let _ = peer;
@@ -62,7 +63,8 @@ pub trait Application: Sized + Send + 'static {
         CloseNotice { close: code.into(), text: None }
     }
 
-    /// The connection has ended. This is called as soon as that is decided; the close handshake may go on afterwards.
+    /// Handles the end of a connection. This is called as soon as the end is decided. The close handshake may go on
+    /// afterwards.
     fn closed(&mut self, sockets: &mut Sockets<Self::Peer>, id: SocketId, peer: Self::Peer, cause: Cause);
 }
 
@@ -88,13 +90,13 @@ pub struct Upgrade {
 }
 
 impl Upgrade {
-    /// The query string, without `?`.
+    /// Returns the query string, without `?`.
     #[must_use]
     pub fn query(&self) -> Option<&str> {
         self.head.uri.query()
     }
 
-    /// A header's value, if it is visible ASCII.
+    /// Returns a header's value, if it is visible ASCII.
     pub fn header(&self, name: impl AsHeaderName) -> Option<&str> {
         self.head.headers.get(name)?.to_str().ok()
     }

@@ -32,7 +32,7 @@ impl WorkerContext {
         }
     }
 
-    /// Whether the connection at this index carries a connection that is paused.
+    /// Returns whether the connection at this index carries a connection that is paused.
     pub(crate) fn carries_paused(&self, carrier: usize) -> bool {
         self.load(carrier).is_some_and(|load| load.paused > 0)
     }
@@ -49,13 +49,13 @@ impl WorkerContext {
 }
 
 impl SocketIo<'_> {
-    /// Whether this connection is carried by another connection's transport.
+    /// Returns whether this connection is carried by another connection's transport.
     #[must_use]
     pub fn is_carried(&self) -> bool {
         self.carrier().is_some()
     }
 
-    /// Whether this connection's transport carries other connections.
+    /// Returns whether this connection's transport carries other connections.
     #[must_use]
     pub fn carries(&self) -> bool {
         self.context.load(self.id.index()).is_some()
@@ -72,7 +72,7 @@ impl SocketIo<'_> {
         if let Transport::Carried { carrier, .. } = self.connection.transport { Some(carrier as usize) } else { None }
     }
 
-    /// Whether its transport must not be read, because this connection or one that it carries is paused.
+    /// Returns whether its transport must not be read, because this connection or one that it carries is paused.
     pub(crate) fn is_paused(&self) -> bool {
         self.connection.paused || self.context.carries_paused(self.id.index())
     }
@@ -112,13 +112,13 @@ impl<P> Sockets<P> {
         Some(id)
     }
 
-    /// The connections that this connection's transport carries in addition.
+    /// Returns the connections that this connection's transport carries in addition.
     #[must_use]
     pub fn carried(&self, carrier: SocketId) -> &[SocketId] {
         self.context.load(carrier.index()).map_or(&[], |load| &load.members)
     }
 
-    /// The bytes sent on a connection, or on its carrier, that the kernel has not taken yet.
+    /// Returns the bytes sent on a connection, or on its carrier, that the kernel has not taken yet.
     #[must_use]
     pub fn queued(&mut self, id: SocketId) -> usize {
         let Some(io) = self.io(id) else { return 0 };
@@ -190,14 +190,14 @@ impl<P> Sockets<P> {
         }
     }
 
-    /// The connection at this index, with any id.
+    /// Returns the connection at this index, with any id.
     pub(crate) fn at(&mut self, index: usize) -> Option<SocketIo<'_>> {
         let entry = self.slab.get_mut(index)?;
         let id = SocketId::new(self.context.worker, index, entry.connection.generation);
         Some(SocketIo { connection: &mut entry.connection, context: &mut self.context, id })
     }
 
-    /// The connection at this index with its peer.
+    /// Returns the connection at this index with its peer.
     pub(crate) fn socket_at(&mut self, index: usize) -> Option<Socket<'_, P>> {
         let entry = self.slab.get_mut(index)?;
         let id = SocketId::new(self.context.worker, index, entry.connection.generation);

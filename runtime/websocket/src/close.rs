@@ -73,7 +73,7 @@ pub enum Violation {
 }
 
 impl Violation {
-    /// The close code for this violation.
+    /// Returns the close code for this violation.
     #[must_use]
     pub fn code(self) -> u16 {
         match self {

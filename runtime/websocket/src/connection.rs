@@ -104,7 +104,7 @@ impl Connection {
         }
     }
 
-    /// How messages are written on the connection.
+    /// Returns how messages are written on the connection.
     pub(crate) fn framing(&self) -> Framing {
         match (&self.transport, self.engine_since) {
             (Transport::Polling(_), _) => Framing::Polling,

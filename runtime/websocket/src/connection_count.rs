@@ -12,7 +12,7 @@ use std::sync::{
 pub struct ConnectionCount(Arc<AtomicUsize>);
 
 impl ConnectionCount {
-    /// The number of connections.
+    /// Returns the number of connections.
     #[must_use]
     pub fn get(&self) -> usize {
         self.0.load(Ordering::Relaxed)
@@ -58,7 +58,7 @@ impl WorkerCount {
         Self { own: AtomicUsize::new(0), node: node.clone() }
     }
 
-    /// The number of connections that the worker has or is about to get.
+    /// Returns the number of connections that the worker has or is about to get.
     pub(crate) fn get(&self) -> usize {
         self.own.load(Ordering::Relaxed)
     }

@@ -33,7 +33,7 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// Every id begins with `label`, by which balancers may route.
+    /// Creates the service of Engine.IO. Every id begins with `label`, by which balancers may route.
     pub(crate) fn new(label: &str, options: &SocketOptions) -> Self {
         Self {
             label: label.into(),
@@ -55,12 +55,12 @@ impl Engine {
         self.polling.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// Whether a session needs the listener, because its client sends one request after another.
+    /// Returns whether a session needs the listener, because its client sends one request after another.
     pub(crate) fn has_polling(&self) -> bool {
         self.polling.load(Ordering::Relaxed) > 0
     }
 
-    /// The longest body of a POST, in bytes.
+    /// Returns the longest body of a POST, in bytes.
     pub(crate) fn max_payload(&self) -> usize {
         self.max_payload.load(Ordering::Relaxed)
     }
@@ -69,7 +69,7 @@ impl Engine {
         self.max_payload.store(max, Ordering::Relaxed);
     }
 
-    /// The first packet for the session of a socket. `upgrades` are the transports to which it may move.
+    /// Returns the first packet for the session of a socket. `upgrades` are the transports to which it may move.
     pub(crate) fn open(&self, id: SocketId, upgrades: &[&str]) -> String {
         let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         Open {
@@ -90,7 +90,7 @@ impl Engine {
         format!("{}.{}", self.label, URL_SAFE_NO_PAD.encode(bytes))
     }
 
-    /// The socket of a session's id; `None` if the id is not of this process.
+    /// Returns the socket of a session's id, or `None` if the id is not of this process.
     pub(crate) fn socket(&self, sid: &str) -> Option<SocketId> {
         let (_, random) = sid.rsplit_once('.')?;
         let bytes = <[u8; 8 + SIGNATURE]>::try_from(URL_SAFE_NO_PAD.decode(random).ok()?).ok()?;

@@ -8,7 +8,7 @@ use crate::{application::Upgrade, handoff::Handoff, id::SocketId, polling_sessio
 /// A request to the worker of an Engine.IO session. The session's id names the socket, and so the worker.
 #[derive(Debug)]
 pub(crate) enum EngineRequest {
-    /// Begins a session by long-polling. The answer is its first packet; `None` if there is no room.
+    /// Begins a session by long-polling. The answer is its first packet. `None` if there is no room.
     Open { upgrade: Upgrade, answer: oneshot::Sender<Option<String>> },
     /// A GET, which the worker itself answers. `headers` are lines for the head of its response.
     Get { named: SocketId, handoff: Handoff, headers: Box<str> },

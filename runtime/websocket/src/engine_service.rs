@@ -37,7 +37,7 @@ use crate::{
 type Reply = Response<Full<Bytes>>;
 
 impl<C: Send + 'static, H: HttpHooks> UpgradeService<'_, C, H> {
-    /// Whether this is the path of Engine.IO.
+    /// Returns whether this is the path of Engine.IO.
     pub(crate) fn is_engine(&self, path: &str) -> bool {
         let ours = self.options.engine_path.as_deref();
         ours.is_some_and(|ours| path.strip_suffix('/').unwrap_or(path) == ours)
@@ -196,7 +196,7 @@ async fn try_post<C: Send + 'static>(
 struct PostGuard<'a, C: Send + 'static> {
     workers: &'a Workers<C>,
     named: SocketId,
-    /// Whether the connection broke; `None` once the body has come.
+    /// Whether the connection broke. `None` once the body has come.
     broke: Option<bool>,
 }
 
@@ -227,7 +227,7 @@ impl Page {
         response
     }
 
-    /// The headers for the page, as lines of a head.
+    /// Returns the headers for the page, as lines of a head.
     fn lines(&self) -> Box<str> {
         let origin = self.0.as_ref().and_then(|origin| origin.to_str().ok());
         let allow = origin.map(|origin| {
@@ -270,7 +270,7 @@ fn refusal(error: RequestError) -> Reply {
     response
 }
 
-/// The refusal of a WebSocket. Its clients show the text if anything.
+/// Returns the refusal of a WebSocket. Its clients show the text if anything.
 fn refused_upgrade(error: RequestError) -> Reply {
     count_upgrade("engine");
     let mut response = text(error.to_string());

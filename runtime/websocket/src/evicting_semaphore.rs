@@ -35,7 +35,7 @@ struct Holders {
 }
 
 impl EvictingSemaphore {
-    /// A semaphore of `max` slots. Evictions are counted as dropped for `reason`.
+    /// Creates a semaphore of `max` slots. Evictions are counted as dropped for `reason`.
     pub fn new(max: usize, reason: &'static str) -> Arc<Self> {
         Arc::new(Self { max, permits: Arc::new(Semaphore::new(max)), holders: Mutex::default(), reason })
     }
@@ -63,7 +63,8 @@ impl EvictingSemaphore {
         Slot { semaphore: Arc::clone(self), number, evicted, _permit: permit }
     }
 
-    /// The holder to evict next, and since when it has had its slot; `None` while a slot is free or about to be free.
+    /// Returns the holder to evict next, and since when it has had its slot, or `None` while a slot is free or about to
+    /// be free.
     fn oldest(&self) -> Option<(u64, Instant)> {
         let evictable = &self.holders.lock().evictable;
         let oldest = evictable.first_key_value().filter(|_| evictable.len() == self.max);

@@ -88,12 +88,12 @@ pub(crate) fn parse(bytes: &[u8], expect: Expect) -> Result<Option<(Header, usiz
     Ok(Some((Header { fin, opcode, mask: [a, b, c, d], length }, masked_from + 4)))
 }
 
-/// Whether frames of this opcode may come between the fragments of a message.
+/// Returns whether frames of this opcode may come between the fragments of a message.
 pub(crate) fn is_control(opcode: OpCode) -> bool {
     matches!(opcode, OpCode::Close | OpCode::Ping | OpCode::Pong)
 }
 
-/// The code in a close frame's payload, if it has one.
+/// Returns the code in a close frame's payload, if it has one.
 pub(crate) fn parse_close(payload: &[u8]) -> Result<Option<u16>, Violation> {
     let (code, reason) = match payload {
         [] => return Ok(None),

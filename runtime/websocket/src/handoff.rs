@@ -6,7 +6,7 @@ use rustls::ServerConnection;
 pub struct Handoff {
     /// The non-blocking socket.
     pub(crate) stream: std::net::TcpStream,
-    /// The TLS session after its handshake; `None` for plain TCP.
+    /// The TLS session after its handshake. `None` for plain TCP.
     pub(crate) session: Option<Box<ServerConnection>>,
 }
 

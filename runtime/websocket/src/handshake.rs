@@ -56,7 +56,7 @@ pub enum UpgradeError {
 }
 
 impl UpgradeError {
-    /// The status of the response.
+    /// Returns the status of the response.
     #[must_use]
     pub fn status(self) -> StatusCode {
         match self {
@@ -67,7 +67,7 @@ impl UpgradeError {
         }
     }
 
-    /// The label of this outcome in the metric of upgrades.
+    /// Returns the label of this outcome in the metric of upgrades.
     #[must_use]
     pub fn outcome(self) -> &'static str {
         match self {
@@ -82,7 +82,7 @@ impl UpgradeError {
         }
     }
 
-    /// The response.
+    /// Returns the response.
     #[must_use]
     pub fn response(self) -> Response<Full<Bytes>> {
         let mut response = Response::new(Full::from(format!("{self}\n")));
@@ -132,7 +132,7 @@ pub(crate) fn check<B>(request: &Request<B>, origins: &Origins) -> Result<(), Up
     Ok(())
 }
 
-/// The 101 response to a request that passed [`check`].
+/// Returns the 101 response to a request that passed [`check`].
 pub(crate) fn accept<B>(request: &Request<B>) -> Response<Full<Bytes>> {
     let mut hash = Context::new(&SHA1_FOR_LEGACY_USE_ONLY);
     hash.update(sole(request.headers(), &KEY).expect("there is one key"));
@@ -147,14 +147,14 @@ pub(crate) fn accept<B>(request: &Request<B>) -> Response<Full<Bytes>> {
     response
 }
 
-/// The value of a header that must not come twice.
+/// Returns the value of a header that must not come twice.
 fn sole<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a [u8]> {
     let mut values = headers.get_all(name).iter();
     let value = values.next()?;
     values.next().is_none().then(|| value.as_bytes().trim_ascii())
 }
 
-/// Whether a comma-separated header has this member.
+/// Returns whether a comma-separated header has this member.
 fn lists(headers: &HeaderMap, name: &HeaderName, member: &str) -> bool {
     headers
         .get_all(name)

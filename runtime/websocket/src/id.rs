@@ -25,19 +25,20 @@ impl SocketId {
         mio::Token(self.0 as usize)
     }
 
-    /// The id as a number.
+    /// Returns the id as a number.
     #[must_use]
     pub fn to_bits(self) -> u64 {
         self.0
     }
 
-    /// The id for a number that [`SocketId::to_bits`] returned. For any other number, the id may belong to no socket.
+    /// Returns the id for a number that [`SocketId::to_bits`] returned. For any other number, the id may belong to no
+    /// socket.
     #[must_use]
     pub fn from_bits(bits: u64) -> Self {
         Self(bits)
     }
 
-    /// The worker that owns the socket, which gets commands about it.
+    /// Returns the worker that owns the socket, which gets commands about it.
     #[must_use]
     pub fn worker(self) -> usize {
         (self.0 >> 56) as usize

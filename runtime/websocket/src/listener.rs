@@ -99,7 +99,7 @@ pub async fn serve<C: Send + 'static, H: HttpHooks>(
     }
 }
 
-/// Whether a failed accept is the fault of one connection, not of the listener.
+/// Returns whether a failed accept is the fault of one connection, not of the listener.
 fn is_of_one_connection(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)

@@ -39,7 +39,7 @@ impl<C, H> ListenerContext<C, H> {
         }
     }
 
-    /// The options for a connection that begins now.
+    /// Returns the options for a connection that begins now.
     pub(crate) fn options(&self) -> Arc<ListenerOptions> {
         Arc::clone(&self.options.borrow())
     }

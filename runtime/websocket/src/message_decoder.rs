@@ -52,13 +52,13 @@ pub struct MessageDecoder {
 }
 
 impl MessageDecoder {
-    /// The bytes that are allocated for the incomplete message and frame.
+    /// Returns the bytes that are allocated for the incomplete message and frame.
     #[must_use]
     pub fn memory(&self) -> usize {
         self.data.capacity() + self.control.capacity() + self.unparsed.capacity()
     }
 
-    /// Whether this can be dropped without losing input.
+    /// Returns whether this can be dropped without losing input.
     #[must_use]
     pub fn is_idle(&self) -> bool {
         self.head_size == 0 && self.frame.is_none() && self.message.is_none() && self.unparsed.is_empty()

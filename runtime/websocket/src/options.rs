@@ -80,7 +80,7 @@ impl SocketOptions {
         self.send_buffer = new.send_buffer;
     }
 
-    /// A time in ticks, rounded up to at least one.
+    /// Returns a time in ticks, rounded up to at least one.
     pub(crate) fn ticks(&self, time: Duration) -> u32 {
         let ticks = time.as_nanos().div_ceil(self.tick.as_nanos().max(1)).max(1);
         u32::try_from(ticks).unwrap_or(u32::MAX / 2)
@@ -121,8 +121,8 @@ pub struct ListenerOptions {
 }
 
 impl ListenerOptions {
-    /// Whether the page that sent a request may read the answer: its origin may open a WebSocket, or the request comes
-    /// from no page.
+    /// Returns whether the page that sent a request may read the answer: its origin may open a WebSocket, or the
+    /// request comes from no page.
     #[must_use]
     pub fn allows_origin(&self, headers: &HeaderMap) -> bool {
         self.origins.allow(headers) || self.loopback_pages && is_loopback_page(headers)

@@ -38,7 +38,7 @@ impl Origins {
     }
 }
 
-/// Whether the request has exactly one origin, which is an HTTP page of a loopback address, on any port.
+/// Returns whether the request has exactly one origin, which is an HTTP page of a loopback address, on any port.
 pub(crate) fn is_loopback_page(headers: &HeaderMap) -> bool {
     let mut origins = headers.get_all(ORIGIN).iter();
     let (Some(origin), None) = (origins.next(), origins.next()) else { return false };
@@ -52,7 +52,7 @@ pub(crate) fn is_loopback_page(headers: &HeaderMap) -> bool {
     is_loopback && port.parse::<u16>().is_ok()
 }
 
-/// The host and port of an HTTP page's origin.
+/// Returns the host and port of an HTTP page's origin.
 fn page(origin: &str) -> Option<&str> {
     origin.split_once("://").filter(|(scheme, _)| matches!(*scheme, "http" | "https")).map(|(_, page)| page)
 }

@@ -39,7 +39,7 @@ impl SocketIo<'_> {
         self.note_payload();
     }
 
-    /// Whether the session's packets are sent by long-polling.
+    /// Returns whether the session's packets are sent by long-polling.
     pub(crate) fn is_polling(&self) -> bool {
         self.framing() == Framing::Polling
     }
@@ -73,7 +73,7 @@ impl SocketIo<'_> {
 }
 
 impl<P> Sockets<P> {
-    /// The long-polling session that an id names.
+    /// Returns the long-polling session that an id names.
     ///
     /// # Errors
     /// Returns an error if there is no such session, or the session has moved to a WebSocket.

@@ -18,7 +18,7 @@ const SIGNATURE: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";
 /// The first bytes of version 1.
 const TEXT: &[u8] = b"PROXY ";
 
-/// Reads the header and returns the client's address; `None` if the balancer itself connects (a health check), or the
+/// Reads the header and returns the client's address. `None` if the balancer itself connects (a health check), or the
 /// client has no IP address.
 pub(crate) async fn read(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Option<SocketAddr>> {
     let mut start = [0; SIGNATURE.len()];
@@ -98,7 +98,7 @@ fn invalid() -> io::Error {
 mod tests {
     use super::*;
 
-    /// The result of reading these bytes, and the bytes that were left.
+    /// Returns the result of reading these bytes, and the bytes that were left.
     async fn read_from(bytes: &[u8]) -> (Result<Option<String>, io::ErrorKind>, Vec<u8>) {
         let mut stream = bytes;
         let read = read(&mut stream).await.map(|client| client.map(|client| client.to_string()));

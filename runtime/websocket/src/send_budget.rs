@@ -24,13 +24,13 @@ impl SendBudget {
         self.bytes.fetch_sub(bytes, Relaxed);
     }
 
-    /// Whether the limit would be exceeded by `more` bytes.
+    /// Returns whether the limit would be exceeded by `more` bytes.
     pub(crate) fn is_exceeded(&self, more: usize) -> bool {
         self.bytes.load(Relaxed).saturating_add(more) > self.max
     }
 }
 
-/// Whether these workers together use more than 7/8 of their limits.
+/// Returns whether these workers together use more than 7/8 of their limits.
 pub(crate) fn near_limit<'a>(workers: impl IntoIterator<Item = &'a SendBudget>) -> bool {
     let add = |(bytes, max), worker: &SendBudget| (bytes + worker.bytes.load(Relaxed), max + worker.max);
     let (bytes, max): (usize, usize) = workers.into_iter().fold((0, 0), add);

@@ -34,12 +34,12 @@ impl SendQueue {
         Self { queue: VecDeque::new(), charged: 0, budget, pong: None, stalled_since: now }
     }
 
-    /// The bytes that count against the limit.
+    /// Returns the bytes that count against the limit.
     pub(crate) fn charged(&self) -> usize {
         self.charged
     }
 
-    /// The charge of one slice of `bytes` bytes.
+    /// Returns the charge of one slice of `bytes` bytes.
     pub(crate) fn charge(bytes: usize) -> usize {
         SLICE + bytes
     }

@@ -9,7 +9,7 @@ use crate::{
 };
 
 impl<P> Sockets<P> {
-    /// If the budget is exceeded, closes connections until it is no longer near its limit. Connections that have taken
+    /// Closes connections if the budget is exceeded, until it is no longer near its limit. Connections that have taken
     /// nothing for longest are closed first, then those with the most queued bytes.
     pub(crate) fn shed_slow_readers(&mut self) {
         let context = &mut self.context;

@@ -28,31 +28,31 @@ pub struct SocketIo<'a> {
 }
 
 impl SocketIo<'_> {
-    /// The socket's id.
+    /// Returns the socket's id.
     #[must_use]
     pub fn id(&self) -> SocketId {
         self.id
     }
 
-    /// The address of the other end; `None` once the connection broke.
+    /// Returns the address of the other end. `None` once the connection broke.
     #[must_use]
     pub fn remote(&self) -> Option<SocketAddr> {
         self.connection.transport.remote()
     }
 
-    /// Whether the connection is neither closing nor broken.
+    /// Returns whether the connection is neither closing nor broken.
     #[must_use]
     pub fn is_open(&self) -> bool {
         matches!(self.connection.state, ConnectionState::Open { .. })
     }
 
-    /// How messages are written on this connection, for [`SocketIo::send_frames`].
+    /// Returns how messages are written on this connection, for [`SocketIo::send_frames`].
     #[must_use]
     pub fn framing(&self) -> Framing {
         self.connection.framing()
     }
 
-    /// The queued bytes that the kernel has not taken yet.
+    /// Returns the queued bytes that the kernel has not taken yet.
     #[must_use]
     pub fn queued(&self) -> usize {
         self.connection.send_queue.as_ref().map_or(0, |queue| queue.charged())

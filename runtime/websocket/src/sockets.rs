@@ -74,7 +74,7 @@ pub struct Sockets<P> {
 }
 
 impl<P> Sockets<P> {
-    /// The socket with this id, if it is still open.
+    /// Returns the socket with this id, if it is still open.
     pub fn get_mut(&mut self, id: SocketId) -> Option<Socket<'_, P>> {
         let entry = self.slab.get_mut(id.index()).filter(|entry| entry.connection.generation == id.generation())?;
         let io = SocketIo { connection: &mut entry.connection, context: &mut self.context, id };
@@ -82,7 +82,7 @@ impl<P> Sockets<P> {
         Some(Socket { peer, io })
     }
 
-    /// Whether the socket with this id belongs to this worker, and is still open.
+    /// Returns whether the socket with this id belongs to this worker, and is still open.
     #[must_use]
     pub fn has(&self, id: SocketId) -> bool {
         let entry = self.slab.get(id.index()).filter(|_| id.worker() == usize::from(self.context.worker));
@@ -93,7 +93,7 @@ impl<P> Sockets<P> {
         })
     }
 
-    /// The layer's part of an entry, in any state.
+    /// Returns the layer's part of an entry, in any state.
     pub(crate) fn io(&mut self, id: SocketId) -> Option<SocketIo<'_>> {
         let entry = self.slab.get_mut(id.index()).filter(|entry| entry.connection.generation == id.generation())?;
         Some(SocketIo { connection: &mut entry.connection, context: &mut self.context, id })
@@ -125,13 +125,13 @@ impl<P> Sockets<P> {
         Some(entry.connection)
     }
 
-    /// How many connections the application has.
+    /// Returns how many connections the application has.
     #[must_use]
     pub fn len(&self) -> usize {
         self.open
     }
 
-    /// Whether the application has no connection.
+    /// Returns whether the application has no connection.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.open == 0

@@ -73,7 +73,7 @@ impl Tls {
         Ok(Some(taken))
     }
 
-    /// Whether a record waits here for the kernel.
+    /// Returns whether a record waits here for the kernel.
     pub(crate) fn pending(&self) -> bool {
         self.session.wants_write()
     }

@@ -52,8 +52,8 @@ impl Transport {
         }
     }
 
-    /// Whether a short read means that the socket is empty. With TLS it does not, because more bytes may be decrypted
-    /// already.
+    /// Returns whether a short read means that the socket is empty. With TLS it does not, because more bytes may be
+    /// decrypted already.
     pub(crate) fn short_read_is_last(&self) -> bool {
         matches!(self, Self::Plain(_))
     }
@@ -76,7 +76,7 @@ impl Transport {
         }
     }
 
-    /// Whether accepted bytes have not been given to the kernel yet.
+    /// Returns whether accepted bytes have not been given to the kernel yet.
     pub(crate) fn pending(&self) -> bool {
         matches!(self, Self::Tls(tls) if tls.pending())
     }
@@ -103,17 +103,17 @@ impl Transport {
         let _ = self.stream().map(|stream| socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO)));
     }
 
-    /// The address of the other end.
+    /// Returns the address of the other end.
     pub(crate) fn remote(&self) -> Option<SocketAddr> {
         self.stream()?.peer_addr().ok()
     }
 
-    /// The session's state, if it uses long-polling.
+    /// Returns the session's state, if it uses long-polling.
     pub(crate) fn polling(&mut self) -> Option<&mut PollingSession> {
         if let Self::Polling(polling) = self { Some(polling) } else { None }
     }
 
-    /// From now on its events have this token.
+    /// Gives this token to the connection's events from now on.
     pub(crate) fn reregister(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
         let stream = match self {
             Self::Plain(stream) => stream,

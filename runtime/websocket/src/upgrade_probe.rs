@@ -53,7 +53,7 @@ impl<P> Sockets<P> {
         }
     }
 
-    /// Lets a WebSocket take over. Returns the session's socket, whose input follows; `None` if it is refused.
+    /// Lets a WebSocket take over. Returns the session's socket, whose input follows. `None` if it is refused.
     pub(crate) fn on_upgrade(&mut self, id: SocketId, session: Session) -> Option<SocketId> {
         let io = self.session(session.into()).ok().filter(|io| io.is_open());
         let fits =
@@ -128,7 +128,7 @@ impl<P> Sockets<P> {
     }
 }
 
-/// The packets of a payload, as frames of a WebSocket.
+/// Returns the packets of a payload, as frames of a WebSocket.
 fn as_frames(queued: &[u8]) -> Vec<u8> {
     let mut frames = Vec::with_capacity(queued.len() + 64);
     for packet in engine::payload(queued).split(|byte| *byte == engine::SEPARATOR) {

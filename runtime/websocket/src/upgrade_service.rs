@@ -60,7 +60,7 @@ pub(crate) type Responding = Either<
 >;
 
 impl<'a, C, H: HttpHooks> UpgradeService<'a, C, H> {
-    /// The service of a connection from `remote`, with the values that [`HttpHooks::admit`] put into `held`.
+    /// Creates the service of a connection from `remote`, with the values that [`HttpHooks::admit`] put into `held`.
     /// `taken_over` is set if a worker writes the response to the present request.
     pub(crate) fn new(
         context: Arc<ListenerContext<C, H>>,
@@ -90,7 +90,7 @@ impl<'a, C, H: HttpHooks> UpgradeService<'a, C, H> {
         Either::Right(Box::pin(std::future::pending()))
     }
 
-    /// Whether a complete head came. If it did, the end of the connection does not count as a failed upgrade.
+    /// Returns whether a complete head came. If it did, the end of the connection does not count as a failed upgrade.
     pub(crate) fn had_request(&self) -> bool {
         self.had_request.get()
     }
@@ -111,12 +111,12 @@ impl<'a, C, H: HttpHooks> UpgradeService<'a, C, H> {
         }
     }
 
-    /// Whether the listener accepts no new clients any more.
+    /// Returns whether the listener accepts no new clients any more.
     pub(crate) fn is_draining(&self) -> bool {
         self.context.draining.load(Ordering::Relaxed)
     }
 
-    /// Whether a request may be upgraded. A refusal is counted.
+    /// Returns whether a request may be upgraded. A refusal is counted.
     pub(crate) fn check<B>(&self, request: &Request<B>) -> Result<(), UpgradeError> {
         let options = &self.options;
         let checked = match handshake::check(request, &options.origins) {
@@ -172,7 +172,7 @@ impl<C: Send + 'static, H: HttpHooks> Service<Request<Incoming>> for UpgradeServ
     }
 }
 
-/// The response of a listener that accepts no new clients any more.
+/// Returns the response of a listener that accepts no new clients any more.
 pub(crate) fn draining() -> Response<Full<Bytes>> {
     count_upgrade("draining");
     let mut response = Response::new(Full::from("this node ends\n"));

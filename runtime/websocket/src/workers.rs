@@ -40,7 +40,7 @@ impl<C> Clone for Inbox<C> {
 }
 
 impl<C: Send + 'static> Inbox<C> {
-    /// The number of the worker, from 0. [`SocketId::worker`] of its sockets returns the same.
+    /// Returns the number of the worker, from 0. [`SocketId::worker`] of its sockets returns the same number.
     #[must_use]
     pub fn worker(&self) -> usize {
         usize::from(self.worker)
@@ -59,7 +59,7 @@ impl<C: Send + 'static> Inbox<C> {
         })
     }
 
-    /// The connections that the worker has or is about to get.
+    /// Returns the connections that the worker has or is about to get.
     #[must_use]
     pub fn connections(&self) -> usize {
         self.connections.get()
@@ -125,7 +125,7 @@ impl<C: Send + 'static> Workers<C> {
         })
     }
 
-    /// The workers' inboxes, by number.
+    /// Returns the workers' inboxes, by number.
     #[must_use]
     pub fn inboxes(&self) -> &[Inbox<C>] {
         &self.inboxes
@@ -140,13 +140,13 @@ impl<C: Send + 'static> Workers<C> {
         }
     }
 
-    /// The number of connections of all workers.
+    /// Returns the number of connections of all workers.
     #[must_use]
     pub fn connections(&self) -> usize {
         self.inboxes.iter().map(Inbox::connections).sum()
     }
 
-    /// The number of connections of all workers, and of those that were reserved.
+    /// Returns the number of connections of all workers, and of those that were reserved.
     #[must_use]
     pub fn admitted(&self) -> usize {
         self.count.get()
@@ -158,7 +158,8 @@ impl<C: Send + 'static> Workers<C> {
         self.count.reserve()
     }
 
-    /// Whether the bytes that wait for slow readers are near their limit, so that new connections should be refused.
+    /// Returns whether the bytes that wait for slow readers are near their limit, so that new connections should be
+    /// refused.
     #[must_use]
     pub fn near_limit(&self) -> bool {
         send_budget::near_limit(self.send_budgets.iter().map(|worker| &**worker))
@@ -197,7 +198,7 @@ impl<C: Send + 'static> Workers<C> {
         self.add(self.with_fewest()?, Input::Adopt(Box::new(adoption)), reserved).await
     }
 
-    /// Begins an Engine.IO session by long-polling. Returns its first packet; `None` if there is no room.
+    /// Begins an Engine.IO session by long-polling. Returns its first packet. `None` if there is no room.
     pub(crate) async fn open_polling(&self, mut upgrade: Upgrade) -> Option<String> {
         let (answer, answered) = oneshot::channel();
         let reserved = upgrade.head.extensions.remove();
@@ -224,7 +225,7 @@ impl<C: Send + 'static> Workers<C> {
         }
     }
 
-    /// What all workers share of Engine.IO.
+    /// Returns the part of Engine.IO that all workers share.
     pub(crate) fn engine(&self) -> &Engine {
         &self.engine
     }

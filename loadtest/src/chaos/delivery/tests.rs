@@ -17,7 +17,7 @@ fn record(messages: impl Iterator<Item = Stored>) -> Record {
     Record { messages: messages.collect(), epochs: vec!["e".to_owned(), "f".to_owned()] }
 }
 
-/// A connection that resumed after offset 1.
+/// Returns a connection that resumed after offset 1.
 fn connection(offsets: &[u64]) -> Connection {
     let success = Success {
         session: 1,

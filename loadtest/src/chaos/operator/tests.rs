@@ -9,7 +9,7 @@ use super::*;
 
 const AGENT: &str = "web.alice.example.org";
 
-/// An operator ended session 7, and its client was told.
+/// Returns the data of a session 7 that an operator ended, and whose client was told.
 fn sound() -> (Kicks, Evidence) {
     let reason = KICKED.to_owned();
     let left = Stored { offset: 2, session: Some((7, false)), reason: Some(reason.clone()), ..Stored::default() };

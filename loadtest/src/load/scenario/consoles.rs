@@ -56,7 +56,7 @@ fn measure(stage: &mut Stage, kind: Kind) -> io::Result<()> {
     Ok(())
 }
 
-/// The gateway's processor time during a round, in percent of a core.
+/// Returns the gateway's processor time during a round, in percent of a core.
 fn busy(system: &System) -> io::Result<f64> {
     let before = proc::cpu_seconds(system.pid())?;
     thread::sleep(ROUND);

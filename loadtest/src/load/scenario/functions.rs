@@ -131,7 +131,7 @@ impl Callers {
         Ok(Self { runtime, clients })
     }
 
-    /// Each agent calls again as soon as it has its answer, for some seconds. Returns how many calls succeeded.
+    /// Lets each agent call again as soon as it has its answer, for some seconds. Returns how many calls succeeded.
     fn as_fast_as_they_go(&mut self, event: &str) -> io::Result<usize> {
         let until = Instant::now() + Duration::from_secs_f64(SECONDS);
         let calling = self.clients.iter_mut().map(async |client| {
@@ -145,7 +145,7 @@ impl Callers {
         Ok(self.runtime.block_on(try_join_all(calling)).map_err(failed)?.into_iter().sum())
     }
 
-    /// All agents together call at this rate, each as often as the others.
+    /// Lets all agents together call at this rate, each as often as the others. Returns how many calls succeeded.
     fn paced(&mut self, event: &str, rate: f64) -> io::Result<usize> {
         let (began, count) = (Instant::now(), self.clients.len());
         let each = (rate * SECONDS / count as f64) as usize;

@@ -87,7 +87,7 @@ struct Fared {
 }
 
 impl Class {
-    /// The latency that 99 of 100 events keep, while a flood goes to this address.
+    /// Returns the latency that 99 of 100 events keep, while a flood goes to this address.
     fn p99(&mut self, flooded: Option<SocketAddr>) -> io::Result<Fared> {
         self.crew.listen(Listen::Each)?;
         let flood = flooded.map(Flood::of);

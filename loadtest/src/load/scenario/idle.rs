@@ -86,7 +86,7 @@ fn leave_all(crew: &mut Crew, system: &System, bands: &[&Band]) -> io::Result<u6
     at_rest(system)
 }
 
-/// The memory once it is at rest, or after half a ping round.
+/// Returns the memory once it is at rest, or after half a ping round.
 pub(super) fn at_rest(system: &System) -> io::Result<u64> {
     let deadline = Instant::now() + PING_ROUND / 2;
     let mut last = system.pss()?;

@@ -36,7 +36,7 @@ pub(crate) fn run(stage: &mut Stage) -> io::Result<()> {
     Ok(())
 }
 
-/// The limits as shares of the floor: connect, and connect with join_lesson.
+/// Returns the limits as shares of the floor: connect, and connect with join_lesson.
 fn shares(kind: Kind) -> (f64, f64) {
     match kind {
         Kind::Embedded => (0.45, 0.30),

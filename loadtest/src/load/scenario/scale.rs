@@ -58,7 +58,7 @@ impl Cost {
         Ok(Self { at: Instant::now(), statements, executed, connections, processor })
     }
 
-    /// The cost between two readings, and the seconds between them.
+    /// Returns the cost between two readings, and the seconds between them.
     fn since(self, before: Self) -> (f64, Self) {
         let spent = Self {
             at: self.at,

@@ -97,7 +97,8 @@ fn measure(stage: &mut Stage, kind: Kind, socketio: bool, recovery: bool) -> io:
     Ok(Found { joins, one_by_one, back_to_back, bytes: (sizes[1] - sizes[0]) / rest.agents as f64, busy })
 }
 
-/// The agents that get the events. Guests fill a room of thousands without millions of events, but cannot recover.
+/// Returns the agents that get the events. Guests fill a room of thousands without millions of events, but cannot
+/// recover.
 fn audience(stage: &Stage, recovery: bool) -> Crowd {
     let members = AUDIENCE.min(stage.agents);
     if recovery { Crowd::new(62, members, ROOM) } else { Crowd::guests(62, members, members) }

@@ -78,8 +78,8 @@ fn beside(stage: &mut Stage, name: &str, command: Command) -> io::Result<()> {
     Ok(())
 }
 
-/// A few agents that are connected from the beginning, so that the server's fixed cost is not counted, and the agents
-/// that count.
+/// Returns a few agents that are connected from the beginning, so that the server's fixed cost is not counted, and the
+/// agents that count.
 fn crowds(agents: usize) -> [Crowd; 2] {
     [Crowd::new(64, agents.div_ceil(4), 30).over_socketio(), Crowd::new(65, agents, 30).over_socketio()]
 }

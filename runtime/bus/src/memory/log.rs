@@ -39,7 +39,7 @@ impl Default for LogLimits {
 #[derive(Debug)]
 struct LogEntry {
     at: Instant,
-    /// The event; `None` if it cannot be forwarded. It keeps its offset, as in the stream.
+    /// The event. `None` if it cannot be forwarded. It keeps its offset, as in the stream.
     event: Option<Incoming>,
 }
 
@@ -66,12 +66,12 @@ impl Log {
         Self { limits, events, bytes: 0, rooms, last: 0, recent }
     }
 
-    /// The offset of the last event.
+    /// Returns the offset of the last event.
     pub(super) fn last(&self) -> u64 {
         self.last
     }
 
-    /// The offset of the oldest event that is still there, or the next offset if there is none.
+    /// Returns the offset of the oldest event that is still there, or the next offset if there is none.
     pub(super) fn first(&self) -> u64 {
         self.last + 1 - self.events.len() as u64
     }
@@ -98,14 +98,14 @@ impl Log {
         offset
     }
 
-    /// The event with this offset and the time when it was stored, if it is still there.
+    /// Returns the event with this offset and the time when it was stored, if it is still there.
     pub(super) fn get(&self, offset: u64) -> Option<(&Incoming, Instant)> {
         let place = offset.checked_sub(self.first())?;
         let entry = self.events.get(usize::try_from(place).ok()?)?;
         Some((entry.event.as_ref()?, entry.at))
     }
 
-    /// The offsets of a room's events after one offset and through another, at most `max` of them.
+    /// Returns the offsets of a room's events after one offset and through another, at most `max` of them.
     pub(super) fn offsets_of(&self, room: &RoomId, after: u64, through: u64, max: usize) -> impl Iterator<Item = u64> {
         let offsets = self.rooms.get(room);
         let from = offsets.map_or(0, |offsets| offsets.partition_point(|offset| *offset <= after));
@@ -160,7 +160,7 @@ impl RecentIds {
         Self { hasher: RandomState::new(), max, newer, older, rotated_at: now }
     }
 
-    /// The offset of the event with this id. An unknown id is remembered with `offset`, and `None` is returned.
+    /// Returns the offset of the event with this id. An unknown id is remembered with `offset`, and `None` is returned.
     fn remember(&mut self, id: &str, offset: u64) -> Option<u64> {
         let hash = self.hasher.hash_one(id);
         if let Some(known) = self.newer.get(&hash).or_else(|| self.older.get(&hash)) {

@@ -93,7 +93,7 @@ async fn deliver(shared: Arc<Shared>, feed: mpsc::Sender<BusEvent>) {
 }
 
 impl State {
-    /// The items of the feed after this offset, and the offset through which they are complete.
+    /// Returns the items of the feed after this offset, and the offset through which they are complete.
     fn after(&self, mut cursor: u64) -> (Vec<BusEvent>, u64) {
         let mut found = Vec::new();
         if self.log.first() > cursor + 1 {
@@ -203,7 +203,7 @@ async fn replay(
 }
 
 impl State {
-    /// The next events of these rooms, in order.
+    /// Returns the next events of these rooms, in order.
     fn of_rooms(&self, rooms: &[RoomId], after: u64, through: u64) -> Vec<Incoming> {
         let of_room = |room| self.log.offsets_of(room, after, through, MAX_CHUNK);
         let mut offsets: Vec<u64> = rooms.iter().flat_map(of_room).collect();

@@ -56,7 +56,7 @@ impl Backfill {
         })
     }
 
-    /// The next events in order; `None` after the last ones. After an error no more can be read.
+    /// Returns the next events in order, or `None` after the last ones. After an error no more can be read.
     pub(super) async fn window(&mut self) -> Result<Option<Window>, BusError> {
         match self {
             Self::Few(merge) => merge.window().await,
@@ -65,7 +65,7 @@ impl Backfill {
     }
 }
 
-/// How many events a server looks at if it skips over all of them for each room.
+/// Returns how many events a server looks at if it skips over all of them for each room.
 fn visits(rooms: &HashMap<RoomId, u64>, through: u64) -> u64 {
     rooms.values().map(|after| through - after).sum()
 }

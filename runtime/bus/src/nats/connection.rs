@@ -86,7 +86,7 @@ pub(super) struct Info {
 }
 
 impl Info {
-    /// The members of the cluster that the server reaches, including itself.
+    /// Returns the members of the cluster that the server reaches, including itself.
     pub(super) fn members(&self) -> BTreeSet<&str> {
         self.connect_urls.iter().map(String::as_str).collect()
     }
@@ -233,7 +233,7 @@ impl NatsConnection {
         }
     }
 
-    /// The next operation in the bytes that were read.
+    /// Returns the next operation in the bytes that were read.
     pub(super) fn next(&mut self) -> Result<Option<Op<'_>>, Malformed> {
         loop {
             let (used, op) = self.parser.next(&self.input[self.used..])?;

@@ -40,7 +40,7 @@ pub(super) struct Credentials {
 }
 
 impl Credentials {
-    /// The credentials for the client library, for a server that chose this nonce.
+    /// Returns the credentials for the client library, for a server that chose this nonce.
     pub(super) fn auth(&self, nonce: &[u8]) -> Result<Auth, NatsError> {
         let mut auth = self.auth.clone();
         if let Some(Key { pair, jwt }) = &self.key {
@@ -52,7 +52,7 @@ impl Credentials {
         Ok(auth)
     }
 
-    /// The credentials for CONNECT, for a server that chose this nonce.
+    /// Returns the credentials for CONNECT, for a server that chose this nonce.
     pub(super) fn login(&self, nonce: &[u8]) -> Result<Login, NatsError> {
         let Auth { username: user, password: pass, token: auth_token, jwt, nkey, signature, .. } = self.auth(nonce)?;
         Ok(Login {
@@ -65,7 +65,7 @@ impl Credentials {
         })
     }
 
-    /// The name of the credentials that a server refuses, for the error.
+    /// Returns the name of the credentials that a server refuses, for the error.
     pub(super) fn name(&self) -> &'static str {
         match (&self.key, &self.auth) {
             (Some(Key { jwt: Some(_), .. }), _) => "the user of ROLLCALL_NATS_CREDS",
@@ -95,7 +95,7 @@ impl Key {
     }
 }
 
-/// The word after the line that begins a part of the file.
+/// Returns the word after the line that begins a part of the file.
 fn part<'a>(text: &'a str, begin: &str) -> Option<&'a str> {
     text.split_once(begin)?.1.split_whitespace().next()
 }

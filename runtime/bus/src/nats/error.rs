@@ -42,7 +42,7 @@ pub enum NatsError {
 }
 
 impl NatsError {
-    /// What to change, if the error's text does not say it.
+    /// Returns what to change, if the error's text does not say it.
     #[must_use]
     pub fn hint(&self) -> &'static str {
         match self {

@@ -126,7 +126,7 @@ impl FeedWriter {
         Ok(())
     }
 
-    /// The stream's last offset, if the stream answers soon. Events wait meanwhile.
+    /// Returns the stream's last offset, if the stream answers soon. Events wait meanwhile.
     async fn stream_last(&self) -> Option<u64> {
         let asked = async { Some(stream::state(&self.work.jetstream().await.ok()?).await.ok()?.last) };
         timeout(END_TIMEOUT, asked).await.ok()?
@@ -155,8 +155,8 @@ impl FeedWriter {
         }
     }
 
-    /// Whether the stream may hold this event, which came on the live connection. If the stream must be asked, one
-    /// answer serves every event that arrived before the question.
+    /// Returns whether the stream may hold this event, which came on the live connection. If the stream must be asked,
+    /// one answer serves every event that arrived before the question.
     async fn is_plausible(&mut self, offset: u64, at: Instant) -> bool {
         if offset <= self.stream_end.confirmed().saturating_add(MAX_AHEAD) {
             return true;

@@ -111,12 +111,12 @@ impl InFlight {
         }
     }
 
-    /// Whether another request may be added.
+    /// Returns whether another request may be added.
     pub(super) fn has_capacity(&self) -> bool {
         self.active.len() < MAX_REQUESTS
     }
 
-    /// The time by which the oldest sent message must be answered.
+    /// Returns the time by which the oldest sent message must be answered.
     pub(super) fn deadline(&self) -> Option<Instant> {
         self.sent_messages.values().map(|message| message.sent + CALL_TIMEOUT).min()
     }
@@ -166,7 +166,7 @@ impl InFlight {
         self.ready.push_back(subject);
     }
 
-    /// The messages that may be sent now, encoded.
+    /// Returns the messages that may be sent now, encoded.
     pub(super) fn outgoing(&mut self, inbox: &str) -> Vec<u8> {
         let mut out = Vec::new();
         while self.sent_messages.len() < MAX_UNANSWERED {
@@ -203,8 +203,8 @@ impl InFlight {
         }
     }
 
-    /// Whether a message may still be sent. One that is too late gets its result without being sent, because its row
-    /// may belong to another node by now.
+    /// Returns whether a message may still be sent. One that is too late gets its result without being sent, because
+    /// its row may belong to another node by now.
     fn is_fresh(&mut self, pending: &Pending) -> bool {
         let Some(active) = self.active.get(&pending.request) else { return false };
         if active.since.is_within(SEND_TIMEOUT) && !active.answer.is_closed() {

@@ -82,7 +82,7 @@ pub(super) enum Next {
 }
 
 impl LiveBuffer {
-    /// An intact, empty buffer.
+    /// Creates an intact, empty buffer.
     pub(super) fn new() -> Self {
         let inner = Inner {
             intact: true,
@@ -147,15 +147,15 @@ impl LiveBuffer {
         }
     }
 
-    /// The time for which this holds: whatever was stored before an event that arrived until then was republished, and
-    /// needs no backfill.
+    /// Returns the time for which this holds: whatever was stored before an event that arrived until then was
+    /// republished, and needs no backfill.
     pub(super) fn republished(&self) -> Instant {
         let inner = self.lock();
         let first = inner.pending.first().map(|(at, _)| *at);
         [first, inner.unanswered].into_iter().flatten().fold(inner.answers[0], Instant::min)
     }
 
-    /// Whether no subscription waits for its answer or for a backfill.
+    /// Returns whether no subscription waits for its answer or for a backfill.
     pub(super) fn is_certain(&self) -> bool {
         let inner = self.lock();
         inner.intact && inner.pending.is_empty() && inner.unanswered.is_none()

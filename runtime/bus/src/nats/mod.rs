@@ -207,8 +207,8 @@ impl Bus for NatsBus {
         self.supervisor.failed().await
     }
 
-    /// An event that was stored recently proves the right to write, and that there is room. Otherwise a probe writes
-    /// one.
+    /// Proves the right to write, and that there is room. An event that was stored recently is such a proof. Otherwise
+    /// a probe writes an event.
     async fn probe(&self) -> Result<(), ProbeError> {
         let mut probed = self.probed.lock().await;
         if let Some((at, outcome)) = &*probed

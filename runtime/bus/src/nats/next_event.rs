@@ -62,7 +62,7 @@ impl Stored {
     }
 }
 
-/// The first event of this filter at or after an offset.
+/// Returns the first event of this filter at or after an offset.
 pub(super) async fn next_event(jetstream: &JetStream, filter: &str, from: u64) -> Result<Option<Stored>, BusError> {
     let request = format!(r#"{{"seq":{from},"next_by_subj":"{filter}"}}"#);
     let answer = jetstream.ask("STREAM.MSG.GET", request).await.map_err(read_error)?;
@@ -76,7 +76,7 @@ pub(super) async fn next_event(jetstream: &JetStream, filter: &str, from: u64) -
     }
 }
 
-/// The error for a read that failed.
+/// Returns the error for a read that failed.
 pub(super) fn read_error(error: impl std::fmt::Display) -> BusError {
     BusError(format!("reading the stream: {error}"))
 }

@@ -38,7 +38,7 @@ pub struct StreamOptions {
     pub replicas: usize,
     /// The highest age of an event. Older events are forgotten.
     pub max_age: Duration,
-    /// The most bytes of the stream. Beyond it the oldest events are forgotten; `None` means no limit.
+    /// The most bytes of the stream. Beyond it the oldest events are forgotten. `None` means no limit.
     pub max_bytes: Option<u64>,
     /// Whether the stream is kept in the servers' memory instead of files.
     pub in_memory: bool,
@@ -52,7 +52,7 @@ impl Default for StreamOptions {
 }
 
 impl NatsOptions {
-    /// The default options for these servers.
+    /// Returns the default options for these servers.
     #[must_use]
     pub fn new(url: impl Into<BackendUrl>) -> Self {
         Self {
@@ -66,7 +66,7 @@ impl NatsOptions {
         }
     }
 
-    /// The subject of a request about the stream, such as `STREAM.INFO`.
+    /// Returns the subject of a request about the stream, such as `STREAM.INFO`.
     pub(super) fn api(&self, request: &str) -> String {
         let stream = &self.stream.name;
         match &self.domain {

@@ -49,7 +49,7 @@ impl PresenceReader {
         Self { client, scan: tokio::sync::Mutex::default() }
     }
 
-    /// The next events after a position, at most `max`.
+    /// Returns the next events after a position, at most `max`.
     pub(super) async fn read(&self, after: &Position, max: usize) -> Result<PresenceRead, BusError> {
         let jetstream = self.client.jetstream().await?;
         let state = stream::state(&jetstream).await.map_err(read_error)?;
@@ -89,7 +89,7 @@ impl PresenceReader {
         Ok(PresenceRead::Page(page))
     }
 
-    /// The events of one classroom after one offset and through another, at most `max`.
+    /// Returns the events of one classroom after one offset and through another, at most `max`.
     pub(super) async fn read_one(
         &self,
         classroom: ClassroomId,
@@ -110,7 +110,7 @@ impl PresenceReader {
     }
 }
 
-/// Whether the stream has an event of presence after one offset and through another.
+/// Returns whether the stream has an event of presence after one offset and through another.
 async fn is_between(jetstream: &JetStream, after: u64, through: u64) -> Result<bool, BusError> {
     Ok(after < through && next_event(jetstream, PRESENCE, after + 1).await?.is_some_and(|next| next.seq <= through))
 }
@@ -133,7 +133,7 @@ impl Scan {
         Ok(Self { consumer, epoch: epoch.to_owned(), read, delivered: 0, used: Instant::now() })
     }
 
-    /// The events that are there now, and the end of the page; no end if no event came.
+    /// Returns the events that are there now, and the end of the page; no end if no event came.
     async fn fetch(&mut self, max: usize) -> Result<(Vec<PresenceEvent>, Option<End>), BusError> {
         let mut messages = self.consumer.fetch().max_messages(max).messages().await.map_err(read_error)?;
         let (mut events, mut end) = (Vec::new(), None);

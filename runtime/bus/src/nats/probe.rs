@@ -219,7 +219,7 @@ impl Probe {
     }
 }
 
-/// The right that a server's error is about, for an error such as `Permissions Violation for Publish to
+/// Returns the right that a server's error is about, for an error such as `Permissions Violation for Publish to
 /// "lesson.$probe.rollcall"`.
 fn lacking(violation: &str) -> String {
     let mut parts = violation.split('"');

@@ -77,7 +77,7 @@ impl Publisher {
         results
     }
 
-    /// Whether the stream stored a message of this node within this time.
+    /// Returns whether the stream stored a message of this node within this time.
     pub(super) fn stored_within(&self, time: Duration) -> bool {
         let stored = *self.stored.lock().unwrap_or_else(PoisonError::into_inner);
         stored.is_some_and(|at| at.elapsed() < time)

@@ -90,13 +90,13 @@ pub(super) enum Again {
 }
 
 impl Questions {
-    /// The questions on a connection to this server; `subject` is the subject of a question.
+    /// Creates the questions on a connection to this server. `subject` is the subject of a question.
     pub(super) fn new(server: String, subject: String) -> Self {
         let inbox = format!("_INBOX.{}.", Sid::random());
         Self { inbox, number: 0, subject, server, leader: None, current: None, next_at: Instant::now() }
     }
 
-    /// The subject to which answers come.
+    /// Returns the subject to which answers come.
     pub(super) fn answers(&self) -> String {
         format!("{}*", self.inbox)
     }
@@ -105,7 +105,7 @@ impl Questions {
         self.current.is_some()
     }
 
-    /// When the next round trip may begin, if none is under way.
+    /// Returns when the next round trip may begin, if none is under way.
     pub(super) fn next_at(&self) -> Instant {
         self.next_at
     }
@@ -119,7 +119,7 @@ impl Questions {
         self.send()
     }
 
-    /// When [`Questions::again`] must be called.
+    /// Returns when [`Questions::again`] must be called.
     pub(super) fn due(&self) -> Option<Instant> {
         let question = self.current.as_ref()?;
         Some(question.sent.last().map_or(question.began, |(_, at)| *at) + ASK_AGAIN)

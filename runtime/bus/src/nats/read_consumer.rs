@@ -44,7 +44,7 @@ pub(super) async fn check(jetstream: &JetStream) -> Result<(), BusError> {
     Ok(())
 }
 
-/// The headers of a message, as name and value.
+/// Returns the headers of a message, as name and value.
 pub(super) fn headers(message: &Message) -> impl Iterator<Item = (&str, &str)> {
     let headers = message.headers.iter().flat_map(|headers| headers.iter());
     headers.flat_map(|(name, values)| values.iter().map(move |value| (name.as_ref(), value.as_str())))

@@ -1,6 +1,6 @@
 //! Explains refusals of JetStream that are due to a limit, and says what to change.
 
-/// The server's text, followed by the change that helps.
+/// Returns the server's text, followed by the change that helps.
 pub(super) fn explain(code: u64, description: &str) -> String {
     let change = match code {
         10_002 | 10_028 | 10_047 => "raise the storage of the account or the server, or set ROLLCALL_STREAM_MAX_BYTES",

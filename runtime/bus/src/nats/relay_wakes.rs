@@ -23,7 +23,7 @@ const WRITE_TIMEOUT: Duration = Duration::from_millis(100);
 /// The beginning of the subjects. No installation has the name `$probe`, to which a probe writes.
 pub(super) const PREFIX: &str = "rollcall.wake.";
 
-/// The subject `rollcall.wake.{installation}.{shard}`.
+/// Returns the subject `rollcall.wake.{installation}.{shard}`.
 fn subject(installation: Uuid, shard: u8) -> String {
     format!("{PREFIX}{installation}.{shard}")
 }

@@ -180,8 +180,8 @@ impl Request {
     }
 }
 
-/// The state of the stream after the read. Events that the stream has forgotten meanwhile may have been among the
-/// requested ones.
+/// Returns the state of the stream after the read. Events that the stream has forgotten meanwhile may have been among
+/// the requested ones.
 async fn state(rooms: &Subscriptions) -> Result<State, BusError> {
     rooms.round_trip().await.map_err(|error| BusError(error.to_string()))
 }

@@ -61,7 +61,7 @@ pub(super) enum Arrival {
 }
 
 impl SequenceTracker {
-    /// A tracker for which no event up to `end` needs delivery.
+    /// Creates a tracker for which no event up to `end` needs delivery.
     pub(super) fn new(end: u64) -> Self {
         let (recent, marks) = (BTreeMap::new(), VecDeque::new());
         Self { certain: end, floor: end, end, recent, settled: end, announced: end, marks }
@@ -111,7 +111,7 @@ impl SequenceTracker {
         forged
     }
 
-    /// The offset through which events are settled at this time, if it has grown.
+    /// Returns the offset through which events are settled at this time, if it has grown.
     pub(super) fn settle(&mut self, now: Instant) -> Option<u64> {
         let settled = self.marks.partition_point(|(at, _)| now.duration_since(*at) >= SETTLING);
         if let Some((_, offset)) = settled.checked_sub(1).map(|last| self.marks[last]) {
@@ -139,7 +139,7 @@ impl SequenceTracker {
         }
     }
 
-    /// When [`SequenceTracker::settle`] next returns an offset, if no event arrives before.
+    /// Returns when [`SequenceTracker::settle`] next returns an offset, if no event arrives before.
     pub(super) fn due(&self) -> Option<Instant> {
         let next = self.marks.partition_point(|(_, offset)| *offset <= self.settled);
         // An unconfirmed offset waits for the stream's answer.
@@ -160,12 +160,12 @@ impl SequenceTracker {
         self.advance();
     }
 
-    /// The offset after which a backfill starts.
+    /// Returns the offset after which a backfill starts.
     pub(super) fn floor(&self) -> u64 {
         self.floor
     }
 
-    /// The highest offset that was delivered or skipped.
+    /// Returns the highest offset that was delivered or skipped.
     pub(super) fn highest(&self) -> u64 {
         self.recent.last_key_value().map_or(0, |(highest, _)| *highest).max(self.floor)
     }

@@ -79,7 +79,7 @@ impl Servers {
         &self.options
     }
 
-    /// The present servers, with those that failed lately last, and the credentials for them.
+    /// Returns the present servers, with those that failed lately last, and the credentials for them.
     async fn current(&self) -> Result<(Vec<Host>, Credentials), NatsError> {
         let (mut hosts, auth) = read(self.options.url.current().await.reveal())?;
         let key = match &self.options.credentials {
@@ -222,15 +222,15 @@ impl Known {
         self.failures.insert(address, Instant::now());
     }
 
-    /// When this address failed, if that is not long ago.
+    /// Returns when this address failed, if that is not long ago.
     fn failed(&self, address: &str) -> Option<Instant> {
         self.failures.get(address).copied().filter(|at| at.elapsed() < MISTRUST)
     }
 }
 
 impl Host {
-    /// A member that a server has named. If the member has only an IP address, its certificate must have the name of
-    /// that server, because certificates of clusters seldom have addresses.
+    /// Creates a member that a server has named. If the member has only an IP address, its certificate must have the
+    /// name of that server, because certificates of clusters seldom have addresses.
     fn member(url: &str, from: &Endpoint) -> Option<Self> {
         let address: ServerAddr = url.parse().ok()?;
         let host = address.host().to_owned();

@@ -34,16 +34,16 @@ pub(super) struct State {
     pub(super) last: u64,
     /// The stream's size in bytes.
     pub(super) bytes: u64,
-    /// The stream's limit in bytes; `None` if it has no limit.
+    /// The stream's limit in bytes. `None` if it has no limit.
     pub(super) max_bytes: Option<u64>,
-    /// The server that leads the stream; `None` if its server is in no cluster.
+    /// The server that leads the stream. `None` if its server is in no cluster.
     pub(super) leader: Option<String>,
     /// Whether several servers hold the stream. Those that do not lead it may be behind for a moment.
     pub(super) replicated: bool,
 }
 
 impl State {
-    /// Whether the stream still holds every event after this position.
+    /// Returns whether the stream still holds every event after this position.
     pub(super) fn covers(&self, after: &Position) -> bool {
         let offset = after.offset.0;
         self.epoch == after.epoch && offset <= self.last && (offset == self.last || self.first <= offset + 1)
@@ -186,12 +186,12 @@ fn republish() -> Republish {
     Republish { source: ">".to_owned(), destination: "live.>".to_owned(), headers_only: false }
 }
 
-/// The text `setting is A, must be B`, if the two differ.
+/// Returns the text `setting is A, must be B`, if the two differ.
 fn compare<T: PartialEq + std::fmt::Debug>(setting: &str, found: T, required: T) -> Option<String> {
     (found != required).then(|| format!("{setting} is {found:?}, must be {required:?}"))
 }
 
-/// The settings that would break a promise.
+/// Returns the settings that would break a promise.
 fn differences(found: &Config) -> Vec<String> {
     let mut subjects = found.subjects.clone();
     subjects.sort();
@@ -215,7 +215,7 @@ fn differences(found: &Config) -> Vec<String> {
     .collect()
 }
 
-/// The settings that differ from the configured ones, and may.
+/// Returns the settings that differ from the configured ones, and may.
 fn tolerated(found: &Config, configured: &Config) -> Vec<String> {
     let differs = |setting: &str, found: String, configured: String| {
         (found != configured).then(|| format!("{setting} is {found}, configured is {configured}"))

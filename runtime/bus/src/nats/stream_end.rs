@@ -35,24 +35,24 @@ impl StreamEnd {
         Self { inner: Mutex::new(inner), poll_requests: Notify::new() }
     }
 
-    /// The last position that the stream has confirmed.
+    /// Returns the last position that the stream has confirmed.
     pub(super) fn position(&self) -> Position {
         let inner = self.lock();
         Position { epoch: inner.epoch.clone(), offset: Offset(inner.confirmed) }
     }
 
-    /// The offset of [`StreamEnd::position`].
+    /// Returns the offset of [`StreamEnd::position`].
     pub(super) fn confirmed(&self) -> u64 {
         self.lock().confirmed
     }
 
-    /// The position of the last known event, confirmed or not. No delivered event is after it.
+    /// Returns the position of the last known event, confirmed or not. No delivered event is after it.
     pub(super) fn latest(&self) -> Position {
         let inner = self.lock();
         Position { epoch: inner.epoch.clone(), offset: Offset(inner.confirmed.max(inner.delivered)) }
     }
 
-    /// When the last two answered questions were asked, earlier first.
+    /// Returns when the last two answered questions were asked, earlier first.
     pub(super) fn asked(&self) -> [Instant; 2] {
         self.lock().asked
     }

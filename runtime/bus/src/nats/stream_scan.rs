@@ -65,7 +65,8 @@ impl StreamScan {
         })
     }
 
-    /// The next events of the rooms, in order; `None` after the last ones. After an error no more can be read.
+    /// Returns the next events of the rooms in order, or `None` after the last ones. After an error no more can be
+    /// read.
     pub(super) async fn window(&mut self) -> Result<Option<Window>, BusError> {
         if self.pending == 0 || self.read >= self.through {
             // The server would forget the consumer anyway, so an error does not matter.

@@ -81,7 +81,7 @@ impl<T> SubjectQueue<T> {
         self.waiting.push_back(waiting);
     }
 
-    /// The next event that may be sent now, if there is one.
+    /// Returns the next event that may be sent now, if there is one.
     pub(super) fn next(&mut self, window: usize) -> Option<(Waiting<T>, Expected)> {
         if self.sent.is_empty() {
             self.state = State::Sending;
@@ -137,18 +137,18 @@ impl Guess {
         Self { next: None, window: SMALLEST_WINDOW, from: Instant::now() }
     }
 
-    /// The guesses on a new connection. The messages that the broken one had sent are sent again first, and no longer
-    /// count as young.
+    /// Returns the guesses on a new connection. The messages that the broken one had sent are sent again first, and no
+    /// longer count as young.
     pub(super) fn after_break() -> Self {
         Self { from: Instant::now() + AFTER_BREAK, ..Self::new() }
     }
 
-    /// How many events of one subject may be without an answer.
+    /// Returns how many events of one subject may be without an answer.
     pub(super) fn window(&self) -> usize {
         self.window
     }
 
-    /// The guess for a message that is sent now.
+    /// Returns the guess for a message that is sent now.
     pub(super) fn take(&mut self) -> Option<u64> {
         let guess = self.next.filter(|_| self.from <= Instant::now())?;
         self.next = Some(guess + 1);

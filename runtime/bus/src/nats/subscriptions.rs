@@ -94,8 +94,8 @@ impl Subscriptions {
         }
     }
 
-    /// The stream's state, asked on the live connection after this call, and after the SUB of every room added so far.
-    /// So these subscriptions are live then. Without a connection the call fails at once, otherwise after
+    /// Returns the stream's state, asked on the live connection after this call, and after the SUB of every room added
+    /// so far. So these subscriptions are live then. Without a connection the call fails at once, otherwise after
     /// [`CALL_TIMEOUT`].
     pub(super) async fn round_trip(&self) -> Result<State, StateError> {
         let (waiter, answer) = oneshot::channel();
@@ -113,17 +113,17 @@ impl Subscriptions {
         }
     }
 
-    /// Whether a caller waits for the next round trip.
+    /// Returns whether a caller waits for the next round trip.
     pub(super) fn is_awaited(&self) -> bool {
         !self.lock().waiters.is_empty()
     }
 
-    /// Whether this is the number of the room's present subscription.
+    /// Returns whether this is the number of the room's present subscription.
     pub(super) fn has(&self, room: &RoomId, sid: u64) -> bool {
         self.lock().rooms.get(room).is_some_and(|subscription| subscription.sid == sid & !1)
     }
 
-    /// All rooms, each with the offset after which events are for it.
+    /// Returns all rooms, each with the offset after which events are for it.
     pub(super) fn all(&self) -> Vec<(RoomId, u64)> {
         self.lock().rooms.iter().map(|(room, subscription)| (room.clone(), subscription.start)).collect()
     }
@@ -157,12 +157,12 @@ impl Subscriptions {
         self.changed.notified().await;
     }
 
-    /// The lines to write.
+    /// Returns the lines to write.
     pub(super) fn take_outgoing(&self) -> Vec<u8> {
         std::mem::take(&mut self.lock().outgoing)
     }
 
-    /// The lines to write, and the callers of the round trip that follows them.
+    /// Returns the lines to write, and the callers of the round trip that follows them.
     pub(super) fn take_round_trip(&self) -> (Vec<u8>, Vec<Waiter>) {
         let mut table = self.lock();
         (std::mem::take(&mut table.outgoing), std::mem::take(&mut table.waiters))

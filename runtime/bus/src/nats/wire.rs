@@ -51,12 +51,13 @@ pub(super) struct Parser {
 }
 
 impl Parser {
-    /// A parser that may skip messages with a body of more than `max_body` bytes.
+    /// Creates a parser that may skip messages with a body of more than `max_body` bytes.
     pub(super) fn new(max_body: usize) -> Self {
         Self { skip: 0, max_message: max_body.saturating_add(MAX_HEAD) }
     }
 
-    /// How many of these bytes are consumed, and the operation in them. If both are missing, more bytes are needed.
+    /// Returns how many of these bytes are consumed, and the operation in them. If both are missing, more bytes are
+    /// needed.
     pub(super) fn next<'a>(&mut self, input: &'a [u8]) -> Result<(usize, Option<Op<'a>>), Malformed> {
         if self.skip > 0 {
             let skipped = self.skip.min(input.len());
@@ -115,13 +116,13 @@ impl Parser {
     }
 }
 
-/// The headers of a block, in order. A line that is not a header is skipped.
+/// Returns the headers of a block, in order. A line that is not a header is skipped.
 pub(super) fn headers(block: &str) -> impl Iterator<Item = (&str, &str)> {
     let lines = block.lines().skip(1).filter_map(|line| line.split_once(':'));
     lines.map(|(name, value)| (name, value.trim()))
 }
 
-/// The first line without its end, and the position after it.
+/// Returns the first line without its end, and the position after it.
 fn line(input: &[u8]) -> Result<Option<(&[u8], usize)>, Malformed> {
     match input.iter().take(MAX_LINE).position(|byte| *byte == b'\n') {
         Some(end) => match input[..end].strip_suffix(b"\r") {

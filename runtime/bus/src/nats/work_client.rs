@@ -37,7 +37,7 @@ impl WorkClient {
         Ok(Self { servers: servers.clone(), current: Arc::new(Mutex::new(client)) })
     }
 
-    /// The JetStream on a connected client.
+    /// Returns JetStream on a connected client.
     pub(super) async fn jetstream(&self) -> Result<JetStream, BusError> {
         let mut current = self.current.lock().await;
         if current.connection_state() != State::Connected {
@@ -46,7 +46,7 @@ impl WorkClient {
         Ok(JetStream { client: current.clone(), servers: self.servers.clone() })
     }
 
-    /// The client, if it is connected.
+    /// Returns the client, if it is connected.
     pub(super) fn connected(&self) -> Option<Client> {
         let current = self.current.try_lock().ok()?;
         (current.connection_state() == State::Connected).then(|| current.clone())
@@ -62,7 +62,7 @@ impl JetStream {
         &self.client
     }
 
-    /// Whether the server itself has JetStream enabled.
+    /// Returns whether the server itself has JetStream enabled.
     pub(super) fn is_enabled(&self) -> bool {
         self.client.server_info().jetstream
     }
@@ -72,7 +72,7 @@ impl JetStream {
         Ok(self.client.request(self.options().api(request), body.into()).await?.payload)
     }
 
-    /// The library's context of this JetStream.
+    /// Returns the library's context of this JetStream.
     pub(super) fn context(&self) -> Context {
         let mut context = match &self.options().domain {
             Some(domain) => jetstream::with_domain(self.client.clone(), domain),

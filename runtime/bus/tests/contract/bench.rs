@@ -45,7 +45,7 @@ impl Bench {
         self.bus.publish(batch).await.into_iter().map(Result::unwrap).collect()
     }
 
-    /// The offset of the last event.
+    /// Returns the offset of the last event.
     pub(crate) async fn end(&self) -> Offset {
         self.bus.end().await.offset
     }
@@ -64,17 +64,17 @@ pub(crate) async fn purge(url: &str) {
     stream.purge().await.unwrap();
 }
 
-/// A new classroom's room.
+/// Returns a new classroom's room.
 pub(crate) fn classroom() -> RoomId {
     RoomId::Classroom(ClassroomId(Uuid::new_v4()))
 }
 
-/// A new lesson's room.
+/// Returns a new lesson's room.
 pub(crate) fn lesson() -> RoomId {
     RoomId::Lesson(LessonId::parse(&Uuid::new_v4().to_string()).unwrap())
 }
 
-/// A numbered event.
+/// Returns a numbered event.
 pub(crate) fn note(room: &RoomId, message_id: impl Into<String>, number: i64) -> Publication {
     Publication {
         subject: Subject::parse(&format!("{room}.note")).unwrap(),
@@ -89,12 +89,12 @@ pub(crate) fn note(room: &RoomId, message_id: impl Into<String>, number: i64) ->
     }
 }
 
-/// The next item of the feed.
+/// Returns the next item of the feed.
 pub(crate) async fn fed_any(feed: &mut mpsc::Receiver<BusEvent>) -> BusEvent {
     timeout(Duration::from_secs(20), feed.recv()).await.expect("an event in time").unwrap()
 }
 
-/// The next item of the feed other than a watermark.
+/// Returns the next item of the feed other than a watermark.
 pub(crate) async fn fed(feed: &mut mpsc::Receiver<BusEvent>) -> BusEvent {
     loop {
         match fed_any(feed).await {
@@ -104,7 +104,8 @@ pub(crate) async fn fed(feed: &mut mpsc::Receiver<BusEvent>) -> BusEvent {
     }
 }
 
-/// The next `count` events of the feed. Their offsets must ascend, because one publisher at a time publishes here.
+/// Returns the next `count` events of the feed. Their offsets must ascend, because one publisher at a time publishes
+/// here.
 pub(crate) async fn collect(feed: &mut mpsc::Receiver<BusEvent>, count: usize) -> Vec<Incoming> {
     let mut events: Vec<Incoming> = Vec::new();
     while events.len() < count {
@@ -119,7 +120,7 @@ pub(crate) async fn collect(feed: &mut mpsc::Receiver<BusEvent>, count: usize) -
     events
 }
 
-/// The events' numbers.
+/// Returns the events' numbers.
 pub(crate) fn ids(events: &[Incoming]) -> Vec<i64> {
     events.iter().map(|event| event.entity.as_ref().unwrap().2).collect()
 }

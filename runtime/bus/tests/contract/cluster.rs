@@ -36,7 +36,7 @@ fn replicated(url: String) -> NatsOptions {
     NatsOptions { stream, ..NatsOptions::new(url) }
 }
 
-/// The stream's leader as it reports its cluster, asked on any of these servers.
+/// Returns the stream's leader as it reports its cluster, asked on any of these servers.
 async fn cluster_info(urls: &str) -> Option<ClusterInfo> {
     let servers: Vec<ServerAddr> = urls.split(',').map(|url| url.parse().unwrap()).collect();
     let client = async_nats::connect(servers).await.ok()?;

@@ -29,7 +29,7 @@ fn seconds() -> u64 {
     SystemTime::UNIX_EPOCH.elapsed().unwrap().as_secs()
 }
 
-/// A token about one key that another key signs.
+/// Returns a token about one key that another key signs.
 fn token(issuer: &KeyPair, subject: &KeyPair, expires: Option<u64>, nats: &Value) -> String {
     let encode = |part: &Value| URL_SAFE_NO_PAD.encode(part.to_string());
     let mut claims = json!({"jti": "test", "iat": seconds(), "iss": issuer.public_key(), "name": "test",
@@ -67,7 +67,7 @@ impl Operator {
         Self { account, settings }
     }
 
-    /// The text of a `.creds` file.
+    /// Returns the text of a `.creds` file.
     fn user(&self, issuer: &KeyPair, expires: Option<u64>) -> String {
         let user = KeyPair::new_user();
         let unlimited = json!({"type": "user", "version": 2, "subs": -1, "data": -1, "payload": -1});

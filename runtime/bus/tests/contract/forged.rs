@@ -19,7 +19,7 @@ async fn forge(client: &Client, room: &RoomId, headers: &[(&str, &str)]) {
     client.flush().await.unwrap();
 }
 
-/// The numbers of the next genuine events, in any order.
+/// Returns the numbers of the next genuine events, in any order.
 async fn genuine(feed: &mut mpsc::Receiver<BusEvent>, count: usize) -> Vec<i64> {
     let mut events = Vec::new();
     while events.len() < count {

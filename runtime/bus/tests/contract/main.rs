@@ -158,7 +158,7 @@ async fn a_feed_that_nobody_reads_loses_nothing(mut bench: Bench) {
     assert_eq!(ids(&collect(&mut bench.feed, 5000).await), (0..5000).collect::<Vec<_>>());
 }
 
-/// The numbers of the replayed events, and the offset through which they are complete.
+/// Returns the numbers of the replayed events, and the offset through which they are complete.
 async fn replayed(bench: &Bench, rooms: &[&Subject], after: &Position) -> (Vec<i64>, Offset) {
     let rooms: Vec<_> = rooms.iter().map(|subject| subject.room.clone()).collect();
     let Replay::Events(mut events, upto) = bench.bus.replay(&rooms, after).await.unwrap() else { panic!("lost") };

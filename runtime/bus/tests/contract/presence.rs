@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use crate::bench::{lesson, note};
 
-/// An event of presence of a session.
+/// Returns an event of presence of a session.
 fn left(classroom: u128, session: usize) -> Publication {
     Publication {
         subject: Subject::agent(ClassroomId(Uuid::from_u128(classroom))),
@@ -25,7 +25,7 @@ async fn page(bus: &NatsBus, after: &Position, max: usize) -> PresencePage {
     }
 }
 
-/// Every event after a position, page by page.
+/// Returns every event after a position, page by page.
 async fn all(bus: &NatsBus, mut after: Position, max: usize) -> Vec<PresenceEvent> {
     let mut events = Vec::new();
     loop {

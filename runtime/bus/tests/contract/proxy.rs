@@ -66,7 +66,7 @@ impl Proxy {
         let _none = self.open.write().await;
     }
 
-    /// The present connections stay open, and no byte passes on them any more.
+    /// Keeps the present connections open, but lets no byte pass on them any more.
     pub(crate) fn freeze(&self) {
         self.frozen.send(()).unwrap();
     }
@@ -185,7 +185,7 @@ impl Handmade {
         Self::start_in(folder, &options)
     }
 
-    /// A server with its settings in this file. If they name no folder, a reload may end JetStream.
+    /// Creates a server with its settings in this file. If they name no folder, a reload may end JetStream.
     pub(crate) fn start_with_file(settings: &Path) -> Self {
         let folder = tempfile::tempdir().unwrap();
         Self::start_in(folder, &["--config".to_owned(), settings.to_str().unwrap().to_owned()])
@@ -203,7 +203,7 @@ impl Handmade {
         server
     }
 
-    /// The server reads its file of settings again.
+    /// Lets the server read its file of settings again.
     pub(crate) fn reload(&self) {
         let told = Command::new("kill").args(["-HUP", &self.child.id().to_string()]).status().unwrap();
         assert!(told.success());

@@ -45,7 +45,7 @@ async fn a_stream_is_made_as_it_is_configured() {
     }
 }
 
-/// A stream that another operator made, with other numbers that break no promise.
+/// Returns a stream that another operator made, with other numbers that break no promise.
 pub(crate) fn foreign() -> Config {
     Config {
         name: "CLASSROOM".to_owned(),

@@ -11,7 +11,7 @@ use crate::bench::{PAUSE, classroom, collect, ids, publish_surely};
 
 pub(crate) const VERSIONS: [NatsVersion; 2] = [NatsVersion::Distribution, NatsVersion::Current];
 
-/// A server with this certificate that asks clients for a certificate of the authority.
+/// Returns a server with this certificate that asks clients for a certificate of the authority.
 fn server(version: NatsVersion, authority: &Authority, own: &Issued, more: &str) -> NatsMember {
     let (Issued { certificate, key }, ca) = (own, authority.certificate());
     let settings = format!(
@@ -27,7 +27,7 @@ fn options(server: &NatsMember, trusted: &Authority, shown: Option<&Issued>) -> 
     NatsOptions { tls, ..NatsOptions::new(format!("tls://localhost:{}", server.port())) }
 }
 
-/// The result of a start, without failures that are only due to a busy server. `Err` has the error's text.
+/// Returns the result of a start, without failures that are only due to a busy server. `Err` has the error's text.
 pub(crate) async fn start(options: &NatsOptions) -> Result<NatsBus, String> {
     let until = Instant::now() + Duration::from_secs(30);
     loop {

@@ -59,12 +59,12 @@ impl Written {
         before[0] == self.fields[0].1
     }
 
-    /// Whether the hash held the sid because an earlier attempt failed, or the command was sent twice.
+    /// Returns whether the hash held the sid because an earlier attempt failed, or the command was sent twice.
     fn is_own_try(&self, before: &[String]) -> bool {
         self.held_sid(before) && !self.stays
     }
 
-    /// The command that restores the values; `None` if the sid was there before.
+    /// Returns the command that restores the earlier values of a join's fields, or `None` if the sid was there before.
     fn undo(&self, before: Vec<String>) -> Option<KeyCommand> {
         if self.held_sid(&before) {
             return None;
@@ -75,7 +75,7 @@ impl Written {
     }
 }
 
-/// The commands that a join runs concurrently. `before` is the lesson that has the connection's field.
+/// Returns the commands that a join runs concurrently. `before` is the lesson that has the connection's field.
 pub(super) fn parts(names: &Names, entry: &KeyEntry, before: Option<&LessonId>) -> Vec<Part> {
     let KeyEntry { lesson, sid, user, .. } = entry;
     let mut parts = Vec::with_capacity(5);
@@ -102,7 +102,7 @@ pub(super) fn parts(names: &Names, entry: &KeyEntry, before: Option<&LessonId>) 
     parts
 }
 
-/// The command that a join runs after its parts: it writes a teacher's own key.
+/// Returns the command that a join runs after its parts: it writes a teacher's own key.
 pub(super) fn last(names: &Names, KeyEntry { lesson, user, .. }: &KeyEntry) -> Option<KeyCommand> {
     let (user, _) = user.as_ref().filter(|(_, role)| *role == Role::Teacher)?;
     let fields = vec!["lesson_id".to_owned(), lesson.to_string()];
@@ -174,7 +174,7 @@ impl Outcome {
     }
 }
 
-/// Whether the hash existed, and the earlier value of each field.
+/// Returns whether the hash existed, and the earlier value of each field.
 fn read(written: &Written, answer: Value) -> Result<(bool, Vec<String>), String> {
     let mut before: Vec<String> = from_redis_value(answer).map_err(|error| error.to_string())?;
     if before.len() != written.fields.len() + 1 {

@@ -78,18 +78,18 @@ impl Map {
         (Self { slots, masters: masters.into_iter().zip(shards).collect(), nodes }, all_kept)
     }
 
-    /// The master that has a slot.
+    /// Returns the master that has a slot.
     pub(super) fn owner(&self, slot: u16) -> Option<&Arc<Master>> {
         let index = (*self.slots.get(usize::from(slot))?)?;
         self.masters.get(usize::from(index)).map(|(master, _)| master)
     }
 
-    /// The shard of a master.
+    /// Returns the shard of a master.
     pub(super) fn shard(&self, of: &Arc<Master>) -> Option<&Arc<Shard>> {
         self.masters.iter().find(|(master, _)| Arc::ptr_eq(master, of)).map(|(_, shard)| shard)
     }
 
-    /// A slot without a master, if there is one.
+    /// Returns a slot without a master, if there is one.
     pub(super) fn gap(&self) -> Option<u16> {
         (0..SLOTS).find(|slot| self.owner(*slot).is_none())
     }

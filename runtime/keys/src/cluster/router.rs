@@ -39,7 +39,7 @@ pub(super) struct Router {
 /// A command that has no answer yet.
 struct Waiting {
     index: usize,
-    /// The node to which another node redirected the command; `None` means the master of its slot.
+    /// The node to which another node redirected the command. `None` means the master of its slot.
     node: Option<Endpoint>,
     /// Whether the node is only about to get the slot, and must be asked with ASKING.
     asking: bool,
@@ -118,7 +118,7 @@ impl Router {
         answers
     }
 
-    /// The commands that have a node, grouped by node.
+    /// Returns the commands that have a node, grouped by node.
     fn batches(&self, map: &Map, slots: &[u16], waiting: Vec<Waiting>) -> Vec<Batch> {
         let mut batches: Vec<Batch> = Vec::new();
         for waiting in waiting {
@@ -175,7 +175,7 @@ impl Router {
         Ok(of_commands)
     }
 
-    /// How a refused command goes on; `None` if it does not.
+    /// Returns how a refused command goes on, or `None` if it does not.
     fn next(&self, error: &RedisError, from: &Endpoint) -> Option<Next> {
         let node = error.redirect_node().and_then(|(node, _)| Endpoint::parse(node, from));
         match (error.code()?, node) {

@@ -6,13 +6,13 @@ pub(super) const SLOTS: u16 = 16_384;
 
 const CRC: Crc<u16> = Crc::<u16>::new(&CRC_16_XMODEM);
 
-/// The slot of a key. If the key has text in braces, only the text in the first braces counts.
+/// Returns the slot of a key. If the key has text in braces, only the text in the first braces counts.
 pub(super) fn of(key: &str) -> u16 {
     let braced = key.split_once('{').and_then(|(_, rest)| rest.split_once('}')).map(|(braced, _)| braced);
     CRC.checksum(braced.filter(|braced| !braced.is_empty()).unwrap_or(key).as_bytes()) % SLOTS
 }
 
-/// The ending that puts a key without braces into this slot.
+/// Returns the ending that puts a key without braces into this slot.
 pub(super) fn tag(slot: u16) -> String {
     let mut tags = (0_u64..).map(|number| format!("{{{number}}}"));
     tags.find(|tag| of(tag) == slot).expect("each slot has numbers")

@@ -58,7 +58,7 @@ impl Topology {
         Arc::clone(&lock(&self.map))
     }
 
-    /// The node to which another node has redirected a command.
+    /// Returns the node to which another node has redirected a command.
     pub(super) fn at(&self, endpoint: &Endpoint) -> Arc<Master> {
         let map = self.map();
         if let Some((master, _)) = map.masters.iter().find(|(master, _)| master.endpoint == *endpoint) {
@@ -68,7 +68,7 @@ impl Topology {
         Arc::clone(redirected.entry(endpoint.clone()).or_insert_with(|| Master::new(&self.dialer, endpoint.clone())))
     }
 
-    /// Whether slots were moved since the last call of this.
+    /// Returns whether slots were moved since the last call of this.
     pub(super) fn take_moved(&self) -> bool {
         self.moved.swap(false, Ordering::SeqCst)
     }
@@ -94,8 +94,8 @@ impl Topology {
         *looked = Some(Instant::now());
     }
 
-    /// The view of the node that knows most. All nodes are asked, including those of the URL, because any other node
-    /// may be gone.
+    /// Returns the view of the node that knows most. All nodes are asked, including those of the URL, because any other
+    /// node may be gone.
     async fn view(&self) -> Result<View, ConnectError> {
         let (map, url, dialer) = (self.map(), &self.dialer.url().await?, &self.dialer);
         let seeds = url.endpoints.iter().filter(|seed| !map.nodes.contains(seed));

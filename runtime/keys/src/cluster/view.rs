@@ -27,8 +27,8 @@ pub(super) struct Range {
 }
 
 impl View {
-    /// The rank of a view. The view with the higher rank counts, because a node that was cut off from the others knows
-    /// less.
+    /// Returns the rank of a view. The view with the higher rank counts, because a node that was cut off from the
+    /// others knows less.
     pub(super) fn rank(&self) -> (bool, u64) {
         (self.works, self.epoch)
     }

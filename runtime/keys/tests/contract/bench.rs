@@ -13,7 +13,7 @@ pub(crate) type Hash = BTreeMap<String, String>;
 #[async_trait]
 pub(crate) trait Bench: Send + Sync {
     fn kv(&self) -> Arc<dyn LessonKeys>;
-    /// The answers of HGETALL and TTL for a key.
+    /// Returns the answers of HGETALL and TTL for a key.
     async fn read(&self, key: &str) -> Option<(Hash, u64)>;
     async fn flush(&self);
 }
@@ -43,12 +43,12 @@ pub(crate) struct InRedis {
 }
 
 impl InRedis {
-    /// The keys on one server.
+    /// Creates the keys on one server.
     pub(crate) async fn at(url: &str, prefix: &str) -> Self {
         Self { kv: connected(url, prefix).await, prefix: prefix.to_owned(), connections: vec![raw(url).await] }
     }
 
-    /// The keys on servers at these ports of this machine, to which `options` lead.
+    /// Creates the keys on servers at these ports of this machine, to which `options` lead.
     pub(crate) async fn of(options: RedisOptions, ports: impl IntoIterator<Item = u16>) -> Self {
         let prefix = options.prefix.clone();
         let mut connections = Vec::new();
@@ -58,7 +58,7 @@ impl InRedis {
         Self { kv: rollcall_keys::connect(options).await.unwrap(), prefix, connections }
     }
 
-    /// The name of a key with the prefix.
+    /// Returns the name of a key with the prefix.
     pub(crate) fn name(&self, key: &str) -> String {
         format!("{}{key}", self.prefix)
     }
@@ -81,7 +81,7 @@ impl InRedis {
     }
 }
 
-/// The keys at a URL, without certificates.
+/// Returns the keys at a URL, without certificates.
 pub(crate) async fn connected(url: impl Into<BackendUrl>, prefix: &str) -> Arc<dyn LessonKeys> {
     rollcall_keys::connect(options(url, prefix)).await.unwrap()
 }
@@ -131,7 +131,7 @@ pub(crate) fn participant(id: &str, user: &str, sid: u128) -> KeyEntry {
     entry(id, user, Role::Participant, sid)
 }
 
-/// The stale field of a join, with or without a successor.
+/// Returns the stale field of a join, with or without a successor.
 pub(crate) fn stale(entry: &KeyEntry, successor: Option<u128>) -> StaleField {
     let (user, _) = entry.user.clone().unwrap();
     StaleField { field: KeyField { lesson: entry.lesson.clone(), user, sid: entry.sid }, successor: successor.map(Sid) }

@@ -8,7 +8,7 @@ use crate::{
     kinds::{Tls, client_tls},
 };
 
-/// The error of a connection that cannot be made.
+/// Returns the error of a connection that cannot be made.
 async fn refusal(options: RedisOptions) -> String {
     let error = rollcall_keys::connect(options).await.err().expect("no connection").to_string();
     assert!(!error.contains('\n'), "{error}");

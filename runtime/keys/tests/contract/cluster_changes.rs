@@ -19,7 +19,7 @@ use crate::{
 const MARKER: &str = "rollcall:marker:1";
 const STUDENTS: &str = "lesson_student_algebra-1";
 
-/// A user whose own key is on a node other than this one.
+/// Returns a user whose own key is on a node other than this one.
 fn user_elsewhere(cluster: &RedisCluster, than: usize, name: &str) -> String {
     let mut users = (0..).map(|number| format!("{name}-{number}"));
     users.find(|user| cluster.master_of(user).unwrap() != than).unwrap()
@@ -84,8 +84,8 @@ async fn masters_of_a_cluster_with_tls_are_replaced() {
     kv.ping().await.unwrap();
 }
 
-/// Two connections of a teacher join a lesson, and one of the joins fails, because it came from a lesson of a node that
-/// hangs.
+/// Tests that two connections of a teacher join a lesson, and one of the joins fails, because it came from a lesson of
+/// a node that hangs.
 async fn keeps_what_another_join_wrote(bench: &InRedis, cluster: &mut RedisCluster) {
     let hangs = cluster.master_of("lesson_teacher_left").unwrap();
     let elsewhere = |key: &String| cluster.master_of(key).unwrap() != hangs;

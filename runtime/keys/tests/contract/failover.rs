@@ -12,7 +12,7 @@ use crate::bench::{InRedis, connected, fresh, hash, participant, raw, sid, stale
 /// Within this time after a failover's end, everything works.
 const HEALED: Duration = Duration::from_secs(5);
 
-/// The address in this file, as with REDIS_URL_FILE.
+/// Returns the address in this file, as with REDIS_URL_FILE.
 fn in_file(path: &Path, url: &str) -> BackendUrl {
     lead(path, url);
     BackendUrl::in_file(url, "REDIS_URL", path.to_owned(), |_| Ok(()))
@@ -51,7 +51,7 @@ pub(crate) async fn heals(kv: &dyn LessonKeys) {
     }
 }
 
-/// The error of keys that cannot be written.
+/// Returns the error of keys that cannot be written.
 async fn refusal(kv: &dyn LessonKeys) -> String {
     let pinged = kv.ping().await.expect_err("a ping writes").to_string();
     kv.probe("rollcall:marker:1").await.expect_err("a probe writes");
@@ -117,7 +117,7 @@ async fn a_server_that_does_not_work_says_what_to_mend_and_is_used_again() {
     }
 }
 
-/// A replica takes over that has alice's field, and lacks its removal. `info` says whether INFO is allowed.
+/// Tests that a replica takes over that has alice's field, and lacks its removal. `info` says whether INFO is allowed.
 async fn a_lost_removal_is_noticed(info: bool) {
     let (old, new) = (Redis::start().unwrap(), Redis::start().unwrap());
     let folder = tempfile::tempdir().unwrap();

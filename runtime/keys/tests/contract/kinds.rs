@@ -12,13 +12,13 @@ use rollcall_loadtest::servers::{
 
 use crate::bench::{InRedis, options};
 
-/// A prefix that no other case uses.
+/// Returns a prefix that no other case uses.
 fn prefix() -> String {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     format!("test-{}:", NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
-/// The keys on one server.
+/// Returns the keys on one server.
 pub(crate) async fn single() -> InRedis {
     InRedis::at(&shared::redis().url(), &prefix()).await
 }
@@ -45,7 +45,7 @@ impl Tls {
         format!("rediss://127.0.0.1:{}", self.port)
     }
 
-    /// The options of a client that trusts the authority and has a certificate.
+    /// Returns the options of a client that trusts the authority and has a certificate.
     pub(crate) fn trusted(&self) -> ClientTls {
         client_tls(&self.authority, Some(&self.client))
     }
@@ -57,14 +57,14 @@ pub(crate) fn client_tls(authority: &Authority, client: Option<&Issued>) -> Clie
     ClientTls { system_roots: false, ca_file: Some(authority.certificate()), certificate }
 }
 
-/// The keys on one server, with TLS and certificates on both sides.
+/// Returns the keys on one server, with TLS and certificates on both sides.
 pub(crate) async fn tls() -> InRedis {
     static SERVER: LazyLock<Tls> = LazyLock::new(Tls::start);
     let options = RedisOptions { tls: SERVER.trusted(), ..options(SERVER.url(), &prefix()) };
     InRedis::of(options, [SERVER.redis.port()]).await
 }
 
-/// The keys on the master that Sentinel names.
+/// Returns the keys on the master that Sentinel names.
 pub(crate) async fn sentinel() -> InRedis {
     static SERVERS: LazyLock<(Redis, Sentinel)> = LazyLock::new(|| {
         let master = Redis::start().unwrap();
@@ -75,7 +75,7 @@ pub(crate) async fn sentinel() -> InRedis {
     InRedis::of(options(sentinel.url(), &prefix()), [master.port()]).await
 }
 
-/// The keys on a cluster of three masters with a replica each.
+/// Returns the keys on a cluster of three masters with a replica each.
 pub(crate) async fn cluster() -> InRedis {
     let cluster = shared::redis_cluster();
     InRedis::of(options(cluster.url(), &prefix()), cluster.ports()).await

@@ -8,7 +8,7 @@ use crate::{
     kinds::Tls,
 };
 
-/// A master, a replica, and three Sentinels that know both and each other.
+/// Returns a master, a replica, and three Sentinels that know both and each other.
 fn start() -> (Redis, Redis, Vec<Sentinel>) {
     let (master, replica) = (Redis::start().unwrap(), Redis::start().unwrap());
     replica.follow(master.port()).unwrap();

@@ -39,9 +39,9 @@ impl Memory {
         self.stored.extend(std::mem::take(&mut self.owed));
     }
 
-    /// The rows that the bus refused in two successive batches, each of which had other rows that it stored. A stream
-    /// may begin to refuse every message in the middle of a batch, which says nothing about the later rows of that
-    /// batch.
+    /// Returns the rows that the bus refused in two successive batches, each of which had other rows that it stored. A
+    /// stream may begin to refuse every message in the middle of a batch, which says nothing about the later rows of
+    /// that batch.
     pub(super) fn refused_twice(&mut self, refused: Vec<(Key, String)>) -> Vec<(Key, String)> {
         let before = std::mem::take(&mut self.refused);
         let (twice, once): (Vec<_>, Vec<_>) = refused.into_iter().partition(|(key, _)| before.contains(key));

@@ -25,7 +25,7 @@ fn agent(session: i64) -> RosterAgent {
 }
 
 impl Bench {
-    /// The n-th query, counted from 1, finds one agent in each classroom, in session n.
+    /// Creates queries of which the n-th, counted from 1, finds one agent in each classroom, in session n.
     fn new() -> Self {
         let (begun, queries) = mpsc::unbounded_channel();
         let answers = Arc::new(Semaphore::new(0));

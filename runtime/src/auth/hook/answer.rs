@@ -31,7 +31,8 @@ pub(super) fn read(status: StatusCode, body: &[u8], action: &str) -> Result<bool
     }
 }
 
-/// Some services answer with the list of allowed actions, so an empty list is a no. Others answer a yes without a body.
+/// Returns whether the body permits the action. Some services answer with the list of allowed actions, so an empty list
+/// is a no. Others answer a yes without a body.
 fn allows(body: &[u8], action: &str) -> bool {
     if body.is_empty() {
         return true;

@@ -7,7 +7,7 @@ use super::*;
 
 type Batch = (Vec<u64>, oneshot::Sender<Result<Vec<u64>, StoreError>>);
 
-/// A group of numbers. The key of a number is its last digit, and its answer is the number.
+/// Returns a group of numbers. The key of a number is its last digit, and its answer is the number.
 fn group(options: Options) -> (GroupCommit<u64, u64>, mpsc::UnboundedReceiver<Batch>) {
     let (sender, batches) = mpsc::unbounded_channel();
     let group = GroupCommit::spawn(

@@ -4,7 +4,7 @@ use tokio_postgres::error::{Error, SqlState};
 
 use super::statement_error::text;
 
-/// What to change, in one line; `None` if the server may only be away.
+/// Returns what to change, in one line, or `None` if the server may only be away.
 pub(super) fn advice(error: &Error) -> Option<String> {
     if let Some(explained) = tls_failure::explain(error) {
         return Some(of_tls(explained));
@@ -40,7 +40,7 @@ pub(super) fn advice(error: &Error) -> Option<String> {
     Some(advice.to_owned())
 }
 
-/// The text of a refused statement, with what to change if that is known.
+/// Returns the text of a refused statement, with what to change if that is known.
 pub(super) fn text_with_advice(error: &Error) -> String {
     match advice(error) {
         Some(advice) => format!("{}: {advice}", text(error)),
@@ -48,7 +48,7 @@ pub(super) fn text_with_advice(error: &Error) -> String {
     }
 }
 
-/// The general text about TLS, with this server's parameters added.
+/// Returns the general text about TLS, with this server's parameters added.
 fn of_tls(explained: String) -> String {
     explained
         .replace("to the CA file", "to the file of sslrootcert in DATABASE_URL")
@@ -56,7 +56,7 @@ fn of_tls(explained: String) -> String {
         .replace("or issue one for this name", "issue one for this name, or use sslmode=verify-ca")
 }
 
-/// The refusals of tokio-postgres itself, which have texts and no types.
+/// Returns the refusals of tokio-postgres itself, which have texts and no types.
 fn of_driver(error: &Error) -> Option<&'static str> {
     let cause = std::error::Error::source(error)?.to_string();
     const KNOWN: [(&str, &str); 3] = [

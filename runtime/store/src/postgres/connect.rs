@@ -117,7 +117,7 @@ impl Connector {
         timeout(LIMIT, schema.check(client)).await.unwrap_or_else(|_| Err(ConnectError::plain(SILENT)))
     }
 
-    /// How the latest connection is protected.
+    /// Returns how the latest connection is protected.
     pub(super) fn protection(&self) -> Option<Protection> {
         // The option is consistent after any panic.
         *self.protection.lock().unwrap_or_else(PoisonError::into_inner)
@@ -130,7 +130,7 @@ impl Connector {
         }
     }
 
-    /// The URL's settings with those of the store. A pooler accepts none for a session.
+    /// Returns the URL's settings with those of the store. A pooler accepts none for a session.
     fn configure(&self, mut config: Config, settings: &str) -> Config {
         let given = config.get_options().unwrap_or_default().to_owned();
         let schema = self.schema.as_ref().map(SchemaName::option).unwrap_or_default();
@@ -161,7 +161,7 @@ pub(super) struct Dedicated {
     client: ClientWrapper,
     driver: AbortHandle,
     timeline: Arc<Timeline>,
-    /// The incarnation of the database; `None` if there were no tables yet.
+    /// The incarnation of the database. `None` if there were no tables yet.
     incarnation: Option<Uuid>,
     pooled: Option<Arc<Pooled>>,
     /// The settings that a pooler's connection gets with each transaction.
@@ -235,8 +235,8 @@ impl Dedicated {
         self.end_on_timeout(timeout(limit, self.client.batch_execute(sql)).await)
     }
 
-    /// Whether the connection cannot be used any more, because it is closed, or leads to another database than the
-    /// latest connection.
+    /// Returns whether the connection cannot be used any more, because it is closed, or leads to another database than
+    /// the latest connection.
     pub(super) fn is_closed(&self) -> bool {
         self.client.is_closed() || self.driver.is_finished() || !self.timeline.is_current(self.incarnation)
     }

@@ -17,17 +17,17 @@ pub(super) struct Refusal {
 pub struct ConnectError {
     /// The answer of each address.
     pub why: String,
-    /// What to change; `None` if the servers may only be away.
+    /// What to change. `None` if the servers may only be away.
     pub advice: Option<String>,
 }
 
 impl ConnectError {
-    /// An error without advice.
+    /// Creates an error without advice.
     pub(super) fn plain(why: impl Into<String>) -> Self {
         Self { why: why.into(), advice: None }
     }
 
-    /// The answers of all addresses. If there are none, there is no address.
+    /// Creates an error from the answers of all addresses. If there are none, there is no address.
     pub(super) fn of(refusals: Vec<Refusal>) -> Self {
         if refusals.is_empty() {
             let advice = Some("write postgres://USER:PASSWORD@HOST/DATABASE".to_owned());
@@ -40,8 +40,8 @@ impl ConnectError {
         Self { why: why.join("; "), advice: Some(advice.join("; ")).filter(|advice| !advice.is_empty()) }
     }
 
-    /// The error of a call that waits for a connection. The cause may be removed while this process runs, so the error
-    /// counts as temporary.
+    /// Returns the error of a call that waits for a connection. The cause may be removed while this process runs, so
+    /// the error counts as temporary.
     pub(super) fn unavailable(self) -> StoreError {
         StoreError::Unavailable(match self.advice {
             Some(advice) => format!("{}: {advice}", self.why),
@@ -51,12 +51,12 @@ impl ConnectError {
 }
 
 impl Refusal {
-    /// A text without advice.
+    /// Creates a text without advice.
     pub(super) fn plain(why: impl Into<String>) -> Self {
         Self { why: why.into(), advice: None }
     }
 
-    /// The refusal if both attempts at one address failed.
+    /// Creates an error from the refusals if both attempts at one address failed.
     pub(super) fn both(first: &Error, second: &Error) -> Self {
         let (first, second) = (Self::from(first), Self::from(second));
         if first.why == second.why {

@@ -25,7 +25,7 @@ struct Look {
 }
 
 impl DeadNodeLooks {
-    /// Whether the next heartbeat must look.
+    /// Returns whether the next heartbeat must look.
     pub(super) fn look(&self) -> bool {
         let look = self.lock();
         !look.may_wait || look.latest.is_none_or(|latest| latest.elapsed() >= LOOK_EVERY)

@@ -24,7 +24,7 @@ pub(super) struct Address {
     /// The host's index in the URL.
     pub(super) place: usize,
     pub(super) host: Option<Host>,
-    /// The IP address; `None` for a Unix socket.
+    /// The IP address. `None` for a Unix socket.
     pub(super) ip: Option<IpAddr>,
     pub(super) port: u16,
 }
@@ -87,8 +87,8 @@ async fn once(mut config: Config, encryption: Encryption, tls: &Tls) -> Result<C
     Ok(Connected { client, connection, protection })
 }
 
-/// Whether another attempt with or without TLS may succeed: TLS did not begin, or the server refused the role. Its
-/// rules may be different with and without TLS.
+/// Returns whether another attempt with or without TLS may succeed: TLS did not begin, or the server refused the role.
+/// Its rules may be different with and without TLS.
 fn may_depend_on_tls(error: &Error) -> bool {
     let handshake = std::error::Error::source(error).is_some_and(|cause| cause.is::<HandshakeError>());
     handshake
@@ -96,7 +96,7 @@ fn may_depend_on_tls(error: &Error) -> bool {
         || error.code().is_some_and(|code| code.code().starts_with("28"))
 }
 
-/// The configuration with only this address. The library's type cannot remove hosts, so a new one is made.
+/// Returns the configuration with only this address. The library's type cannot remove hosts, so a new one is made.
 fn only(all: &Config, address: &Address) -> Config {
     let mut one = Config::new();
     if let Some(user) = all.get_user() {

@@ -73,7 +73,7 @@ impl Growth {
         }
     }
 
-    /// How many callers wait.
+    /// Returns how many callers wait.
     pub(super) fn waiting(&self) -> usize {
         self.waiting.load(Ordering::Relaxed)
     }

@@ -95,8 +95,8 @@ impl Hosts {
     }
 }
 
-/// The hosts of the URL. As in libpq, an address in `hostaddr` is used instead of looking up the name, and a single
-/// port counts for all.
+/// Returns the hosts of the URL. As in libpq, an address in `hostaddr` is used instead of looking up the name, and a
+/// single port counts for all.
 fn hosts(config: &Config) -> impl Iterator<Item = Address> {
     let (names, ips, ports) = (config.get_hosts(), config.get_hostaddrs(), config.get_ports());
     (0..names.len().max(ips.len())).map(move |place| {

@@ -60,7 +60,7 @@ impl Lessons for PostgresStore {
     }
 }
 
-/// The last row of each key, with its index in the batch, because a statement may not write a row twice.
+/// Returns the last row of each key, with its index in the batch, because a statement may not write a row twice.
 fn last_of_each<'a, T, K: Hash + Eq>(rows: &'a [T], key: impl Fn(&'a T) -> K) -> Vec<(usize, &'a T)> {
     let last: HashMap<K, usize> = rows.iter().enumerate().map(|(place, row)| (key(row), place)).collect();
     let mut places: Vec<usize> = last.into_values().collect();

@@ -70,7 +70,7 @@ impl Schema for PostgresStore {
     }
 }
 
-/// The beginning of a sentence about migrations, such as `migration 0001_presence is`.
+/// Returns the beginning of a sentence about migrations, such as `migration 0001_presence is`.
 fn listed(missing: &[Migration]) -> String {
     match names(missing)[..] {
         [one] => format!("the migration {one} is"),

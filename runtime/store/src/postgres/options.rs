@@ -24,7 +24,7 @@ pub struct PostgresOptions {
 }
 
 impl PostgresOptions {
-    /// The default options for this URL.
+    /// Returns the default options for this URL.
     #[must_use]
     pub fn new(url: impl Into<BackendUrl>) -> Self {
         let connect = Duration::from_secs(1);

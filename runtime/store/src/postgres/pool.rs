@@ -48,7 +48,7 @@ struct Identity {
 
 struct ServerProcess {
     client: ClientWrapper,
-    /// The backend's identity; `None` behind a pooler.
+    /// The backend's identity. `None` behind a pooler.
     identity: Option<Identity>,
     /// The incarnation of the backend's database.
     incarnation: Option<Uuid>,
@@ -61,7 +61,7 @@ impl managed::Manager for ConnectionManager {
     type Type = ServerProcess;
     type Error = StoreError;
 
-    /// The connector limits the time, and so does a caller that waits.
+    /// Connects. The connector limits the time, and so does a caller that waits.
     async fn create(&self) -> Result<ServerProcess, StoreError> {
         // The query does not use pg_stat_activity, because the server plans and reads that view as a join of all
         // connections.

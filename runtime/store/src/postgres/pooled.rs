@@ -104,7 +104,7 @@ impl Pooled {
         client.batch_execute("commit").await
     }
 
-    /// The time by which a transaction of this process that is sent now must have begun.
+    /// Returns the time by which a transaction of this process that is sent now must have begun.
     pub(super) async fn deadline(&self, client: &Client) -> Result<f64, Error> {
         let known = *locked(&self.clock);
         let clock = match known.filter(|clock| clock.at.elapsed() < CLOCK_FOR) {
@@ -140,7 +140,7 @@ impl Pooled {
         }
     }
 
-    /// The database's clock after this statement, both in one transaction.
+    /// Returns the database's clock after this statement, both in one transaction.
     async fn time(&self, client: &Client, first: &str) -> Result<f64, Error> {
         let sql = format!(
             "select set_config('lock_timeout', '400', true), set_config('statement_timeout', '1500', true); {first} \
@@ -238,7 +238,7 @@ impl Pooled {
         Ok(client.query_typed(sql, &typed).await?)
     }
 
-    /// The types of a statement's parameters, which are asked for once.
+    /// Returns the types of a statement's parameters, which are asked for once.
     async fn types(&self, client: &Client, sql: &'static str) -> Result<Vec<Type>, Failure> {
         let known = locked(&self.types).get(sql).cloned();
         if let Some(types) = known {

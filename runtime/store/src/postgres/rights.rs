@@ -31,7 +31,7 @@ const LACKS: &str = "select current_user::text, n.table_name || ' (' || string_a
         and not has_table_privilege(to_regclass(n.table_name)::oid, n.privilege)
     group by n.table_name order by min(n.place)";
 
-/// The missing rights, and what to change, in one line; `None` if the role may serve.
+/// Returns the missing rights, and what to change, in one line, or `None` if the role may serve.
 pub(super) async fn missing(connection: &Dedicated) -> Result<Option<String>, StoreError> {
     let needed = NEEDED.iter().flat_map(|(table, rights)| rights.iter().map(move |right| (*table, *right)));
     let (tables, rights): (Vec<_>, Vec<_>) = needed.unzip();

@@ -11,22 +11,22 @@ use crate::StoreError;
 
 pub(super) type Parameters<'a> = &'a [&'a (dyn ToSql + Sync)];
 
-/// The error for a row that cannot be read, because another program wrote it.
+/// Returns the error for a row that cannot be read, because another program wrote it.
 pub(super) fn unreadable(error: impl std::fmt::Display) -> StoreError {
     StoreError::Refused(format!("unreadable row: {error}"))
 }
 
-/// The value of a column.
+/// Returns the value of a column.
 pub(super) fn get<'a, T: FromSql<'a>>(row: &'a Row, column: usize) -> Result<T, StoreError> {
     row.try_get(column).map_err(unreadable)
 }
 
-/// The value of the only row. A missing row is an error.
+/// Returns the value of the only row. A missing row is an error.
 pub(super) fn only<'a, T: FromSql<'a>>(rows: &'a [Row]) -> Result<T, StoreError> {
     get(rows.first().ok_or_else(|| unreadable("none"))?, 0)
 }
 
-/// The text of a column, parsed.
+/// Returns the text of a column, parsed.
 pub(super) fn parse<T: FromStr<Err = IdError>>(row: &Row, column: usize) -> Result<T, StoreError> {
     get::<&str>(row, column)?.parse().map_err(unreadable)
 }
@@ -36,12 +36,12 @@ pub(super) fn sid(text: &str) -> Result<Sid, StoreError> {
     Sid::parse(text).map_err(unreadable)
 }
 
-/// A count in SQL as an unsigned number.
+/// Returns a count in SQL as an unsigned number.
 pub(super) fn unsigned<N: TryFrom<i64, Error: std::fmt::Display>>(count: i64) -> Result<N, StoreError> {
     N::try_from(count).map_err(unreadable)
 }
 
-/// A limit as a number for SQL.
+/// Returns a limit as a number for SQL.
 pub(super) fn whole(max: usize) -> i64 {
     i64::try_from(max).unwrap_or(i64::MAX)
 }

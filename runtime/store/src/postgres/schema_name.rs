@@ -39,7 +39,7 @@ impl fmt::Display for SchemaName {
 }
 
 impl SchemaName {
-    /// The option that makes a session begin in this schema.
+    /// Returns the option that makes a session begin in this schema.
     pub(super) fn option(&self) -> String {
         format!("-c search_path={self}")
     }

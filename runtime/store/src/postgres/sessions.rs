@@ -102,12 +102,12 @@ const CLOSE: &str = concat!(
     select g.classroom_id, g.agent_id from fence left join gone g on true"
 );
 
-/// The connection that owned a session, and its node.
+/// Returns the connection that owned a session, and its node.
 pub(super) fn owner(node: Option<i64>, text: Option<&str>) -> Result<Option<(NodeId, Sid)>, StoreError> {
     node.zip(text).map(|(node, text)| Ok((NodeId(node), sid(text)?))).transpose()
 }
 
-/// The batch in the order in which every batch locks its rows.
+/// Returns the batch in the order in which every batch locks its rows.
 pub(super) fn sorted<'a, T, K: Ord>(batch: &'a [T], key: impl Fn(&'a T) -> K) -> Vec<&'a T> {
     let mut sorted: Vec<&T> = batch.iter().collect();
     sorted.sort_unstable_by_key(|entry| key(entry));

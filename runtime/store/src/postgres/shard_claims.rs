@@ -106,7 +106,7 @@ const CLAIM: &str = concat!(
     from own cross join others"
 );
 
-/// The set of one shard, by the number in its rows.
+/// Returns the set of one shard, by the number in its rows.
 pub(super) fn set(shard: i16) -> Shards {
     Shards::one(u8::try_from(shard).unwrap_or_default())
 }
@@ -120,7 +120,7 @@ pub(super) struct Claims {
     held: Vec<i16>,
     /// How many other nodes want shards.
     others: usize,
-    /// When the latest claim statement was sent; `None` before the first.
+    /// When the latest claim statement was sent. `None` before the first.
     asked: Option<Instant>,
     wants: bool,
 }
@@ -138,7 +138,7 @@ impl Claims {
         Ok(Self { shared, lease, epoch, held: Vec::new(), others: 0, asked: None, wants: true })
     }
 
-    /// The parameters that a statement compares: the node, its epoch, and its claim epoch.
+    /// Returns the parameters that a statement compares: the node, its epoch, and its claim epoch.
     pub(super) fn parameters(&self) -> (i64, i64, i64) {
         (self.lease.node.0, self.lease.epoch.0, self.epoch)
     }
@@ -147,17 +147,17 @@ impl Claims {
         &self.held
     }
 
-    /// Whether rows may be read and published, until [`ShardState::rest`].
+    /// Returns whether rows may be read and published, until [`ShardState::rest`].
     pub(super) fn begin_read(&self) -> bool {
         !self.held.is_empty() && self.shared.begin_read(self.lease.node)
     }
 
-    /// Whether another node wants shards.
+    /// Returns whether another node wants shards.
     pub(super) fn has_others(&self) -> bool {
         self.seen().map_or(self.others, |seen| seen.others) > 0
     }
 
-    /// Whether the claims were renewed so recently that rows may be read.
+    /// Returns whether the claims were renewed so recently that rows may be read.
     pub(super) fn are_fresh(&self) -> bool {
         let Some(asked) = self.asked else { return false };
         self.seen().map_or(asked, |seen| seen.at.max(asked)).elapsed() < FRESH
@@ -186,8 +186,8 @@ impl Claims {
         self.asked = None;
     }
 
-    /// Whether a heartbeat since the latest claim statement has found what this relay knows, and that nothing must
-    /// change.
+    /// Returns whether a heartbeat since the latest claim statement has found what this relay knows, and that nothing
+    /// must change.
     pub(super) fn are_settled(&self, wants: bool) -> bool {
         wants
             && self.wants

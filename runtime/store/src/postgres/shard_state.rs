@@ -40,7 +40,7 @@ struct Reading {
 /// The state of the shards.
 pub(super) struct ShardState {
     seen: Mutex<Option<Seen>>,
-    /// Since when there is no relay; `None` while there is one.
+    /// Since when there is no relay. `None` while there is one.
     without_relay: Mutex<Option<Instant>>,
     reading: watch::Sender<Reading>,
     held: watch::Sender<Shards>,
@@ -75,7 +75,7 @@ impl ShardState {
         }
     }
 
-    /// What the latest heartbeat has found.
+    /// Returns what the latest heartbeat has found.
     pub(super) fn seen(&self) -> Option<Seen> {
         *self.seen.lock()
     }
@@ -93,7 +93,8 @@ impl ShardState {
         self.rest();
     }
 
-    /// Whether this node has been without a relay for so long that other nodes must publish what it has committed.
+    /// Returns whether this node has been without a relay for so long that other nodes must publish what it has
+    /// committed.
     pub(super) fn has_no_relay(&self) -> bool {
         self.without_relay.lock().is_some_and(|since| since.elapsed() >= NO_RELAY)
     }
@@ -103,7 +104,7 @@ impl ShardState {
         self.held.send_replace(shards);
     }
 
-    /// The shards that this process holds.
+    /// Returns the shards that this process holds.
     pub(super) fn held(&self) -> watch::Receiver<Shards> {
         self.held.subscribe()
     }
@@ -129,7 +130,7 @@ impl ShardState {
         }
     }
 
-    /// The shards that have new rows since the last call.
+    /// Returns the shards that have new rows since the last call.
     pub(super) fn take_woken(&self) -> Shards {
         std::mem::take(&mut *self.woken.lock())
     }
@@ -159,7 +160,7 @@ impl ShardState {
         self.reading.send_if_modified(|reading| std::mem::take(&mut reading.busy));
     }
 
-    /// Whether the relay may read. From here to [`ShardState::rest`] it may have rows.
+    /// Returns whether the relay may read. From here to [`ShardState::rest`] it may have rows.
     pub(super) fn begin_read(&self, node: NodeId) -> bool {
         let mut may = false;
         self.reading.send_if_modified(|reading| {

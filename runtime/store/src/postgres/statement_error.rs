@@ -21,7 +21,7 @@ pub(super) enum Failure {
 }
 
 impl Failure {
-    /// The error for a caller that does not try again.
+    /// Returns the error for a caller that does not try again.
     pub(super) fn into_error(self) -> StoreError {
         match self {
             Self::Answered(error) | Self::Again(error) | Self::ReadOnly(error) | Self::Broken(error) => error,
@@ -52,7 +52,7 @@ impl From<Error> for Failure {
     }
 }
 
-/// The text of an error with its cause, which tokio-postgres leaves out.
+/// Returns the text of an error with its cause, which tokio-postgres leaves out.
 pub(super) fn text(error: &Error) -> String {
     match std::error::Error::source(error) {
         Some(cause) => format!("{error}: {cause}"),

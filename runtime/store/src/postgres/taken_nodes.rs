@@ -49,7 +49,7 @@ impl TakenNodes {
         taken.nodes.extend(nodes.map(|(id, epoch)| (now, id, epoch)));
     }
 
-    /// Whether the database, since it had this incarnation, may have lost that some were taken.
+    /// Returns whether the database, since it had this incarnation, may have lost that some were taken.
     pub(super) fn may_be_lost(&self, incarnation: Option<Uuid>) -> bool {
         let taken = self.lock();
         !taken.nodes.is_empty() && taken.known != incarnation

@@ -52,17 +52,17 @@ struct Stored {
 }
 
 impl Timeline {
-    /// The incarnation that the latest connection found; `None` before the tables are made.
+    /// Returns the incarnation that the latest connection found, or `None` before the tables are made.
     pub(super) fn known(&self) -> watch::Receiver<Option<Uuid>> {
         self.known.subscribe()
     }
 
-    /// The timeline of the server's log, if the role may read it.
+    /// Returns the timeline of the server's log, if the role may read it.
     pub(super) fn wal(&self) -> Option<String> {
         self.wal.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Whether a connection that found this incarnation may still be used.
+    /// Returns whether a connection that found this incarnation may still be used.
     pub(super) fn is_current(&self, incarnation: Option<Uuid>) -> bool {
         incarnation.is_some() && *self.known.borrow() == incarnation
     }
@@ -94,7 +94,7 @@ impl Timeline {
         stored.timeline.as_deref() == Some(here) && stored.last_session >= self.seen.load(Ordering::Relaxed)
     }
 
-    /// The history of the database to which this connection leads.
+    /// Returns the history of the database to which this connection leads.
     async fn here(&self, client: &Client) -> Result<String, Error> {
         let mut parts = Vec::with_capacity(PARTS.len());
         for sql in PARTS {
@@ -140,7 +140,7 @@ async fn stored(client: &Client, sql: &str) -> Result<Stored, Error> {
     Ok(Stored { timeline: row.try_get(0)?, incarnation: row.try_get(1)?, last_session: row.try_get(2)? })
 }
 
-/// Whether an error says that the tables are not made yet.
+/// Returns whether an error says that the tables are not made yet.
 fn is_missing(error: &Error) -> bool {
     let missing = [SqlState::UNDEFINED_TABLE, SqlState::UNDEFINED_COLUMN, SqlState::UNDEFINED_FUNCTION];
     error.code().is_some_and(|code| missing.contains(code))

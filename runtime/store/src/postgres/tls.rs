@@ -56,8 +56,8 @@ impl TlsSource {
         Ok(Self(Reloaded::new("the files of DATABASE_URL's sslrootcert, sslcert and sslkey", Tls::read(parameters)?)))
     }
 
-    /// The configuration for a new connection with these parameters. The files are read again if one has changed. If
-    /// they cannot be used, those of the last connection stay in use, provided it had the same parameters.
+    /// Returns the configuration for a new connection with these parameters. The files are read again if one has
+    /// changed. If they cannot be used, those of the last connection stay in use, provided it had the same parameters.
     pub(super) async fn current(&self, parameters: TlsParameters) -> Result<Tls, ConnectError> {
         let asked = parameters.clone();
         let read = move |last: &Tls| {

@@ -45,7 +45,7 @@ impl BeginTls {
         Self { config, version: Arc::default() }
     }
 
-    /// The negotiated version of TLS; `None` if the connection is not encrypted.
+    /// Returns the negotiated version of TLS, or `None` if the connection is not encrypted.
     pub(super) fn version(&self) -> Option<ProtocolVersion> {
         self.version.get().copied()
     }
@@ -111,7 +111,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Encrypted<S> {
     }
 }
 
-/// The channel binding `tls-server-end-point` (RFC 5929, 4.1): the certificate's hash by the algorithm of its
+/// Returns the channel binding `tls-server-end-point` (RFC 5929, 4.1): the certificate's hash by the algorithm of its
 /// signature, but never MD5 or SHA-1. `None` if the signature has no hash, as with Ed25519; such a connection is not
 /// bound.
 fn end_point(certificate: &[u8]) -> Option<Vec<u8>> {
@@ -127,7 +127,8 @@ fn end_point(certificate: &[u8]) -> Option<Vec<u8>> {
     Some(digest::digest(hash, certificate).as_ref().to_vec())
 }
 
-/// The object identifier in `Certificate ::= SEQUENCE { tbsCertificate, SEQUENCE { OBJECT IDENTIFIER, .. }, .. }`.
+/// Returns the object identifier in `Certificate ::= SEQUENCE { tbsCertificate, SEQUENCE { OBJECT IDENTIFIER, .. }, ..
+/// }`.
 fn signature_algorithm(certificate: &[u8]) -> Option<&[u8]> {
     const SEQUENCE: u8 = 0x30;
     const OBJECT_IDENTIFIER: u8 = 0x06;
@@ -137,7 +138,7 @@ fn signature_algorithm(certificate: &[u8]) -> Option<&[u8]> {
     element(OBJECT_IDENTIFIER, algorithm).map(|(identifier, _)| identifier)
 }
 
-/// The content of the first DER element, if it has this tag, and the rest.
+/// Returns the content of the first DER element, if it has this tag, and the rest.
 fn element(tag: u8, der: &[u8]) -> Option<(&[u8], &[u8])> {
     let (&[found, first], rest) = der.split_first_chunk()?;
     let (length, rest) = match first {

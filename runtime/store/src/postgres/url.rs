@@ -172,7 +172,7 @@ impl Given {
     }
 }
 
-/// The path of a file. As in libpq, an empty value means no file.
+/// Returns the path of a file. As in libpq, an empty value means no file.
 fn file(name: &str, value: &str) -> Result<Option<PathBuf>, String> {
     match value {
         "" => Ok(None),

@@ -94,7 +94,7 @@ fn of_row(row: &Row<'_>) -> Result<Kick, StoreError> {
     Ok(Kick { sid: sid(&text(row, 0)?)?, lesson })
 }
 
-/// The kicks that are not carried out yet.
+/// Returns the kicks that are not carried out yet.
 pub(super) fn waiting(connection: &Connection) -> Result<Vec<Kick>, StoreError> {
     rows(connection, WAITING, [], of_row)
 }

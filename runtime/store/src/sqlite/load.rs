@@ -23,7 +23,7 @@ const WRITE: &str =
     insert into lesson_attendee (lesson_id, user_id, seat) select lesson_id, user_id, seat from new_attendee where true
     on conflict (lesson_id, user_id) do update set seat = excluded.seat;";
 
-/// The connection; `None` while a call uses it, or after a call that panicked.
+/// The connection. `None` while a call uses it, or after a call that panicked.
 struct SqliteLoad(Option<Connection>);
 
 #[async_trait]
@@ -100,7 +100,7 @@ fn gather_lessons(connection: &mut Connection, rows: &[LessonRow]) -> Result<(),
     transaction.commit()
 }
 
-/// The index of the first attendee without a lesson, if there is one.
+/// Returns the index of the first attendee without a lesson, if there is one.
 fn gather_attendees(connection: &mut Connection, rows: &[AttendeeRow]) -> Result<Option<usize>, rusqlite::Error> {
     let transaction = connection.transaction()?;
     let mut known = transaction

@@ -70,8 +70,8 @@ impl OutboxSource for SqliteStore {
     }
 }
 
-/// The count is the distance of the first and the last id. It is exact unless rows were published out of order, and no
-/// rows are stepped over.
+/// Returns the backlog. The count is the distance of the first and the last id. It is exact unless rows were published
+/// out of order, and rows that are stepped over are not counted.
 fn backlog(connection: &Connection) -> Result<Backlog, StoreError> {
     const SQL: &str = "select coalesce((select max(id) from outbox) - (select min(id) from outbox) + 1, 0), \
         coalesce((julianday('now') - julianday((select created_at from outbox order by id limit 1))) * 86400, 0)";
@@ -82,7 +82,7 @@ fn backlog(connection: &Connection) -> Result<Backlog, StoreError> {
 
 #[async_trait]
 impl Outbox for SqliteOutbox {
-    /// The whole outbox is one shard.
+    /// Returns the number of deleted rows. The whole outbox is one shard.
     async fn claim(&mut self) -> Result<usize, StoreError> {
         if self.claimed.is_none() {
             self.claimed = self.relay.clone().try_lock_owned().ok();

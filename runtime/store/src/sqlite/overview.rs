@@ -176,7 +176,7 @@ mod tests {
     /// The most steps of a page. Stepping over all rows takes ten times as many.
     const MAX_STEPS: i32 = 100_000;
 
-    /// How many rows a query returns, and how many steps of SQLite's machine it took.
+    /// Returns how many rows a query returns, and how many steps of SQLite's machine it took.
     fn cost(connection: &Connection, sql: &str, values: impl Params) -> (usize, i32) {
         let mut statement = connection.prepare(sql).expect("a statement");
         let mut rows = statement.query(values).expect("run");

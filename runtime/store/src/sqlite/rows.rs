@@ -5,7 +5,7 @@ use rusqlite::{Connection, Row};
 use super::db_thread::failed;
 use crate::StoreError;
 
-/// The error for a row that cannot be read, because another program wrote it.
+/// Returns the error for a row that cannot be read, because another program wrote it.
 pub(super) fn unreadable(error: impl std::fmt::Display) -> StoreError {
     StoreError::Refused(format!("unreadable row: {error}"))
 }

@@ -136,8 +136,8 @@ fn held(connection: &Connection, node: NodeId, after: i64, max: usize) -> Result
     })
 }
 
-/// If a successor has left meanwhile, its own removal may have been carried out before the field was set to it. So a
-/// new stale field is written for it.
+/// Forgets fields that were removed. If a successor has left meanwhile, its own removal may have been carried out
+/// before the field was set to it. So a new stale field is written for it.
 fn forget(connection: &Connection, node: NodeId, done: &[(i64, StaleField)], keep: bool) -> Result<(), StoreError> {
     let mut delete = connection.prepare_cached("delete from stale_field where id = ?1").map_err(failed)?;
     let mut stays = connection.prepare_cached(STAYS).map_err(failed)?;

@@ -56,7 +56,7 @@ impl SqliteStore {
         })
     }
 
-    /// This store, with published events kept for the webhook until its cursor has passed them
+    /// Makes the store keep published events for the webhook until its cursor has passed them
     /// ([`crate::WebhookCursors`]).
     #[must_use]
     pub fn keeping_published(self, keep_published: bool) -> Self {

@@ -32,7 +32,7 @@ impl World {
         self.store.set_state(self.lease, &[set]).await.expect("answered").remove(0)
     }
 
-    /// The changes in the outbox, each with the info that its event has.
+    /// Returns the changes in the outbox, each with the info that its event has.
     async fn told(&self) -> Vec<(Change, Option<JsonObject>)> {
         let tell = |row: OutboxRow| (row.change, row.info);
         self.events().await.into_iter().map(tell).collect()

@@ -101,7 +101,7 @@ async fn after_a_failover_the_new_primary_is_found() {
     primary.resume().expect("resumed");
 }
 
-/// A server on which one role needs a password.
+/// Returns a server on which one role needs a password.
 fn with_password(folder: &Path) -> Postgres {
     let rules = folder.join("pg_hba.conf");
     fs::set_permissions(folder, fs::Permissions::from_mode(0o755)).expect("set");

@@ -7,7 +7,7 @@ use tokio::time::{Instant, timeout};
 
 use crate::world::{LEASE, Member, World, classroom, events_of, is_fenced, register};
 
-/// A world with a second node.
+/// Returns a world with a second node.
 pub(crate) async fn two() -> (World, Arc<dyn Store>, Lease) {
     let world = World::postgres().await;
     let other = world.another();

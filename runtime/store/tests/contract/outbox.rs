@@ -125,7 +125,7 @@ async fn the_backlog_tells_what_waits(world: World) {
     assert_eq!(backlog().await.rows, 0);
 }
 
-/// A database that was put back gives out the same session id again, and its event is a different one.
+/// Tests that a database that was put back gives out the same session id again, and that its event is a different one.
 async fn a_row_keeps_a_nonce_of_its_own(world: World) {
     let alice = Member::new(classroom(), "web.alice");
     world.open(&alice).await;

@@ -42,7 +42,7 @@ async fn why_a_session_was_kicked_is_in_the_history(world: World) {
     }
 }
 
-/// The server's own counts: scans of the whole table, and rows read by its indexes.
+/// Returns the server's own counts: scans of the whole table, and rows read by its indexes.
 fn read(world: &World) -> (u64, u64) {
     let counts = "select (select seq_scan from pg_stat_user_tables where relname = 'agent_session'),
         (select sum(idx_tup_read) from pg_stat_user_indexes where relname = 'agent_session')";

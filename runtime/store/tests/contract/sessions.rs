@@ -117,7 +117,7 @@ async fn closing_moves_the_session_into_history(world: World) {
     assert!(again.session > session, "an ended session's id never comes back");
 }
 
-/// The user is stored as in the token, whatever the encoding in the agent's id is.
+/// Tests that the user is stored as in the token, whatever the encoding in the agent's id is.
 async fn the_user_is_the_one_of_the_token_in_the_row_and_in_history(world: World) {
     let alice = Member::new(classroom(), "web.alice");
     let user = UserId::parse("another+spelling").expect("a user");

@@ -17,7 +17,7 @@ async fn client(world: &World) -> Client {
     client
 }
 
-/// A database with an open snapshot, and many dead rows of events and of this node's sessions.
+/// Returns a database with an open snapshot, and many dead rows of events and of this node's sessions.
 async fn with_dead_rows(world: &World) -> Client {
     let snapshot = client(world).await;
     world.sql("alter table outbox set (autovacuum_enabled = off)");

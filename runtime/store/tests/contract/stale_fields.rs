@@ -33,7 +33,7 @@ async fn waiting(world: &World) -> Vec<(i64, StaleField)> {
     world.store.stale_fields(world.lease.node, 10).await.expect("read")
 }
 
-/// The lesson, the sid and the successor of each stale field.
+/// Returns the lesson, the sid and the successor of each stale field.
 async fn left(world: &World) -> Vec<(String, Sid, Option<Sid>)> {
     let all = waiting(world).await.into_iter();
     all.map(|(_, StaleField { field, successor })| (field.lesson.to_string(), field.sid, successor)).collect()
@@ -178,7 +178,7 @@ async fn an_earlier_processs_fields_are_its_reapers(mut world: World) {
     assert_eq!(left(&world).await.len(), 1);
 }
 
-/// A database that was put back has such fields.
+/// Tests the fields of a node without a row, which a database that was put back has.
 async fn fields_of_a_node_that_nobody_knows_are_taken_over(world: World) {
     let alice = Member::new(classroom(), "web.alice");
     let lesson = world.lesson("algebra-1", alice.classroom, &[]).await;

@@ -39,7 +39,7 @@ fn start(authority: &Authority, certificate: &Issued) -> Postgres {
         .expect("a server")
 }
 
-/// The URL of a role at a host on loopback.
+/// Returns the URL of a role at a host on loopback.
 fn url(user: &str, host: &str, port: u16, parameters: &str) -> String {
     format!("postgres://{user}@{host}:{port}/postgres?hostaddr=127.0.0.1&{parameters}")
 }
@@ -48,13 +48,13 @@ fn store(url: &str) -> PostgresStore {
     PostgresStore::connect(&PostgresOptions::new(url)).expect("a URL with good files")
 }
 
-/// How a connection is protected, or why none could be made.
+/// Returns how a connection is protected, or why none could be made.
 async fn reach(url: &str) -> Result<String, ConnectError> {
     let store = store(url);
     store.reach().await.map(|()| store.protection().expect("there was a connection"))
 }
 
-/// The advice in the error of a connection.
+/// Returns the advice in the error of a connection.
 async fn advice(url: &str) -> String {
     let error = reach(url).await.expect_err("refused");
     let advice = error.advice.clone().unwrap_or_else(|| panic!("no advice for {}", error.why));

@@ -63,7 +63,7 @@ impl World {
         Self::new(store, Database::Sqlite(path, folder)).await
     }
 
-    /// A world on this store, whose file is `x.db` in the folder.
+    /// Creates a world on this store, whose file is `x.db` in the folder.
     pub(crate) async fn on_sqlite(store: SqliteStore, folder: tempfile::TempDir) -> Self {
         Self::new(Arc::new(store), Database::Sqlite(folder.path().join("x.db"), folder)).await
     }
@@ -82,7 +82,7 @@ impl World {
         }
     }
 
-    /// This store if only one process may serve the file, otherwise another process's.
+    /// Returns this store if only one process may serve the file, otherwise another process's.
     pub(crate) fn another_or_same(&self) -> Arc<dyn Store> {
         match &self.database {
             Database::Postgres(url) => connect(url),
@@ -137,7 +137,7 @@ impl World {
         outbox_of(&*self.store, self.lease).await
     }
 
-    /// All events in the outbox, in the order in which a relay publishes them.
+    /// Returns all events in the outbox, in the order in which a relay publishes them.
     pub(crate) async fn events(&self) -> Vec<OutboxRow> {
         events_of(&*self.store, self.lease).await
     }
@@ -150,7 +150,7 @@ impl World {
         self.store.close(self.lease, &[member.close(LeftReason::Closed)]).await.expect("closed").remove(0)
     }
 
-    /// The agents of a classroom, in the order of their sessions.
+    /// Returns the agents of a classroom, in the order of their sessions.
     pub(crate) async fn agents(&self, classroom: ClassroomId) -> Vec<RosterAgent> {
         let query = RosterQuery { classroom, lesson: None, after: SessionId(0) };
         self.store.agents(&[query], 100).await.expect("answered").remove(0)
@@ -160,7 +160,7 @@ impl World {
         self.store.join(self.lease, &[join]).await.expect("joined")[0]
     }
 
-    /// Whether the session belongs to the connection.
+    /// Returns whether the session belongs to the connection.
     pub(crate) async fn restore(&self, restore: RestoreLesson) -> bool {
         self.store.restore_lesson(self.lease, &[restore]).await.expect("restored")[0]
     }
@@ -185,7 +185,7 @@ impl World {
     }
 }
 
-/// The outbox of this node's relay, with all shards.
+/// Returns the outbox of this node's relay, with all shards.
 async fn outbox_of(store: &dyn Store, lease: Lease) -> Box<dyn Outbox> {
     let mut outbox = store.open_outbox(lease).await.expect("an outbox");
     // Another node may have held all shards before, until it counts as silent.
@@ -197,7 +197,7 @@ async fn outbox_of(store: &dyn Store, lease: Lease) -> Box<dyn Outbox> {
     outbox
 }
 
-/// The events as in [`World::events`], read by another node.
+/// Returns the events as in [`World::events`], read by another node.
 pub(crate) async fn events_of(store: &dyn Store, lease: Lease) -> Vec<OutboxRow> {
     let mut outbox = outbox_of(store, lease).await;
     let mut all = Vec::new();
@@ -246,7 +246,7 @@ impl Member {
         Self { classroom, agent: agent_id(agent), sid: Sid::random() }
     }
 
-    /// The same agent on another connection.
+    /// Returns the same agent on another connection.
     pub(crate) fn again(&self) -> Self {
         Self { sid: Sid::random(), ..self.clone() }
     }
@@ -291,13 +291,13 @@ impl Member {
     }
 }
 
-/// A number above all earlier ones, for any connection.
+/// Returns a number above all earlier ones, for any connection.
 fn next_change() -> LessonChange {
     static LATEST: AtomicI32 = AtomicI32::new(0);
     LessonChange(LATEST.fetch_add(1, Ordering::Relaxed))
 }
 
-/// The agent's id for `label.user`, at example.org.
+/// Returns the agent's id for `label.user`, at example.org.
 pub(crate) fn agent_id(name: &str) -> AgentId {
     AgentId::parse(&format!("{name}.example.org")).expect("an agent's id")
 }

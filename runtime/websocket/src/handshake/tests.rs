@@ -2,7 +2,7 @@ use hyper::{Method, Request, StatusCode, Version};
 
 use super::{Origins, UpgradeError, accept, check};
 
-/// A valid request with these headers changed or removed.
+/// Returns a valid request with these headers changed or removed.
 fn request(changes: &[(&'static str, Option<&'static str>)]) -> Request<()> {
     let mut request = Request::builder().uri("/ws").body(()).expect("a request");
     let valid = [

@@ -130,7 +130,7 @@ fn memory_is_at_most_twice_the_input() {
     }
 }
 
-/// A legal conversation: the messages to receive, and the frames that carry them.
+/// Returns a legal conversation: the messages to receive, and the frames that carry them.
 fn conversation() -> impl Strategy<Value = (Vec<Received>, Vec<u8>)> {
     let control = prop_oneof![
         prop::collection::vec(any::<u8>(), 0..=125)

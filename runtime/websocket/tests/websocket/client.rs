@@ -11,7 +11,7 @@ use crate::harness::DEADLINE;
 
 const MASK: [u8; 4] = [0xa1, 0xb2, 0xc3, 0xd4];
 
-/// An upgrade request with additional headers.
+/// Returns an upgrade request with additional headers.
 pub fn upgrade(target: &str, headers: &str) -> String {
     format!(
         "GET {target} HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
@@ -19,7 +19,7 @@ pub fn upgrade(target: &str, headers: &str) -> String {
     )
 }
 
-/// A masked frame.
+/// Returns a masked frame.
 pub fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
     let mut bytes = vec![first];
     match payload.len() {
@@ -108,7 +108,7 @@ impl Client {
         String::from_utf8(head).expect("a head is text")
     }
 
-    /// The first byte and the payload of the next frame.
+    /// Returns the first byte and the payload of the next frame.
     pub fn frame(&mut self) -> (u8, Vec<u8>) {
         let head = self.take(2);
         let size = match head[1] {

@@ -28,7 +28,7 @@ pub(crate) fn begin(server: &Server, method: &str, query: &str, headers: &str, b
     client
 }
 
-/// The head and the body of a response.
+/// Returns the head and the body of a response.
 pub(crate) fn finish(client: &mut Client) -> (String, String) {
     let head = client.head().to_ascii_lowercase();
     let (_, length) = head.split_once("content-length: ").unwrap_or(("", "0\r\n"));
@@ -164,7 +164,7 @@ fn pages_that_are_let_in_may_read_answers() {
     assert!(!refused.0.contains("access-control-allow-origin"), "{}", refused.0);
 }
 
-/// A WebSocket that asks for a session.
+/// Returns a WebSocket that asks for a session.
 pub(crate) fn probe(server: &Server, sid: &str) -> Client {
     let mut client = Client::dial(server.address);
     client.send(upgrade(&format!("/engine/?EIO=4&transport=websocket&sid={sid}"), "").as_bytes());

@@ -128,7 +128,7 @@ impl Server {
         self.seen.recv_timeout(DEADLINE).expect("the application sees something in time")
     }
 
-    /// A client that has upgraded.
+    /// Returns a client that has upgraded.
     pub fn client(&self) -> Client {
         let mut client = Client::dial(self.address);
         client.send(upgrade("/ws", "").as_bytes());

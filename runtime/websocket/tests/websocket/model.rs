@@ -91,7 +91,7 @@ impl Model {
         }
     }
 
-    /// Every rule that the frame breaks.
+    /// Returns every rule that the frame breaks.
     fn faults(&self, Sent { first, payload, masked }: &Sent) -> Vec<Violation> {
         let (last, opcode) = (first & 0x80 != 0, first & 0x0f);
         let (control, data) = ((8..=10).contains(&opcode), opcode <= 2);
@@ -167,7 +167,7 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// The frames of a client that breaks the rules only in `Frame` steps.
+/// Returns the frames of a client that breaks the rules only in `Frame` steps.
 fn script() -> impl Strategy<Value = Vec<Sent>> {
     prop::collection::vec(step(), 0..24).prop_map(|steps| {
         let mut incomplete = false;
@@ -187,7 +187,7 @@ fn script() -> impl Strategy<Value = Vec<Sent>> {
     })
 }
 
-/// What the application receives from this client until `closed`.
+/// Returns what the application receives from this client until `closed`.
 fn receive(server: &Server, client: &Client) -> (Vec<Received>, Cause) {
     let mut received = Vec::new();
     loop {

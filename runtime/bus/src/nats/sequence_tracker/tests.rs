@@ -9,7 +9,7 @@ fn at(start: Instant, ms: u32) -> Instant {
     start + MS * ms
 }
 
-/// A tracker for which every event up to `end` was delivered, and the stream has confirmed a much later end.
+/// Returns a tracker for which every event up to `end` was delivered, and the stream has confirmed a much later end.
 fn confirmed(end: u64) -> SequenceTracker {
     let mut tracker = SequenceTracker::new(end);
     tracker.confirm(u64::MAX / 2, Instant::now());

@@ -15,13 +15,13 @@ const ALL_EVERY: Duration = Duration::from_secs(1);
 pub(super) struct Looks {
     /// The shards in which the last read found rows, so there may be more.
     found: Shards,
-    /// When all shards were last read; `None` if the next read must read all.
+    /// When all shards were last read. `None` if the next read must read all.
     all_at: Option<Instant>,
 }
 
 impl Looks {
-    /// The shards for the next read: those with new rows, and those that had rows. If there are none of either, all
-    /// shards.
+    /// Returns the shards for the next read: those with new rows, and those that had rows. If there are none of either,
+    /// all shards are returned.
     pub(super) fn next(&mut self, held: &[i16], woken: Shards) -> Vec<i16> {
         let some = woken.with(self.found);
         let looked_at: Vec<i16> = held.iter().copied().filter(|shard| some.meets(set(*shard))).collect();

@@ -33,7 +33,7 @@ impl Marks {
         Self { low: [0; COUNT], next: [0; COUNT], since: now, highest: 0, anew: (now, 0) }
     }
 
-    /// The id from which each of these shards is read.
+    /// Returns the id from which each of these shards is read.
     pub(super) fn of(&self, shards: &[i16]) -> Vec<i64> {
         shards.iter().map(|shard| self.low[place(*shard)]).collect()
     }

@@ -43,7 +43,7 @@ impl Yielding {
         self.bus_is_away = away;
     }
 
-    /// Whether the relay yields now. `has_others` says whether another node wants shards.
+    /// Returns whether the relay yields now. `has_others` says whether another node wants shards.
     pub(super) fn yields(&mut self, has_others: bool) -> bool {
         if let Some(until) = self.until {
             if has_others && (self.bus_is_away || Instant::now() < until) {
