@@ -17,6 +17,8 @@ use crate::wait::poll;
 
 const START_LIMIT: Duration = Duration::from_secs(20);
 const PORT_ATTEMPTS: usize = 5;
+/// How many lines of a gateway are shown where a test fails.
+const LINES_OF_FAILURE: usize = 60;
 
 /// Variables of the tests' environment that a gateway must not get.
 const CONFIGURATION: [&str; 8] =
@@ -166,6 +168,12 @@ impl Gateway {
         all_output(self.folder.path())
     }
 
+    /// Prints its last lines when it is dropped in a test that fails.
+    #[must_use]
+    pub fn log_of_failure(&self) -> LogOfFailure<'_> {
+        LogOfFailure(self)
+    }
+
     /// Asks the gateway to drain (SIGTERM).
     ///
     /// # Errors
@@ -262,6 +270,26 @@ impl Gateway {
             let value = self.metric(name, labels)?;
             Ok(wanted(value).then_some(value))
         })
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        drop(self.log_of_failure());
+    }
+}
+
+/// Prints the last lines of a gateway when a test fails: a failure that does not come again is understood from them only.
+pub struct LogOfFailure<'a>(&'a Gateway);
+
+impl Drop for LogOfFailure<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let output = self.0.output();
+            let lines: Vec<&str> = output.lines().rev().take(LINES_OF_FAILURE).collect();
+            println!("gateway {}:", self.0.address());
+            lines.iter().rev().for_each(|line| println!("  {line}"));
+        }
     }
 }
 

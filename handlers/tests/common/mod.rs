@@ -53,10 +53,10 @@ const CLASSROOMS: usize = 200;
 macro_rules! on_both_kinds {
     ($($case:ident),+ $(,)?) => {
         mod embedded {
-            $(#[tokio::test] async fn $case() { super::$case($crate::common::Backend::embedded()).await })+
+            $(#[tokio::test] async fn $case() { $crate::common::Backend::embedded().run(super::$case).await })+
         }
         mod real {
-            $(#[tokio::test] async fn $case() { super::$case($crate::common::Backend::real()).await })+
+            $(#[tokio::test] async fn $case() { $crate::common::Backend::real().run(super::$case).await })+
         }
     };
 }
@@ -112,6 +112,12 @@ pub(crate) struct Backend {
 }
 
 impl Backend {
+    /// Runs a test on it. If it fails, it shows what the gateway said last.
+    pub(crate) async fn run(&'static self, case: impl AsyncFnOnce(&'static Self)) {
+        let _log = self.gateway.log_of_failure();
+        case(self).await;
+    }
+
     /// Returns the embedded gateway that all tests of the process share.
     pub(crate) fn embedded() -> &'static Self {
         static BACKEND: LazyLock<Backend> = LazyLock::new(|| Backend::start(None, GatewayOptions::clone));
