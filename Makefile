@@ -39,7 +39,7 @@ k6: ## 200 virtual users with k6 against a gateway of its own
 
 bench: setup ## every load scenario beside its floor, and Socket.IO's own servers, one table
 	@loadtest/setup/socketio-peers
-	cargo build --release -p rollcall
+	cargo build --release -p rollcall --bins --example raise_hand
 	cargo run --release -p rollcall-loadtest -- bench
 
 scale: setup ## NODES=1,8,55 nodes on this machine: joins a second, and what Postgres pays for each

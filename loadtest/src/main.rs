@@ -40,6 +40,8 @@ enum Verb {
     Fanout(Options),
     /// Functions over HTTP: calls in a second, and how long the last of 50 agents waits
     Functions(Options),
+    /// A handler that publishes: calls a second, and the wait of the last of 50.
+    Publisher(Options),
     /// A thousand agents enter one room, without and with a roster for each
     Rosters(Options),
     /// A million sessions in one classroom's history: reading them, and deleting them while agents join
@@ -195,6 +197,7 @@ fn run(verb: Verb) -> io::Result<bool> {
         Verb::Idle(options) => perform(&options, scenario::idle::run),
         Verb::Fanout(options) => perform(&options, scenario::fanout::run),
         Verb::Functions(options) => perform(&options, scenario::functions::run),
+        Verb::Publisher(options) => perform(&options, scenario::publisher::run),
         Verb::Rosters(options) => perform(&options, scenario::rosters::run),
         Verb::Attendance(options) => perform(&options, scenario::attendance::run),
         Verb::Webhook(WebhookOptions { options, seconds, rate, nodes }) => {
@@ -220,6 +223,7 @@ fn run(verb: Verb) -> io::Result<bool> {
                 scenario::join::run(stage)?;
                 scenario::rosters::run(stage)?;
                 scenario::fanout::run(stage)?;
+                scenario::publisher::run(stage)?;
                 scenario::functions::run(stage)?;
                 scenario::attendance::run(stage)?;
                 scenario::webhook::run(stage, Outage::SHORT)?;

@@ -32,6 +32,17 @@ pub(crate) fn cpu_seconds(pid: u32) -> io::Result<f64> {
     Ok(processor_times(pid)?.0)
 }
 
+/// The processor time that everything on this machine has used, in seconds.
+pub(crate) fn busy_seconds() -> io::Result<f64> {
+    let stat = fs::read_to_string("/proc/stat")?;
+    let times = stat.lines().next().and_then(|line| line.strip_prefix("cpu "));
+    let times =
+        times.ok_or(io::ErrorKind::InvalidData)?.split_whitespace().map_while(|ticks| ticks.parse::<f64>().ok());
+    // The fourth and fifth are of cores that have nothing to do, or that wait for the disk.
+    let busy: f64 = times.enumerate().filter(|(place, _)| !(3..=4).contains(place)).map(|(_, ticks)| ticks).sum();
+    Ok(busy / TICKS_PER_SECOND)
+}
+
 /// Returns the processor time of a process and its children in seconds, including children that have ended.
 pub(crate) fn family_cpu_seconds(pid: u32) -> io::Result<f64> {
     // If a child ends meanwhile, its time is part of its parent's at the next call.

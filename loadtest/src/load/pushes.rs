@@ -16,7 +16,8 @@ pub(super) struct Pushes {
     histogram: Histogram<u64>,
     /// How many agents have got a push, by the push's `at`. A push that all agents of `LastOf` have got is removed.
     incomplete: HashMap<u64, u32>,
-    sent_at: Finder<'static>,
+    /// What stands before the moment: in a body of ours, and in one that the handler of README's example publishes.
+    sent_at: [Finder<'static>; 2],
 }
 
 impl Pushes {
@@ -27,7 +28,7 @@ impl Pushes {
             bytes: 0,
             histogram: Histogram::new_with_bounds(1, LONGEST, 3).expect("valid bounds"),
             incomplete: HashMap::new(),
-            sent_at: Finder::new(b"\"at\":"),
+            sent_at: [Finder::new(b"\"at\":"), Finder::new(b"\"hand\":\"")],
         }
     }
 
@@ -68,7 +69,7 @@ impl Pushes {
     }
 
     fn moment(&self, payload: &[u8]) -> Option<u64> {
-        let start = self.sent_at.find(payload)? + self.sent_at.needle().len();
+        let start = self.sent_at.iter().find_map(|name| Some(name.find(payload)? + name.needle().len()))?;
         let digits = payload[start..].iter().take_while(|byte| byte.is_ascii_digit());
         Some(digits.fold(0, |number, digit| number * 10 + u64::from(digit - b'0')))
     }

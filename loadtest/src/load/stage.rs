@@ -72,7 +72,24 @@ impl Stage {
         self.start_on(kind, count, crowds, settings, PostgresOptions::default())
     }
 
-    /// Starts gateways with further settings and a PostgreSQL of these options.
+    /// Starts one of the examples that stand beside the gateway's binary.
+    pub(crate) fn start_example(
+        &self,
+        name: &str,
+        kind: Kind,
+        crowds: &[Crowd],
+        settings: &[(&str, String)],
+    ) -> io::Result<System> {
+        let binary = self.gateway()?.with_file_name("examples").join(name);
+        if !binary.exists() {
+            let missing = format!("no {}: run cargo build --release -p rollcall --example {name}", binary.display());
+            return Err(io::Error::other(missing));
+        }
+        nix::unistd::sync();
+        System::gateways_on(&binary, kind, 1, crowds, settings, PostgresOptions::default())
+    }
+
+    /// As [`Stage::start_with`], with such a PostgreSQL.
     pub(crate) fn start_on(
         &self,
         kind: Kind,
@@ -82,9 +99,11 @@ impl Stage {
         postgres: PostgresOptions,
     ) -> io::Result<System> {
         nix::unistd::sync();
-        let binary = self.gateway.as_ref();
-        let binary = binary.ok_or_else(|| io::Error::other("--gateway PATH is missing"))?;
-        System::gateways_on(&binary.canonicalize()?, kind, count, crowds, settings, postgres)
+        System::gateways_on(&self.gateway()?, kind, count, crowds, settings, postgres)
+    }
+
+    fn gateway(&self) -> io::Result<PathBuf> {
+        self.gateway.as_ref().ok_or_else(|| io::Error::other("--gateway PATH is missing"))?.canonicalize()
     }
 
     pub(crate) fn note(&mut self, scenario: &str, system: Kind) -> Note<'_> {

@@ -1,6 +1,7 @@
 //! The scenarios, one file for each. A scenario starts the servers that it measures, and leaves none running.
 
 pub(crate) mod attendance;
+mod callers;
 pub(crate) mod consoles;
 pub(crate) mod fanout;
 pub(crate) mod floor;
@@ -8,6 +9,7 @@ pub(crate) mod functions;
 pub(crate) mod hostile;
 pub(crate) mod idle;
 pub(crate) mod join;
+pub(crate) mod publisher;
 pub(crate) mod race;
 pub(crate) mod reconnect;
 pub(crate) mod rosters;
