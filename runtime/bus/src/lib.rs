@@ -10,7 +10,7 @@ pub mod memory;
 pub mod nats;
 mod presence;
 
-use std::{collections::HashSet, time::Duration};
+use std::{collections::HashSet, sync::atomic::AtomicUsize, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -201,6 +201,8 @@ pub trait Bus: Send + Sync + 'static {
     fn unsubscribe(&self, room: &RoomId);
     /// Returns the last position that the stream has confirmed. The feed may be ahead of it.
     fn position(&self) -> Position;
+    /// How many readers of the feed wait for its watermark, which comes sooner while there are any. They count themselves.
+    fn followers(&self) -> &AtomicUsize;
     /// Waits until one of the bus's tasks has ended. The bus does not work after that.
     async fn failed(&self) -> TaskEnded {
         std::future::pending().await

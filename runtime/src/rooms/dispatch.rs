@@ -21,7 +21,7 @@ impl Rooms {
                 }
                 BusEvent::Watermark(offset) => {
                     self.0.watermark.store(offset.0, Ordering::SeqCst);
-                    if self.0.followers.load(Ordering::SeqCst) > 0 {
+                    if self.0.bus.followers().load(Ordering::SeqCst) > 0 {
                         self.broadcast(|| RoomCommand::Watermark(offset)).await;
                     }
                 }

@@ -8,7 +8,7 @@ use std::{
     collections::HashMap,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -64,7 +64,7 @@ pub trait RoomWorkers: Send + Sync {
 pub struct Rooms(pub(super) Arc<Inner>);
 
 pub(super) struct Inner {
-    bus: Arc<dyn Bus>,
+    pub(super) bus: Arc<dyn Bus>,
     pub(super) workers: Arc<dyn RoomWorkers>,
     /// The largest body that is forwarded, in bytes.
     max_body: usize,
@@ -77,8 +77,6 @@ pub(super) struct Inner {
     made: AtomicU64,
     /// The offset through which every event has come.
     pub(super) watermark: AtomicU64,
-    /// How many followers there are.
-    pub(super) followers: AtomicUsize,
 }
 
 pub(super) struct Entry {
@@ -165,7 +163,7 @@ pub struct Follower(Rooms);
 
 impl Drop for Follower {
     fn drop(&mut self) {
-        self.0.0.followers.fetch_sub(1, Ordering::SeqCst);
+        self.0.0.bus.followers().fetch_sub(1, Ordering::SeqCst);
     }
 }
 
@@ -199,7 +197,6 @@ impl Rooms {
             entries: Mutex::default(),
             made: AtomicU64::new(0),
             watermark: AtomicU64::new(0),
-            followers: AtomicUsize::new(0),
         };
         Self(Arc::new(inner))
     }
@@ -258,7 +255,7 @@ impl Rooms {
         // Dispatch stores the watermark before it reads the number of followers. This function increases the number of
         // followers before it reads the watermark. So either dispatch sees the follower, or this function sees the new
         // watermark.
-        self.0.followers.fetch_add(1, Ordering::SeqCst);
+        self.0.bus.followers().fetch_add(1, Ordering::SeqCst);
         (Follower(self.clone()), Offset(self.0.watermark.load(Ordering::SeqCst)))
     }
 

@@ -1,7 +1,7 @@
 //! Where a room begins: its members get the events after that position, and no others.
 use std::sync::{
     Arc, OnceLock,
-    atomic::{AtomicU64, Ordering},
+    atomic::{AtomicU64, AtomicUsize, Ordering},
 };
 
 use async_trait::async_trait;
@@ -20,6 +20,7 @@ struct Scripted {
     subscribed: OnceLock<u64>,
     /// While the lock is held, subscriptions wait.
     waits: Mutex<()>,
+    followers: AtomicUsize,
 }
 
 #[async_trait]
@@ -44,6 +45,10 @@ impl Bus for Scripted {
     }
 
     fn unsubscribe(&self, _: &RoomId) {}
+
+    fn followers(&self) -> &AtomicUsize {
+        &self.followers
+    }
 
     fn position(&self) -> Position {
         Position { epoch: "epoch".to_owned(), offset: Offset(self.position.load(Ordering::SeqCst)) }

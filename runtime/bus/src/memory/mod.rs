@@ -7,7 +7,7 @@ mod log;
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicUsize},
 };
 
 use async_trait::async_trait;
@@ -33,6 +33,7 @@ const MAX_CHUNK: usize = 256;
 /// The bus in the process.
 pub struct MemoryBus {
     shared: Arc<Shared>,
+    followers: AtomicUsize,
     /// The tasks, which end when the bus is dropped.
     _tasks: JoinSet<()>,
     supervisor: Tasks,
@@ -66,7 +67,7 @@ impl MemoryBus {
         let (feed, events) = mpsc::channel(FEED);
         let (mut tasks, supervisor) = (JoinSet::new(), Tasks::default());
         tasks.spawn(supervisor.supervise("delivery in process", deliver(shared.clone(), feed)));
-        (Self { shared, _tasks: tasks, supervisor }, events)
+        (Self { shared, followers: AtomicUsize::new(0), _tasks: tasks, supervisor }, events)
     }
 
     /// Forgets all events, as a purge of the stream does.
@@ -145,6 +146,10 @@ impl Bus for MemoryBus {
 
     fn unsubscribe(&self, room: &RoomId) {
         self.shared.lock().rooms.remove(room);
+    }
+
+    fn followers(&self) -> &AtomicUsize {
+        &self.followers
     }
 
     fn position(&self) -> Position {

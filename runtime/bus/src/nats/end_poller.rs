@@ -3,7 +3,10 @@
 //!
 //! Invariant: the rate of the questions is bounded, however many events arrive and however many rooms there are. The
 //! live connection and the feed writer handle the answers.
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use tokio::time::{sleep, timeout};
 
@@ -11,6 +14,9 @@ use super::{stream_end::StreamEnd, subscriptions::Subscriptions};
 
 /// The shortest time between two questions, while events arrive.
 const MIN_INTERVAL: Duration = Duration::from_millis(50);
+/// The same while connections follow the watermark, which does not pass an event before the stream has confirmed it. It is
+/// shorter than [`SETTLING`](super::sequence_tracker::SETTLING), so that the confirmation makes no event wait longer than that.
+const MIN_INTERVAL_FOLLOWED: Duration = Duration::from_millis(20);
 /// The time between two questions while no event arrives.
 const IDLE_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -28,7 +34,8 @@ impl EndPoller {
             let _ = timeout(IDLE_INTERVAL, self.stream_end.poll_requested()).await;
             // The live connection handles the answer, and notices if none comes.
             let _ = self.rooms.round_trip().await;
-            sleep(MIN_INTERVAL).await;
+            let followed = self.stream_end.followers.load(Ordering::Relaxed) > 0;
+            sleep(if followed { MIN_INTERVAL_FOLLOWED } else { MIN_INTERVAL }).await;
         }
     }
 }

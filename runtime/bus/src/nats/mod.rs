@@ -43,7 +43,11 @@ mod window;
 mod wire;
 mod work_client;
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{
+    collections::HashSet,
+    sync::{Arc, atomic::AtomicUsize},
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use futures_util::stream::BoxStream;
@@ -259,6 +263,10 @@ impl Bus for NatsBus {
 
     fn unsubscribe(&self, room: &RoomId) {
         self.rooms.remove(room);
+    }
+
+    fn followers(&self) -> &AtomicUsize {
+        &self.stream_end.followers
     }
 
     fn position(&self) -> Position {

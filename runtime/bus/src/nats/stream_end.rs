@@ -3,7 +3,7 @@
 //! Every client that may publish on `live.>` can send a message with any sequence number. So only an answer of the
 //! stream moves the position that clients get and at which rooms begin. A live event only moves [`StreamEnd::latest`],
 //! which is used while the stream does not answer.
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError, atomic::AtomicUsize};
 
 use rollcall_base::names;
 use rollcall_schema::Offset;
@@ -15,6 +15,8 @@ use crate::Position;
 pub(super) struct StreamEnd {
     inner: Mutex<Inner>,
     poll_requests: Notify,
+    /// See [`crate::Bus::followers`].
+    pub(super) followers: AtomicUsize,
 }
 
 struct Inner {
@@ -32,7 +34,7 @@ struct Inner {
 impl StreamEnd {
     pub(super) fn new(State { epoch, last, leader, .. }: State) -> Self {
         let inner = Inner { epoch, leader, confirmed: last, delivered: last, asked: [Instant::now(); 2] };
-        Self { inner: Mutex::new(inner), poll_requests: Notify::new() }
+        Self { inner: Mutex::new(inner), poll_requests: Notify::new(), followers: AtomicUsize::new(0) }
     }
 
     /// Returns the last position that the stream has confirmed.

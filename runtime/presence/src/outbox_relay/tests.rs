@@ -1,7 +1,7 @@
 //! A relay between an outbox and a bus that the test controls.
 use std::{
     collections::HashSet,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError, atomic::AtomicUsize},
 };
 
 use async_trait::async_trait;
@@ -118,6 +118,10 @@ impl Bus for Ends {
     }
 
     fn unsubscribe(&self, _: &RoomId) {}
+
+    fn followers(&self) -> &AtomicUsize {
+        unreachable!("a relay follows no feed")
+    }
 
     fn position(&self) -> Position {
         Position { epoch: String::new(), offset: Offset(0) }
