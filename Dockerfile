@@ -1,6 +1,6 @@
-# syntax=docker/dockerfile:1 docker build .                                                      an image on Debian
-# slim, with a shell docker build --build-arg BASE=gcr.io/distroless/cc-debian12 .       an image of only the program,
-# glibc and root certificates
+# syntax=docker/dockerfile:1
+# docker build .                                                      an image on Debian slim, with a shell
+# docker build --build-arg BASE=gcr.io/distroless/cc-debian12 .       an image of the program, glibc and root certificates
 ARG BASE=debian:bookworm-slim
 FROM rust:1.95-slim-bookworm AS build
 RUN apt-get update \
