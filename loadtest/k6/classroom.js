@@ -1,6 +1,6 @@
-// A Rollcall classroom for the k6 scripts: its ids, its tokens, and the lessons for `rollcall load`. Invariant: ids
-// depend on the room's number only, so the CSV files that lessons.sh writes and the script under load use the same ids
-// without exchanging them.
+// A Rollcall classroom for the k6 scripts: its ids, its tokens, and the lessons for `rollcall load`.
+// Invariant: ids depend on the room's number only, so the CSV files that lessons.sh writes and the script under load
+// use the same ids without exchanging them.
 import crypto from 'k6/crypto';
 import encoding from 'k6/encoding';
 

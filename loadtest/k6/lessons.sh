@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Writes the lessons of classroom.js as the two files that `rollcall load` reads. usage: lessons.sh DIR ROOMS
+# Writes the lessons of classroom.js as the two files that `rollcall load` reads.
+# usage: lessons.sh DIR ROOMS
 set -euo pipefail
 dir=$1 rooms=$2 size=20
 echo 'lesson_id,classroom_id,seats' >"$dir/lessons.csv"

@@ -1,5 +1,5 @@
-// Draws a diagram: reads text and writes an SVG that is readable on light and on dark pages. usage: node draw.mjs
-// FILE.txt >FILE.svg     the language is described in architecture.txt
+// Draws a diagram: reads text and writes an SVG that is readable on light and on dark pages.
+// usage: node draw.mjs FILE.txt >FILE.svg     the language is described in architecture.txt
 
 import { readFileSync } from "node:fs";
 

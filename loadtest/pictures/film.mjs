@@ -1,6 +1,6 @@
 // Records what README's two commands print, and makes an animated SVG of it: the gateway starts, a client enters and
-// joins, and the tests run. usage: node film.mjs 'cargo run --release' 'make test' >film.svg     in the repository's
-// folder; the second command may be left out
+// joins, and the tests run.
+// usage: node film.mjs 'cargo run --release' 'make test' >film.svg     in the repository's folder; the second command may be left out
 //
 // Invariant: each command that is shown was run as it is shown, and printed what is shown. Tokens are shortened, long
 // waits are cut, and the middle of a long output is left out: a line says how much.

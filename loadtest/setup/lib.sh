@@ -1,5 +1,6 @@
-# shellcheck shell=bash disable=SC2034 Sourced by the scripts beside it: messages, a scratch folder, a server in the
-# background. Invariant: leave() ends and removes whatever a script has started or made, also after Ctrl-C.
+# shellcheck shell=bash disable=SC2034
+# Sourced by the scripts beside it: messages, a scratch folder, a server in the background.
+# Invariant: leave() ends and removes whatever a script has started or made, also after Ctrl-C.
 set -euo pipefail
 repo=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 here=$repo/loadtest/setup

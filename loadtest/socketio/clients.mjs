@@ -1,5 +1,5 @@
-// The unmodified socket.io-client of npm against a gateway that this script starts, over each transport. usage:
-// CLIENT=FOLDER_WITH_NODE_MODULES ROLLCALL=BINARY node clients.mjs     run it in a folder of its own
+// The unmodified socket.io-client of npm against a gateway that this script starts, over each transport.
+// usage: CLIENT=FOLDER_WITH_NODE_MODULES ROLLCALL=BINARY node clients.mjs     run it in a folder of its own
 import assert from "node:assert/strict";
 import { createRequire } from "node:module";
 import { Gateway, SOON, SUCCESS, room, token } from "./gateway.mjs";

@@ -1,6 +1,6 @@
 // A page in Chromium with the unmodified socket.io-client of npm, from another origin than the gateway's, over each
-// transport. usage: CLIENT=FOLDER_WITH_NODE_MODULES BROWSER=ANOTHER ROLLCALL=BINARY node page.mjs     run it in a
-// folder of its own
+// transport.
+// usage: CLIENT=FOLDER_WITH_NODE_MODULES BROWSER=ANOTHER ROLLCALL=BINARY node page.mjs     run it in a folder of its own
 import assert from "node:assert/strict";
 import { once } from "node:events";
 import { readFileSync } from "node:fs";

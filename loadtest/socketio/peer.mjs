@@ -1,5 +1,6 @@
-// A server of Socket.IO on Node that does its part of a join as its documentation shows: the room, the session's data,
-// and the ack, without stores. usage: PEER=FOLDER_WITH_NODE_MODULES node peer.mjs
+// A server of Socket.IO on Node that does its part of a join as its documentation shows: the room, the session's
+// data, and the ack, without stores.
+// usage: PEER=FOLDER_WITH_NODE_MODULES node peer.mjs
 import { createServer } from "node:http";
 import { createRequire } from "node:module";
 
