@@ -90,11 +90,7 @@ impl Echo {
             Kind::Disconnect => drop(socket.peer.namespaces.remove(packet.namespace)),
             Kind::Event if is_connected => echo(socket, &packet, &[])?,
             Kind::BinaryEvent if is_connected => {
-                let attachments = Attachments::new(text, &packet, 1_000_000)?;
-                if attachments.is_whole() {
-                    return echo(socket, &packet, &[]);
-                }
-                socket.peer.attachments = Some(attachments);
+                socket.peer.attachments = Some(Attachments::new(text, &packet, 1_000_000)?);
             }
             _ => return Err(Malformed),
         }

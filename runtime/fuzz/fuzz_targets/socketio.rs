@@ -9,7 +9,7 @@ use rollcall_socketio::{
 
 fuzz_target!(|data: &[u8]| {
     let Ok(text) = std::str::from_utf8(data) else { return };
-    let _ = Query::parse(text, data.len() % 2 == 0);
+    let _ = Query::parse(text);
     for part in text.split(char::from(SEPARATOR)) {
         if let Ok(EnginePacket::Message(message)) = EnginePacket::parse(part) {
             read(message);

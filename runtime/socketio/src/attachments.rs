@@ -57,6 +57,9 @@ impl Attachments {
 /// Checks that every `{"_placeholder":true,"num":N}` has an `N` below `attachments`. JSON that is nested deeper than
 /// the parser's limit of 128 is malformed.
 fn check_placeholders(data: &str, attachments: usize) -> Result<(), Malformed> {
+    if data.is_empty() {
+        return Ok(());
+    }
     let mut deserializer = serde_json::Deserializer::from_str(data);
     Placeholders { attachments: attachments as u64 }.deserialize(&mut deserializer).map_err(|_| Malformed)
 }

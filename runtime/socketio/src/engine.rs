@@ -1,8 +1,19 @@
 //! Engine.IO 4: packets, the payloads of long-polling, the handshake and the errors of its HTTP requests.
-use base64::{Engine as _, engine::general_purpose::STANDARD};
+use base64::{
+    Engine as _, alphabet,
+    engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig, general_purpose::STANDARD},
+};
 use serde::Serialize;
 
 use crate::Malformed;
+
+/// Reads what clients write, with and without padding.
+const LENIENT: GeneralPurpose = GeneralPurpose::new(
+    &alphabet::STANDARD,
+    GeneralPurposeConfig::new()
+        .with_decode_allow_trailing_bits(true)
+        .with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
 
 /// The byte between two packets of a payload.
 pub const SEPARATOR: u8 = 0x1e;
@@ -43,11 +54,20 @@ impl<'a> EnginePacket<'a> {
             b'4' => Ok(Self::Message(&text[1..])),
             b'3' => Ok(Self::Pong),
             b'1' => Ok(Self::Close),
-            b'b' => STANDARD.decode(&text[1..]).map(Self::Binary).map_err(|_| Malformed),
+            b'b' => decode(&text.as_bytes()[1..]).map(Self::Binary),
             b'0' | b'5' | b'6' => Ok(Self::Ignored),
             _ => Err(Malformed),
         }
     }
+}
+
+/// Reads base64. The client for Java breaks it into lines.
+fn decode(base64: &[u8]) -> Result<Vec<u8>, Malformed> {
+    if !base64.iter().any(u8::is_ascii_whitespace) {
+        return LENIENT.decode(base64).map_err(|_| Malformed);
+    }
+    let lines: Vec<u8> = base64.iter().copied().filter(|byte| !byte.is_ascii_whitespace()).collect();
+    LENIENT.decode(lines).map_err(|_| Malformed)
 }
 
 /// Appends a separator and a packet to a payload. [`payload`] removes the first separator.
@@ -108,35 +128,65 @@ pub enum Transport {
     WebSocket,
 }
 
-/// What the query of a request asks for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Query<'a> {
-    /// The transport of the request.
-    pub transport: Transport,
-    /// The session. `None` if the request asks for a new one.
-    pub sid: Option<&'a str>,
+impl Transport {
+    fn named(name: &str) -> Option<Self> {
+        match name {
+            "polling" => Some(Self::Polling),
+            "websocket" => Some(Self::WebSocket),
+            _ => None,
+        }
+    }
 }
 
-impl<'a> Query<'a> {
-    /// Reads the query of a request, which is a GET or a POST.
+/// What the query of a request asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Query {
+    /// The transport that it names.
+    pub transport: Transport,
+    /// The session. `None` if the request asks for a new one.
+    pub sid: Option<String>,
+    /// Whether the client speaks version 4.
+    pub is_current: bool,
+}
+
+impl Query {
+    /// Reads a query. Of several values of a name the last counts, as in the reference.
     ///
     /// # Errors
-    /// Returns a [`RequestError`] for the first fault, in the order in which the reference server checks a request.
-    pub fn parse(query: &'a str, is_get: bool) -> Result<Self, RequestError> {
-        let value = |name: &str| query.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='));
-        let transport = match value("transport") {
-            Some("polling") => Transport::Polling,
-            Some("websocket") => Transport::WebSocket,
-            _ => return Err(RequestError::UnknownTransport),
-        };
-        let sid = value("sid");
-        if sid.is_none() && !is_get {
-            return Err(RequestError::HandshakeMethod);
+    /// [`RequestError::UnknownTransport`].
+    pub fn parse(query: &str) -> Result<Self, RequestError> {
+        let (mut transport, mut sid, mut is_current) = (None, None, false);
+        for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+            match &*name {
+                "transport" => transport = Transport::named(&value),
+                "sid" => sid = Some(value).filter(|sid| !sid.is_empty()),
+                "EIO" => is_current = value == "4",
+                _ => {}
+            }
         }
-        if value("EIO") != Some("4") {
-            return Err(RequestError::Version);
+        let transport = transport.ok_or(RequestError::UnknownTransport)?;
+        Ok(Self { transport, sid: sid.map(Into::into), is_current })
+    }
+
+    /// Checks a request for a new session, which is made by this transport.
+    ///
+    /// # Errors
+    /// [`RequestError`], in the order in which the reference server looks for them.
+    pub fn check_handshake(&self, is_get: bool, by: Transport) -> Result<(), RequestError> {
+        match self.transport {
+            _ if !is_get => Err(RequestError::HandshakeMethod),
+            named if named != by => Err(RequestError::BadRequest),
+            _ if !self.is_current => Err(RequestError::Version),
+            _ => Ok(()),
         }
-        Ok(Self { transport, sid })
+    }
+
+    /// Checks a request for a session that is there, which is made by this transport.
+    ///
+    /// # Errors
+    /// [`RequestError::BadRequest`].
+    pub fn check_request(&self, by: Transport) -> Result<(), RequestError> {
+        if self.transport == by && self.is_current { Ok(()) } else { Err(RequestError::BadRequest) }
     }
 }
 

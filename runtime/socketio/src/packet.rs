@@ -67,20 +67,17 @@ impl<'a> Packet<'a> {
         if kind.is_binary() {
             let (count, after) = digits(rest).ok_or(Malformed)?;
             attachments = usize::try_from(count).map_err(|_| Malformed)?;
-            rest = after.strip_prefix('-').filter(|_| attachments <= MAX_ATTACHMENTS).ok_or(Malformed)?;
+            let is_fine = (1..=MAX_ATTACHMENTS).contains(&attachments);
+            rest = after.strip_prefix('-').filter(|_| is_fine).ok_or(Malformed)?;
         }
         let mut namespace = MAIN;
         if rest.starts_with('/') {
             (namespace, rest) = rest.split_once(',').unwrap_or((rest, ""));
         }
-        let id = match digits(rest) {
-            Some((id, after)) => {
-                rest = after;
-                Some(id)
-            }
-            None if rest.starts_with(|c: char| c.is_ascii_digit()) => return Err(Malformed),
-            None => None,
-        };
+        let mut id = None;
+        if let Some((number, after)) = digits(rest) {
+            (id, rest) = (Some(number), after);
+        }
         if !fits(kind, rest) {
             return Err(Malformed);
         }
@@ -113,11 +110,12 @@ impl<'a> Packet<'a> {
     }
 }
 
-/// Returns the number at the start of a text, and the rest, or `None` if there is no number, or it has more than 64
-/// bits.
+/// The number at the start of a text, and what follows; none where there is none. One above 64 bits is read as the highest
+/// of these: the reference reads it, not exactly either.
 fn digits(text: &str) -> Option<(u64, &str)> {
     let after = text.trim_start_matches(|c: char| c.is_ascii_digit());
-    Some((text[..text.len() - after.len()].parse().ok()?, after))
+    let number = &text[..text.len() - after.len()];
+    (!number.is_empty()).then(|| (number.parse().unwrap_or(u64::MAX), after))
 }
 
 /// Returns whether the data has the form that the type requires.
@@ -127,6 +125,6 @@ fn fits(kind: Kind, data: &str) -> bool {
         Kind::Connect => data.is_empty() || begins('{'),
         Kind::Disconnect => data.is_empty(),
         Kind::ConnectError => data.is_empty() || begins('{') || begins('"'),
-        Kind::Event | Kind::Ack | Kind::BinaryEvent | Kind::BinaryAck => begins('['),
+        Kind::Event | Kind::Ack | Kind::BinaryEvent | Kind::BinaryAck => data.is_empty() || begins('['),
     }
 }

@@ -92,7 +92,7 @@ impl Engine {
 
     /// Returns the socket of a session's id, or `None` if the id is not of this process.
     pub(crate) fn socket(&self, sid: &str) -> Option<SocketId> {
-        let (_, random) = sid.rsplit_once('.')?;
+        let (_, random) = sid.rsplit_once('.').filter(|(label, _)| **label == *self.label)?;
         let bytes = <[u8; 8 + SIGNATURE]>::try_from(URL_SAFE_NO_PAD.decode(random).ok()?).ok()?;
         let (bits, signature) = bytes.split_first_chunk::<8>()?;
         let expected = hmac::sign(&self.key, bits);
@@ -117,6 +117,7 @@ mod tests {
         let mut forged = URL_SAFE_NO_PAD.decode(&sid[7..]).expect("base64");
         forged[7] ^= 1;
         assert_eq!(engine.socket(&format!("node-1.{}", URL_SAFE_NO_PAD.encode(forged))), None);
+        assert_eq!(engine.socket(&sid.replace("node-1", "node-2")), None);
         assert_eq!(["", ".", "node-1.", "x"].map(|sid| engine.socket(sid)), [None; 4]);
     }
 }

@@ -14,7 +14,7 @@ use hyper::{
     header::{
         ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS,
         ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_REQUEST_HEADERS, CACHE_CONTROL, CONTENT_TYPE, HeaderMap,
-        HeaderValue, ORIGIN, UPGRADE, VARY,
+        HeaderValue, ORIGIN, SEC_WEBSOCKET_PROTOCOL, VARY,
     },
 };
 use metrics::counter;
@@ -25,7 +25,7 @@ use tokio::{sync::oneshot, time::timeout};
 use crate::{
     application::Upgrade,
     engine_request::EngineRequest,
-    handshake::UpgradeError,
+    handshake::{self, UpgradeError},
     http_hooks::HttpHooks,
     id::SocketId,
     listener_context::{ListenerContext, count_upgrade},
@@ -46,38 +46,49 @@ impl<C: Send + 'static, H: HttpHooks> UpgradeService<'_, C, H> {
     /// Answers a request for the path of Engine.IO.
     pub(crate) fn engine(&self, request: Request<Incoming>) -> Responding {
         let page = Page::of(request.headers());
-        if request.headers().contains_key(UPGRADE) {
+        if handshake::asks_for_websocket(request.headers()) {
             return now(self.engine_websocket(request));
         }
         if !self.options.allows_origin(request.headers()) {
             self.context.log_origin(request.headers());
-            return now(refusal(RequestError::Forbidden));
+            return now(Page(None).mark(refusal(RequestError::Forbidden)));
         }
         if request.method() == Method::OPTIONS {
             return now(page.preflight(request.headers()));
         }
-        let query = Query::parse(request.uri().query().unwrap_or_default(), request.method() == Method::GET);
-        let named = match query {
+        let named = match self.engine_session(&request, Transport::Polling) {
             Err(error) => return now(page.mark(refusal(error))),
-            Ok(Query { transport: Transport::WebSocket, .. }) => {
-                return now(page.mark(refusal(RequestError::BadRequest)));
-            }
-            Ok(Query { sid: None, .. }) if self.is_draining() => return now(page.mark(draining())),
-            Ok(Query { sid: None, .. }) => return self.engine_handshake(request, page),
-            Ok(Query { sid: Some(sid), .. }) => self.context.workers.engine().socket(sid),
+            Ok(None) if self.is_draining() => return now(page.mark(draining())),
+            Ok(None) => return self.engine_handshake(request, page),
+            Ok(Some(named)) => named,
         };
-        match (named, request.method()) {
-            (None, _) => {
-                counter!(names::DROPPED, "reason" => "unknown_sid").increment(1);
-                now(page.mark(refusal(RequestError::UnknownSession)))
-            }
-            (Some(named), &Method::GET) => self.hand_over_now(named, page.lines()),
-            (Some(named), &Method::POST) => {
+        match *request.method() {
+            Method::GET => self.hand_over_now(named, page.lines()),
+            Method::POST => {
                 let context = Arc::clone(&self.context);
                 Either::Right(Box::pin(async move { Ok(page.mark(post(&context, named, request).await)) }))
             }
-            (Some(_), _) => now(page.mark(refusal(RequestError::BadRequest))),
+            _ => now(page.mark(refusal(RequestError::BadRequest))),
         }
+    }
+
+    /// The session that a request by this transport is for; none where it asks for a new one.
+    fn engine_session(
+        &self,
+        request: &Request<Incoming>,
+        transport: Transport,
+    ) -> Result<Option<SocketId>, RequestError> {
+        let query = Query::parse(request.uri().query().unwrap_or_default())?;
+        let Some(sid) = &query.sid else {
+            query.check_handshake(request.method() == Method::GET, transport)?;
+            return Ok(None);
+        };
+        let Some(named) = self.context.workers.engine().socket(sid) else {
+            counter!(names::DROPPED, "reason" => "unknown_sid").increment(1);
+            return Err(RequestError::UnknownSession);
+        };
+        query.check_request(transport)?;
+        Ok(Some(named))
     }
 
     /// Begins a session by long-polling.
@@ -103,37 +114,36 @@ impl<C: Send + 'static, H: HttpHooks> UpgradeService<'_, C, H> {
 
     /// Answers the request for a WebSocket, which begins a session or becomes the transport of one.
     fn engine_websocket(&self, request: Request<Incoming>) -> Reply {
-        let query = Query::parse(request.uri().query().unwrap_or_default(), request.method() == Method::GET);
-        let sid = match query {
-            Ok(Query { transport: Transport::WebSocket, sid }) => sid,
-            Ok(Query { transport: Transport::Polling, .. }) => return refused_upgrade(RequestError::BadRequest),
+        let named = match self.engine_session(&request, Transport::WebSocket) {
+            Ok(named) => named,
             Err(error) => return refused_upgrade(error),
         };
-        if sid.is_none() && self.is_draining() {
+        if named.is_none() && self.is_draining() {
             return draining();
-        }
-        let named = sid.map(|sid| self.context.workers.engine().socket(sid));
-        if named == Some(None) {
-            counter!(names::DROPPED, "reason" => "unknown_sid").increment(1);
-            return refused_upgrade(RequestError::UnknownSession);
         }
         match self.check(&request) {
             Ok(()) => {}
             Err(UpgradeError::Origin) => return refused_upgrade(RequestError::Forbidden),
             Err(_) => return refused_upgrade(RequestError::BadRequest),
         }
-        if let Some(named) = named.flatten() {
-            let response = crate::handshake::accept(&request);
-            self.hand_over(Handover::Probe(named));
-            return response;
-        }
-        match self.admit(request) {
-            Ok((response, head)) => {
-                self.hand_over(Handover::Engine(head));
-                response
+        let protocol = handshake::first_protocol(request.headers());
+        let mut response = match named {
+            Some(named) => {
+                self.hand_over(Handover::Probe(named));
+                handshake::accept(&request)
             }
-            Err(refused) => *refused,
+            None => match self.admit(request) {
+                Ok((response, head)) => {
+                    self.hand_over(Handover::Engine(head));
+                    response
+                }
+                Err(refused) => return *refused,
+            },
+        };
+        if let Some(protocol) = protocol {
+            response.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, protocol);
         }
+        response
     }
 }
 

@@ -1,7 +1,7 @@
 //! The opening handshake (RFC 6455, 4.2): checks a request's head, and answers it.
 //!
 //! Invariant: a request that gets a 101 is an HTTP/1.1 GET with a key of 16 bytes and version 13, from an allowed
-//! origin. No extension or subprotocol that it offers is accepted.
+//! origin. No extension that it offers is accepted, and a subprotocol only for Engine.IO.
 use base64::{
     Engine, alphabet,
     engine::{GeneralPurpose, GeneralPurposeConfig},
@@ -10,7 +10,10 @@ use bytes::Bytes;
 use http_body_util::Full;
 use hyper::{
     Method, Request, Response, StatusCode, Version,
-    header::{ALLOW, CONNECTION, CONTENT_LENGTH, HOST, HeaderMap, HeaderName, HeaderValue, TRANSFER_ENCODING, UPGRADE},
+    header::{
+        ALLOW, CONNECTION, CONTENT_LENGTH, HOST, HeaderMap, HeaderName, HeaderValue, SEC_WEBSOCKET_PROTOCOL,
+        TRANSFER_ENCODING, UPGRADE,
+    },
 };
 
 use ring::digest::{Context, SHA1_FOR_LEGACY_USE_ONLY};
@@ -130,6 +133,19 @@ pub(crate) fn check<B>(request: &Request<B>, origins: &Origins) -> Result<(), Up
         return Err(UpgradeError::Origin);
     }
     Ok(())
+}
+
+/// Whether a request asks for a WebSocket. Other upgrades, like that to HTTP/2, are ignored.
+pub(crate) fn asks_for_websocket(headers: &HeaderMap) -> bool {
+    lists(headers, &UPGRADE, "websocket")
+}
+
+/// The first subprotocol that a client offers, if it is one. A browser closes a WebSocket that takes none of its page's.
+pub(crate) fn first_protocol(headers: &HeaderMap) -> Option<HeaderValue> {
+    let first = headers.get(SEC_WEBSOCKET_PROTOCOL)?.to_str().ok()?.split(',').next()?.trim();
+    // Subprotocols are tokens (RFC 6455, 4.1), as the names of headers are.
+    HeaderName::from_bytes(first.as_bytes()).ok()?;
+    HeaderValue::from_str(first).ok()
 }
 
 /// Returns the 101 response to a request that passed [`check`].

@@ -62,7 +62,7 @@ impl Gateway {
             return outside_namespace(sockets, transport);
         };
         let event = match packet.kind {
-            Kind::Event | Kind::BinaryEvent => Some(Event::parse(packet.data)?),
+            Kind::Event | Kind::BinaryEvent if !packet.data.is_empty() => Some(Event::parse(packet.data)?),
             _ => None,
         };
         match packet.kind {
@@ -103,7 +103,8 @@ impl Gateway {
             }
         }
         let Some(namespace) = named else {
-            carrier.send_text(&Packet { kind: Kind::ConnectError, data: INVALID_NAMESPACE, ..*packet }.encode());
+            let refusal = Packet { kind: Kind::ConnectError, id: None, data: INVALID_NAMESPACE, ..*packet };
+            carrier.send_text(&refusal.encode());
             return Ok(());
         };
         if let PeerState::Refused(_) = carrier.peer.state {
