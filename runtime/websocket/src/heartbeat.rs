@@ -1,10 +1,29 @@
 //! Pings, pong deadlines and close deadlines. One scan of the slab at each tick replaces a timer for each connection.
-use std::num::NonZeroU32;
+use std::{num::NonZeroU32, time::Duration};
 
 use crate::{
-    application::Ping, close::Cause, connection::ConnectionState, framing::Framing, id::SocketId, socket_io::SocketIo,
-    sockets::Sockets, transport::Transport,
+    application::Ping,
+    close::Cause,
+    connection::{ConnectionState, WorkerContext},
+    framing::Framing,
+    id::SocketId,
+    socket_io::SocketIo,
+    sockets::Sockets,
+    transport::Transport,
 };
+
+impl SocketIo<'_> {
+    /// Its session of Engine.IO begins: its pings are counted from now.
+    pub(crate) fn begin_engine(&mut self) {
+        let WorkerContext { now, ticked, options, .. } = &*self.context;
+        self.connection.engine_since = nearest(*now, ticked.elapsed(), options.tick);
+    }
+}
+
+/// The tick that is nearest to a moment this long after the tick `now`.
+fn nearest(now: u32, after: Duration, tick: Duration) -> Option<NonZeroU32> {
+    NonZeroU32::new(now + u32::from(2 * after > tick))
+}
 
 impl<P> Sockets<P> {
     /// Advances the clock by one tick, sends the pings that are due, and ends connections whose deadline has passed.
@@ -40,6 +59,8 @@ impl<P> Sockets<P> {
             let mut io = SocketIo { connection, context, id };
             let paused = io.is_paused();
             match state {
+                // Its pong would not be read. But a client of Engine.IO gives up where a ping is missing.
+                ConnectionState::Open { .. } if paused && is_engine && due && entry.peer.is_some() => io.ping(),
                 ConnectionState::Open { .. } if paused => {}
                 ConnectionState::Open { .. } if reads_no_pongs => io.mark_closing(Cause::SlowConsumer),
                 ConnectionState::Open { pinged: Some(at) } if now - at.get() >= pong_timeout && io.is_polling() => {
@@ -73,5 +94,17 @@ impl<P> Sockets<P> {
             }
         }
         self.close_late_probes();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pings_are_counted_from_the_nearest_tick() {
+        let tick = Duration::from_secs(1);
+        let since = |millis| nearest(7, Duration::from_millis(millis), tick).map(NonZeroU32::get);
+        assert_eq!([0, 499, 501, 999].map(since), [7, 7, 8, 8].map(Some));
     }
 }

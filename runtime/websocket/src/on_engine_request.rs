@@ -1,6 +1,6 @@
 //! The worker's part of Engine.IO's requests: it begins sessions by long-polling, and handles their GETs, POSTs and
 //! WebSockets.
-use std::{io, num::NonZeroU32};
+use std::io;
 
 use crate::{
     application::{Application, Upgrade},
@@ -28,9 +28,12 @@ impl<A: Application> Worker<A> {
             EngineRequest::PostBegins { named, answer } => drop(answer.send(self.sockets.on_post_begins(named))),
             EngineRequest::Post { named, post } => self.sockets.on_post(named, post),
             EngineRequest::PostFailed { named, broke } => self.sockets.on_post_failed(named, broke),
-            EngineRequest::Get { named, handoff, headers } => {
+            EngineRequest::Get { named, handoff, headers, is_followed } => {
                 if let Some(id) = self.insert_silent(handoff, ConnectionState::Parked(named.into())) {
                     self.sockets.on_get(named, ParkedGet { id, headers });
+                    if is_followed {
+                        self.sockets.on_get_followed(id, named);
+                    }
                 }
             }
             EngineRequest::Probe { named, handoff, unread } => {
@@ -46,8 +49,8 @@ impl<A: Application> Worker<A> {
     fn open_polling(&mut self, upgrade: Upgrade) -> io::Result<String> {
         let id = self.sockets.insert(|id, _| Ok(Transport::Polling(Box::new(PollingSession::new(id)))))?;
         self.sockets.context.engine.polling_begins();
-        if let Some(io) = self.sockets.io(id) {
-            io.connection.engine_since = NonZeroU32::new(io.context.now);
+        if let Some(mut io) = self.sockets.io(id) {
+            io.begin_engine();
         }
         self.open(id, upgrade, None);
         Ok(self.sockets.context.engine.open(id, &["websocket"]))

@@ -206,6 +206,16 @@ impl<P> Sockets<P> {
         }
     }
 
+    /// The next request has come on the connection of a GET that waits. Since it would wait, too, the GET is answered, and its
+    /// connection closed; so the client sends that request again on another one (RFC 9112, 9.3.2).
+    pub(crate) fn on_get_followed(&mut self, id: SocketId, named: SocketId) {
+        let Ok(io) = self.session(named) else { return };
+        let Some(session) = io.connection.transport.polling() else { return };
+        if let Some(get) = session.get.take_if(|get| get.id == id) {
+            self.respond(get, (200, TEXT, engine::NOOP.into()));
+        }
+    }
+
     /// Answers the requests that wait for a long-polling session that has ended.
     pub(crate) fn release(&mut self, session: PollingSession) {
         self.context.engine.polling_ends();

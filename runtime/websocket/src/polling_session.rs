@@ -46,6 +46,8 @@ pub(crate) struct Post {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Probe {
     pub(crate) id: SocketId,
+    /// The socket that the session's id names.
+    pub(crate) named: SocketId,
     /// The tick at which it is closed.
     pub(crate) deadline: u32,
 }

@@ -160,7 +160,7 @@ impl ReadBuffers {
         let Some(io) = sockets.io(id) else { return };
         let mut decoder = io.connection.decoder.take().unwrap_or_default();
         let options = io.context.options.clone();
-        loop {
+        while sockets.is_probing(id) {
             match decoder.next(&mut input, &options) {
                 Ok(Some(Decoded::Message(Message::Text(text)))) if text == engine::PROBE.0 => {
                     sockets.on_probed(id, session);
@@ -171,7 +171,12 @@ impl ReadBuffers {
                     }
                     return;
                 }
-                Ok(Some(Decoded::Ping(_) | Decoded::Pong)) => {}
+                Ok(Some(Decoded::Ping(payload))) => {
+                    let mut pong = Vec::new();
+                    frame::encode_pong(payload, &mut pong);
+                    sockets.answer_probe(id, &pong);
+                }
+                Ok(Some(Decoded::Pong)) => {}
                 Ok(None) => break,
                 Ok(Some(Decoded::Message(_) | Decoded::Close(_))) | Err(_) => return sockets.close_probe(id),
             }
@@ -285,11 +290,9 @@ fn receive<P>(sockets: &mut Sockets<P>, id: SocketId, input: &mut [u8]) -> Optio
             }
         }
         ConnectionState::Probing(_) => return Some(size),
-        // A client whose GET waits has nothing to send, so input or its end ends the session.
         ConnectionState::Parked(session) => {
-            let session = *session;
-            io.abort();
-            sockets.on_get_lost(id, session);
+            let named = SocketId::from(*session);
+            sockets.on_get_followed(id, named);
         }
         ConnectionState::MarkedClosing | ConnectionState::Broken => {}
     }
@@ -300,7 +303,7 @@ fn receive<P>(sockets: &mut Sockets<P>, id: SocketId, input: &mut [u8]) -> Optio
 fn end_of_silent<P>(sockets: &mut Sockets<P>, id: SocketId, state: ConnectionState) {
     match state {
         ConnectionState::Parked(session) => sockets.on_get_lost(id, session),
-        ConnectionState::Probing(session) => sockets.on_probe_lost(id, session),
+        ConnectionState::Probing(_) => sockets.on_probe_lost(id),
         ConnectionState::Open { .. }
         | ConnectionState::MarkedClosing
         | ConnectionState::Broken

@@ -72,7 +72,8 @@ pub(crate) async fn serve_connection<C: Send + 'static, H: HttpHooks>(
         }
         Handover::Get(named, headers) => {
             // If this fails, the worker has stopped, and the process ends.
-            let _ = workers.add_to_session(named, EngineRequest::Get { named, handoff, headers }).await;
+            let get = EngineRequest::Get { named, handoff, headers, is_followed: !unread.is_empty() };
+            let _ = workers.add_to_session(named, get).await;
             return;
         }
     };

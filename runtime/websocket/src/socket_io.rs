@@ -113,8 +113,8 @@ impl SocketIo<'_> {
         }
     }
 
-    /// Delivers no more messages until `resume`. Input that was read is kept, at most one read buffer of it. Meanwhile
-    /// the client is neither pinged nor closed for its silence.
+    /// Delivers no more messages until `resume`. Input that was read is kept, at most one read buffer full; meanwhile
+    /// the client is not closed for its silence, and pinged only where it counts on that.
     pub fn pause(&mut self) {
         if !std::mem::replace(&mut self.connection.paused, true) {
             self.note_paused();

@@ -21,20 +21,20 @@ impl<P> Sockets<P> {
     /// Handles a WebSocket that asks for a session. It is closed if the session has one already, or has ended.
     pub(crate) fn on_probe(&mut self, named: SocketId, id: SocketId) {
         let deadline = self.context.now + self.context.options.ticks(self.context.options.engine_upgrade_timeout);
-        let taken = self.context.probes.iter().any(|probe| self.slab_session(probe.id) == Some(named.into()));
+        let taken = self.context.probes.iter().any(|probe| probe.named == named);
         let fits = !taken && self.session(named).is_ok_and(|io| io.is_open());
         let Some(mut io) = self.io(id) else { return };
         if fits {
             io.connection.state = ConnectionState::Probing(named.into());
-            self.context.probes.push(Probe { id, deadline });
+            self.context.probes.push(Probe { id, named, deadline });
         } else {
             io.start_close(Some(Close::from(1000)), None);
         }
     }
 
-    fn slab_session(&self, probe: SocketId) -> Option<Session> {
-        let entry = self.slab.get(probe.index()).filter(|entry| entry.connection.generation == probe.generation())?;
-        if let ConnectionState::Probing(session) = entry.connection.state { Some(session) } else { None }
+    /// Whether a WebSocket may still become the transport of its session.
+    pub(crate) fn is_probing(&self, id: SocketId) -> bool {
+        self.context.probes.iter().any(|probe| probe.id == id)
     }
 
     /// Handles the probe of a WebSocket, after which the client may stop polling.
@@ -43,13 +43,20 @@ impl<P> Sockets<P> {
         let Some(state) = io.connection.transport.polling() else { return };
         state.probed = true;
         let get = state.get.take();
-        if let Some(mut io) = self.io(id) {
-            let mut frame = Vec::new();
-            Framing::EngineWebSocket.encode_packet(engine::PROBE.1, &mut frame);
-            io.transmit(&frame, |taken| Bytes::copy_from_slice(&frame[taken..]));
-        }
         if let Some(get) = get {
             self.respond_noop(get);
+        }
+        let mut frame = Vec::new();
+        Framing::EngineWebSocket.encode_packet(engine::PROBE.1, &mut frame);
+        self.answer_probe(id, &frame);
+    }
+
+    /// Sends a frame on a WebSocket that probes. One that does not read what it was sent is closed.
+    pub(crate) fn answer_probe(&mut self, id: SocketId, frame: &[u8]) {
+        match self.io(id) {
+            Some(io) if io.connection.send_queue.is_some() => self.close_probe(id),
+            Some(mut io) => io.transmit(frame, |taken| Bytes::copy_from_slice(&frame[taken..])),
+            None => {}
         }
     }
 
@@ -58,7 +65,8 @@ impl<P> Sockets<P> {
         let io = self.session(session.into()).ok().filter(|io| io.is_open());
         let fits =
             io.is_some_and(|io| io.connection.transport.polling().is_some_and(|state| state.probed && !state.posting));
-        if !fits {
+        let reads = self.io(id).is_some_and(|io| io.connection.send_queue.is_none());
+        if !fits || !reads {
             self.close_probe(id);
             return None;
         }
@@ -100,25 +108,23 @@ impl<P> Sockets<P> {
 
     /// Closes the WebSocket that probes for a session that has ended.
     pub(crate) fn close_probes_of(&mut self, named: SocketId) {
-        let of_session = |probe: &&Probe| self.slab_session(probe.id) == Some(named.into());
-        let ids: Vec<_> = self.context.probes.iter().filter(of_session).map(|probe| probe.id).collect();
-        ids.into_iter().for_each(|id| self.close_probe(id));
+        let probe = self.context.probes.iter().find(|probe| probe.named == named).map(|probe| probe.id);
+        probe.into_iter().for_each(|id| self.close_probe(id));
     }
 
     /// Closes a WebSocket that does not take over. Its session goes on polling.
     pub(crate) fn close_probe(&mut self, id: SocketId) {
-        if let Some(session) = self.slab_session(id) {
-            self.on_probe_lost(id, session);
-        }
+        self.on_probe_lost(id);
         if let Some(mut io) = self.io(id) {
             io.start_close(Some(Close::from(1000)), None);
         }
     }
 
     /// Handles the break of a WebSocket that has not taken over.
-    pub(crate) fn on_probe_lost(&mut self, id: SocketId, session: Session) {
-        self.context.probes.retain(|probe| probe.id != id);
-        if let Some(state) = self.session(session.into()).ok().and_then(|io| io.connection.transport.polling()) {
+    pub(crate) fn on_probe_lost(&mut self, id: SocketId) {
+        let Some(place) = self.context.probes.iter().position(|probe| probe.id == id) else { return };
+        let Probe { named, .. } = self.context.probes.swap_remove(place);
+        if let Some(state) = self.session(named).ok().and_then(|io| io.connection.transport.polling()) {
             state.probed = false;
         }
     }

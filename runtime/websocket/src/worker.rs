@@ -6,7 +6,6 @@
 use std::{
     collections::{HashMap, VecDeque},
     io,
-    num::NonZeroU32,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -96,6 +95,7 @@ impl<A: Application> Worker<A> {
             options,
             encoded: Vec::new(),
             now: 1,
+            ticked: Instant::now(),
             send_budget,
             ended: Vec::new(),
             ready: VecDeque::new(),
@@ -124,7 +124,6 @@ impl<A: Application> Worker<A> {
     pub(crate) async fn run(mut self, mut inbox: mpsc::Receiver<Input<A::Command>>) {
         let tick = self.sockets.context.options.tick;
         let mut clock = interval(tick);
-        let mut ticked = Instant::now();
         clock.set_missed_tick_behavior(MissedTickBehavior::Skip);
         let mut batch = Vec::with_capacity(BATCH);
         let mut inbox_closed = false;
@@ -148,10 +147,10 @@ impl<A: Application> Worker<A> {
                 },
                 _ = clock.tick() => {
                     // A tick that came late is not followed by the next one at once, because that would shorten times.
-                    if ticked.elapsed() < tick * 3 / 4 {
+                    if self.sockets.context.ticked.elapsed() < tick * 3 / 4 {
                         continue;
                     }
-                    ticked = Instant::now();
+                    self.sockets.context.ticked = Instant::now();
                     self.sockets.check_heartbeats(|peer| self.application.ping(peer));
                     self.application.tick(&mut self.sockets, Instant::now());
                 }
@@ -214,7 +213,7 @@ impl<A: Application> Worker<A> {
         let Some(entry) = slab.get_mut(id.index()) else { return };
         let mut io = SocketIo { connection: &mut entry.connection, context, id };
         if let Some(packet) = packet {
-            io.connection.engine_since = NonZeroU32::new(io.context.now);
+            io.begin_engine();
             io.send_packet(packet);
         }
         entry.peer = Some(self.application.opened(&mut io, upgrade));

@@ -3,7 +3,8 @@ use rollcall_websocket::{Cause, SocketId};
 
 use crate::{
     client::text,
-    engine::{begin, finish, get, is, post, probe, server, session},
+    engine::{begin, finish, get, is, post, server, session},
+    engine_upgrades::probe,
     harness::{Seen, Server},
 };
 

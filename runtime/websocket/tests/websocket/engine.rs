@@ -4,7 +4,7 @@ use std::time::Duration;
 use rollcall_websocket::{Cause, ListenerOptions, Origins, SocketId, SocketOptions, Violation};
 
 use crate::{
-    client::{Client, text, upgrade},
+    client::Client,
     harness::{Seen, Server},
 };
 
@@ -12,7 +12,7 @@ pub(crate) fn server() -> Server {
     with(SocketOptions::default())
 }
 
-fn with(options: SocketOptions) -> Server {
+pub(crate) fn with(options: SocketOptions) -> Server {
     let origins = Origins::Listed(vec!["https://page.example".into()]);
     let listening = ListenerOptions { engine_path: Some("/engine".into()), origins, ..ListenerOptions::default() };
     Server::with(options, listening, None)
@@ -37,7 +37,7 @@ pub(crate) fn finish(client: &mut Client) -> (String, String) {
     (head, body)
 }
 
-fn ask(server: &Server, method: &str, query: &str, headers: &str, body: &str) -> (String, String) {
+pub(crate) fn ask(server: &Server, method: &str, query: &str, headers: &str, body: &str) -> (String, String) {
     finish(&mut begin(server, method, query, headers, body))
 }
 
@@ -55,8 +55,8 @@ pub(crate) fn is(answer: &(String, String), status: u16, body: &str) {
     assert_eq!(answer.1, body, "{answer:?}");
 }
 
-const UNKNOWN: &str = r#"{"code":1,"message":"Session ID unknown"}"#;
-const BAD: &str = r#"{"code":3,"message":"Bad request"}"#;
+pub(crate) const UNKNOWN: &str = r#"{"code":1,"message":"Session ID unknown"}"#;
+pub(crate) const BAD: &str = r#"{"code":3,"message":"Bad request"}"#;
 
 /// Begins a session by long-polling. Returns its sid and its socket.
 pub(crate) fn session(server: &Server) -> (String, SocketId) {
@@ -106,6 +106,15 @@ fn a_get_whose_client_goes_away_ends_the_session() {
 }
 
 #[test]
+fn a_paused_session_is_pinged_all_the_same() {
+    let tick = Duration::from_millis(10);
+    let server = with(SocketOptions { ping_interval: 2 * tick, tick, ..SocketOptions::default() });
+    let (sid, id) = session(&server);
+    server.with_socket(id, |socket| socket.pause());
+    is(&get(&server, &sid), 200, "2");
+}
+
+#[test]
 fn a_body_is_read_for_its_session_only_and_once_at_a_time() {
     let server = server();
     let (sid, id) = session(&server);
@@ -143,128 +152,6 @@ fn a_post_that_breaks_off_ends_the_session() {
     client.send(format!("POST {target} HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n4a").as_bytes());
     drop(client);
     assert_eq!(server.seen(), Seen::Closed(id, Cause::Lost));
-}
-
-#[test]
-fn pages_that_are_let_in_may_read_answers() {
-    let server = server();
-    let origin = "Origin: https://page.example\r\n";
-    let answer = ask(&server, "GET", "&sid=nobody", origin, "");
-    is(&answer, 400, UNKNOWN);
-    let preflight = ask(&server, "OPTIONS", "", &format!("{origin}Access-Control-Request-Headers: x-a\r\n"), "");
-    is(&preflight, 204, "");
-    assert!(preflight.0.contains("access-control-allow-headers: x-a\r\n"), "{}", preflight.0);
-    for head in [answer.0, preflight.0] {
-        assert!(head.contains("access-control-allow-origin: https://page.example\r\n"), "{head}");
-        assert!(head.contains("access-control-allow-credentials: true\r\n"), "{head}");
-        assert!(head.contains("vary: origin\r\n"), "{head}");
-    }
-    let refused = ask(&server, "GET", "", "Origin: https://other.example\r\n", "");
-    is(&refused, 403, r#"{"code":4,"message":"Forbidden"}"#);
-    assert!(!refused.0.contains("access-control-allow-origin"), "{}", refused.0);
-}
-
-/// Returns a WebSocket that asks for a session.
-pub(crate) fn probe(server: &Server, sid: &str) -> Client {
-    let mut client = Client::dial(server.address);
-    client.send(upgrade(&format!("/engine/?EIO=4&transport=websocket&sid={sid}"), "").as_bytes());
-    let head = client.head();
-    assert!(head.starts_with("HTTP/1.1 101"), "{head}");
-    client
-}
-
-#[test]
-fn an_upgrade_loses_and_reorders_nothing() {
-    let server = server();
-    let (sid, id) = session(&server);
-    let mut waiting = begin(&server, "GET", &format!("&sid={sid}"), "", "");
-    let mut client = probe(&server, &sid);
-    client.send(&text("2probe"));
-    assert_eq!(client.frame(), (0x81, b"3probe".to_vec()));
-    is(&finish(&mut waiting), 200, "6");
-    // The client fetches no more, so these wait.
-    server.with_socket(id, |socket| {
-        socket.send_text(b"one");
-        socket.send_binary(&[7]);
-    });
-    client.send(&[text("5"), text("4first"), text("4second")].concat());
-    assert_eq!(client.frame(), (0x81, b"4one".to_vec()));
-    assert_eq!(client.frame(), (0x82, vec![7]));
-    assert_eq!([server.seen(), server.seen()], [Seen::Text(id, "first".into()), Seen::Text(id, "second".into())]);
-    server.with_socket(id, |socket| socket.send_text(b"two"));
-    assert_eq!(client.frame(), (0x81, b"4two".to_vec()));
-    is(&get(&server, &sid), 400, BAD);
-    is(&post(&server, &sid, "4a"), 400, BAD);
-    drop(client);
-    assert_eq!(server.seen(), Seen::Closed(id, Cause::Lost));
-    server.emptied();
-}
-
-#[test]
-fn a_websocket_that_does_not_take_over_leaves_its_session_as_it_is() {
-    let server = server();
-    let (sid, id) = session(&server);
-    for messages in [vec![], vec![text("2probe")], vec![text("5")], vec![text("4a")], vec![vec![0xff]]] {
-        let mut client = probe(&server, &sid);
-        messages.iter().for_each(|message| client.send(message));
-        drop(client);
-    }
-    server.with_socket(id, |socket| socket.send_text(b"still"));
-    is(&get(&server, &sid), 200, "4still");
-    is(&post(&server, &sid, "1"), 200, "ok");
-    assert_eq!(server.seen(), Seen::Closed(id, Cause::ClosedByClient));
-}
-
-#[test]
-fn a_renewed_socket_keeps_its_transport() {
-    let server = server();
-    let (sid, id) = session(&server);
-    let renewed = server.with_socket(id, |socket| {
-        let (old, ()) = socket.renew(());
-        (old, socket.io.id())
-    });
-    assert_eq!(renewed.0, id);
-    assert_ne!(renewed.1, id);
-    is(&post(&server, &sid, "4a"), 200, "ok");
-    assert_eq!(server.seen(), Seen::Text(renewed.1, "a".into()));
-    let mut client = probe(&server, &sid);
-    client.send(&text("2probe"));
-    assert_eq!(client.frame(), (0x81, b"3probe".to_vec()));
-    client.send(&[text("5"), text("4b")].concat());
-    assert_eq!(server.seen(), Seen::Text(renewed.1, "b".into()));
-    let again = server.with_socket(renewed.1, |socket| {
-        socket.renew(());
-        socket.io.id()
-    });
-    client.send(&text("4c"));
-    assert_eq!(server.seen(), Seen::Text(again, "c".into()));
-}
-
-#[test]
-fn of_a_storm_of_websockets_one_takes_over() {
-    let server = server();
-    let (sid, id) = session(&server);
-    let mut first = probe(&server, &sid);
-    first.send(&text("2probe"));
-    assert_eq!(first.frame(), (0x81, b"3probe".to_vec()));
-    let mut others: Vec<_> = (0..50).map(|_| probe(&server, &sid)).collect();
-    others.iter_mut().for_each(|other| other.expect_close(1000));
-    first.send(&[text("5"), text("4a")].concat());
-    assert_eq!(server.seen(), Seen::Text(id, "a".into()));
-    probe(&server, &sid).expect_close(1000);
-    drop((first, others));
-    assert_eq!(server.seen(), Seen::Closed(id, Cause::Lost));
-    server.emptied();
-}
-
-#[test]
-fn a_websocket_that_says_nothing_is_closed_in_time() {
-    let tick = Duration::from_millis(10);
-    let server = with(SocketOptions { engine_upgrade_timeout: 3 * tick, tick, ..SocketOptions::default() });
-    let (sid, id) = session(&server);
-    probe(&server, &sid).expect_close(1000);
-    server.with_socket(id, |socket| socket.send_text(b"still"));
-    is(&get(&server, &sid), 200, "4still");
 }
 
 #[test]

@@ -3,6 +3,8 @@ mod carried;
 mod client;
 mod closing;
 mod engine;
+mod engine_requests;
+mod engine_upgrades;
 mod harness;
 mod heartbeat;
 mod model;
