@@ -1,6 +1,7 @@
 //! PROTOCOL 11, Session errors and Drain: what a client of Socket.IO gets, and whether its transport stays open.
 
 use crate::common::{Backend, Packet, SOON, SocketIo, on_both_kinds};
+use futures_util::future::join_all;
 use serde_json::json;
 
 on_both_kinds!(
@@ -8,7 +9,9 @@ on_both_kinds!(
     the_same_agent_again_replaces_the_first,
     an_expired_token_closes_the_transport,
     what_is_malformed_closes_the_transport,
+    a_packet_may_lack_its_data,
     a_drain_closes_transports_after_it_was_said,
+    a_drain_is_said_when_it_begins,
     a_leave_during_a_join_leaves_nothing,
 );
 
@@ -80,7 +83,7 @@ async fn what_is_malformed_closes_the_transport(backend: &Backend) {
         client.send(text).await;
         assert_eq!(client.next().await, Packet::Closed(Some(1002)), "{text}");
     }
-    for text in ["42{}", "42", "42[\"connect\"]", "42abc[\"x\"]", "44{}", "40", "42/other,[\"x\"]", "42[\"x\"]y"] {
+    for text in ["42{}", "42[]", "42[\"connect\"]", "42abc[\"x\"]", "44{}", "40", "42/other,[\"x\"]", "42[\"x\"]y"] {
         let mut client = SocketIo::connect(backend, &json!({"token": room.participant("alice")})).await;
         client.send(text).await;
         assert_eq!(client.next().await, Packet::Closed(Some(1002)), "{text}");
@@ -93,6 +96,57 @@ async fn what_is_malformed_closes_the_transport(backend: &Backend) {
     client.send_binary(&[0; 60 << 10]).await;
     client.send_binary(&[0; 10 << 10]).await;
     assert_eq!(client.next().await, Packet::Closed(Some(1002)), "all attachments together are limited");
+}
+
+async fn a_packet_may_lack_its_data(backend: &Backend) {
+    let room = backend.classroom();
+    let mut client = SocketIo::connect(backend, &json!({"token": room.participant("alice")})).await;
+    client.send("42").await;
+    assert_eq!(client.event("request_error").await, json!({"event": "", "message": "invalid payload"}));
+    client.send("427").await;
+    let invalid = json!({"status": "ERROR", "message": "invalid payload"});
+    assert_eq!(client.next().await, Packet::Ack(7, vec![invalid]));
+    // Half of a surrogate pair is a name, too.
+    client.send(r#"428["\ud800"]"#).await;
+    let Packet::Ack(8, answers) = client.next().await else { panic!("no answer") };
+    assert_eq!(answers[0]["message"], "unknown event");
+    client.send("43").await;
+    client.joins(&room.algebra).await;
+}
+
+async fn a_drain_is_said_when_it_begins(backend: &Backend) {
+    let backend = backend.another(Clone::clone);
+    let room = &backend.classrooms()[0];
+    let enters = (0..60).map(async |number| {
+        let auth = json!({"token": room.participant(&format!("user-{number}")), "classroom_id": room.id});
+        SocketIo::connect(&backend, &auth).await
+    });
+    let clients = join_all(enters).await;
+    backend.gateway.terminate().unwrap();
+    let ends = clients.into_iter().map(async |mut client| {
+        let (mut told, mut served) = (0, false);
+        loop {
+            match client.next().await {
+                Packet::Event(name, arguments) if name == "session_error" => {
+                    assert_eq!(arguments[0]["type"], "terminated");
+                    told += 1;
+                    client.send_late(r#"421["ping"]"#).await;
+                }
+                Packet::Event(..) => {}
+                Packet::Ack(1, answers) => {
+                    assert_eq!(answers, [json!({"status": "SUCCESS", "data": {}})]);
+                    served = true;
+                }
+                Packet::Closed(code) => {
+                    assert_eq!((told, code), (1, Some(3001)));
+                    return served;
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+    });
+    let served = join_all(ends).await;
+    assert!(served.contains(&true), "transports are served until their place in the spread");
 }
 
 async fn a_drain_closes_transports_after_it_was_said(backend: &Backend) {

@@ -1,6 +1,7 @@
 //! A worker's part of a drain (PROTOCOL 2, "Drain, make before break").
 //!
-//! Invariant: a client gets `terminated` once, after connect_success; its connection is served until it is closed.
+//! Invariant: a client gets `terminated` once, after connect_success; its connection is served until it is closed. Clients of
+//! Socket.IO are told when the drain begins, since they go elsewhere only once they are closed.
 use std::time::Duration;
 
 use rollcall_schema::SessionError;
@@ -17,11 +18,11 @@ impl Gateway {
     /// Tells `count` more clients that the node drains. Connections without connect_request are closed, because their
     /// clients lose nothing. Clients whose connect runs are told after its answer ([`Gateway::announce_to`]).
     pub(super) fn announce_drain(&mut self, sockets: &mut Sockets<Peer>, mut count: usize, within: Duration) {
-        self.draining = true;
-        self.reconnect_within = within;
+        self.begin_drain(sockets, within);
         let mut shared = Vec::new();
         sockets.each(|socket| {
-            if count == 0 || socket.peer.knows_of_drain || matches!(socket.peer.state, PeerState::Connecting(_)) {
+            let is_done = socket.peer.dialect == Dialect::Plain && socket.peer.knows_of_drain;
+            if count == 0 || is_done || matches!(socket.peer.state, PeerState::Connecting(_)) {
                 return;
             }
             // A carried connection is told together with its transport's own connection.
@@ -40,6 +41,22 @@ impl Gateway {
             }
         });
         shared.into_iter().for_each(|transport| self.end_on(sockets, transport, SessionError::Terminated));
+    }
+
+    /// Tells the clients of Socket.IO, once. Their transports are closed later, one after the other.
+    fn begin_drain(&mut self, sockets: &mut Sockets<Peer>, within: Duration) {
+        self.reconnect_within = within;
+        if std::mem::replace(&mut self.draining, true) {
+            return;
+        }
+        sockets.each(|socket| {
+            if let Dialect::SocketIo(namespace) = socket.peer.dialect
+                && let Some(event) = self.last_event(socket.peer, namespace, SessionError::Terminated, None)
+            {
+                socket.peer.knows_of_drain = true;
+                socket.send_text(&event);
+            }
+        });
     }
 
     /// Tells a client the error in each of its namespaces on one transport, and closes the transport.
@@ -72,8 +89,7 @@ impl Gateway {
         shared.into_iter().for_each(|transport| self.end_on(sockets, transport, error));
     }
 
-    /// Tells one client that the node drains. A client of Socket.IO connects to another node only after its connection
-    /// was closed, so its connection is closed.
+    /// Tells one client, after the others. One of Socket.IO is closed, too.
     pub(super) fn announce_to(&mut self, socket: &mut Socket<'_, Peer>) {
         if socket.peer.dialect != Dialect::Plain {
             return self.end(socket, SessionError::Terminated);
@@ -84,7 +100,7 @@ impl Gateway {
 
     /// Closes `count` connections.
     pub(super) fn close_some(&mut self, sockets: &mut Sockets<Peer>, count: usize, within: Duration) {
-        self.reconnect_within = within;
+        self.begin_drain(sockets, within);
         self.end_some(sockets, count, SessionError::Terminated);
     }
 }

@@ -16,8 +16,10 @@ impl Gateway {
         self.fanout.remove_member(id, &peer);
         self.enumeration.connection_ended(id);
         let reason = match cause {
-            // The client knows that the node drains, so it may be on its way to another node.
-            Cause::ClosedByClient | Cause::Lost | Cause::PongTimedOut if peer.knows_of_drain => LeftReason::Drained,
+            // The client knows that the node drains: it may be on its way to another one, unless it said DISCONNECT.
+            Cause::ClosedByClient | Cause::Lost | Cause::PongTimedOut if peer.knows_of_drain && !peer.ends_for_good => {
+                LeftReason::Drained
+            }
             Cause::ClosedByClient => LeftReason::Closed,
             Cause::Lost => LeftReason::Lost,
             Cause::PongTimedOut => LeftReason::TimedOut,

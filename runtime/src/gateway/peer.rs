@@ -243,6 +243,11 @@ impl Peer {
         matches!(self.state, PeerState::AwaitingConnect(_))
     }
 
+    /// Whether its client was told that it is let in.
+    pub(super) fn is_connected(&self) -> bool {
+        matches!(self.state, PeerState::Open(_) | PeerState::Busy | PeerState::Outside(_))
+    }
+
     /// Returns the id with which the client resumes its session, or `None` while a handler has the session.
     pub(super) fn resume_id(&self) -> Option<ResumeId> {
         match &self.state {

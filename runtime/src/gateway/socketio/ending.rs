@@ -32,11 +32,12 @@ impl Gateway {
         error: SessionError,
         detail: Option<&str>,
     ) {
-        if let Some(event) = self.last_event(socket.peer, namespace, error, detail) {
+        if socket.peer.is_connected() {
+            let event = self.last_event(socket.peer, namespace, error, detail);
             if error.is_recoverable() {
-                return socket.close(close(error), Some(&event));
+                return socket.close(close(error), event.as_deref());
             }
-            socket.send_text(&event);
+            event.into_iter().for_each(|event| socket.send_text(&event));
             self.send_packet(socket, namespace, Kind::Disconnect, b"");
             return self.leave_namespace(socket, Cause::ClosedByServer);
         }
@@ -91,7 +92,8 @@ impl Gateway {
         if is_one_too_many { SessionError::TooManyRequests } else { error }
     }
 
-    /// Returns the event that tells a client about a session error, or `None` before the client's CONNECT is answered.
+    /// The event that tells a client of a session error; none before its CONNECT is answered, and none of a drain that it
+    /// knows of.
     pub(in super::super) fn last_event(
         &self,
         peer: &Peer,
@@ -99,8 +101,8 @@ impl Gateway {
         error: SessionError,
         detail: Option<&str>,
     ) -> Option<Vec<u8>> {
-        let connected = matches!(peer.state, PeerState::Open(_) | PeerState::Busy | PeerState::Outside(_));
+        let tells = peer.is_connected() && !(error == SessionError::Terminated && peer.knows_of_drain);
         let payload = error.payload_with(self.reconnect_after(self.reconnect_within), detail);
-        connected.then(|| event_packet(self.shared.rooms.namespaces(), namespace, socketio::SESSION_ERROR, &payload))
+        tells.then(|| event_packet(self.shared.rooms.namespaces(), namespace, socketio::SESSION_ERROR, &payload))
     }
 }

@@ -87,9 +87,6 @@ impl Gateway {
         self.admit(socket.peer, &session, resumption.as_ref());
         ack.into_iter().for_each(|ack| socket.send_text(&ack));
         self.session_returned(socket, Box::new(session), begins);
-        if self.draining {
-            self.announce_to(socket);
-        }
     }
 
     /// Handles a request of a client that connected without a classroom and is now in one.
