@@ -87,8 +87,26 @@ const cases = {
       assert.equal(socket.active, false);
     }
   },
+  async "the library's options"(transports) {
+    for (const options of [
+      { retries: 2, ackTimeout: SOON },
+      { protocols: ["class-v1", "class-v2"] },
+      { addTrailingSlash: false, timestampRequests: true },
+      { upgrade: false },
+      { transports: [...transports].reverse(), tryAllTransports: true },
+    ]) {
+      const socket = connect({ transports, auth: { token: token("options"), lesson_id: "algebra" }, ...options });
+      // Each waits for the one before, and the library sends those again whose answer does not come.
+      socket.volatile.emit("nonsense");
+      socket.compress(false).emit("join_lesson");
+      assert.deepEqual(await socket.timeout(SOON).emitWithAck("ping"), SUCCESS);
+      assert.deepEqual(await socket.timeout(SOON).emitWithAck("leave_lesson"), SUCCESS);
+      assert.equal(socket.came.filter(([name]) => name === "connect_success").length, 1);
+      socket.disconnect();
+    }
+  },
   async "namespaces and guests"(transports) {
-    const teacher = connect({ transports, auth: { token: token("tess", { role: "teacher" }) } }, "/teachers");
+    const teacher = connect({ transports }, `/teachers?token=${token("tess", { role: "teacher" })}`);
     assert.deepEqual(await join(teacher, { lesson_id: "algebra" }), SUCCESS);
     assert.equal((await event(teacher, "connect_success")).agent_id, "teachers.tess.example.org");
     const guest = connect({ transports });

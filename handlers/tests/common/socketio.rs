@@ -50,17 +50,17 @@ impl SocketIo {
         Self::open_with(backend, query, None).await
     }
 
-    /// Opens a transport whose handshake carries a token in its header.
-    pub(crate) async fn open_with(backend: &Backend, query: &str, bearer: Option<&str>) -> Self {
-        Self::open_at(backend.gateway.address(), query, bearer).await
+    /// A transport whose handshake has this `Authorization`.
+    pub(crate) async fn open_with(backend: &Backend, query: &str, authorization: Option<&str>) -> Self {
+        Self::open_at(backend.gateway.address(), query, authorization).await
     }
 
     /// Opens a transport to the node at this address.
-    pub(crate) async fn open_at(address: SocketAddr, query: &str, bearer: Option<&str>) -> Self {
+    pub(crate) async fn open_at(address: SocketAddr, query: &str, authorization: Option<&str>) -> Self {
         let url = format!("ws://{address}/socket.io/?EIO=4&transport=websocket{query}");
         let mut request = url.into_client_request().unwrap();
-        if let Some(token) = bearer {
-            request.headers_mut().insert("authorization", format!("Bearer {token}").parse().unwrap());
+        if let Some(value) = authorization {
+            request.headers_mut().insert("authorization", value.parse().unwrap());
         }
         let stream = TcpStream::connect(address).await.unwrap();
         let (socket, _) = client_async(request, stream).await.unwrap();

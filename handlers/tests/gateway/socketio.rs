@@ -25,11 +25,12 @@ async fn a_client_is_let_in_wherever_its_token_stands(backend: &Backend) {
     let clients = [
         ("a", SocketIo::open(backend, "").await, json!({"token": user("a")})),
         ("b", SocketIo::open(backend, "").await, json!({"access_token": user("b"), "token": null})),
-        ("c", SocketIo::open_with(backend, "&token=x", Some(&user("c"))).await, json!({})),
+        ("c", SocketIo::open_with(backend, "&token=x", Some(&format!("Bearer {}", user("c")))).await, json!({})),
+        ("g", SocketIo::open_with(backend, "", Some(&format!("bearer {}", user("g")))).await, json!({})),
         ("d", SocketIo::open(backend, &format!("&access_token={}", user("d"))).await, json!({})),
         ("e", SocketIo::open(backend, &format!("&auth={}", user("e"))).await, json!({"else": [1]})),
         // The token of CONNECT counts before that of the handshake.
-        ("f", SocketIo::open_with(backend, "&token=x", Some("y")).await, json!({"token": user("f")})),
+        ("f", SocketIo::open_with(backend, "&token=x", Some("Bearer y")).await, json!({"token": user("f")})),
     ];
     for (name, mut client, auth) in clients {
         assert_eq!(client.open["maxPayload"], 65_536, "{}", client.open);

@@ -107,7 +107,7 @@ settings! {
     DRAIN_SPREAD = "ROLLCALL_DRAIN_SPREAD", Plain, Some("3s"), "Over how long a shutdown spreads its messages to clients; at most half of the deadline";
     PING_INTERVAL = "ROLLCALL_PING_INTERVAL", Plain, Some("30s"), "Time between two pings of a connection";
     PONG_TIMEOUT = "ROLLCALL_PONG_TIMEOUT", Plain, Some("5s"), "How long after a ping a client may be silent";
-    SOCKETIO_PATH = "ROLLCALL_SOCKETIO_PATH", Plain, Some("/socket.io/"), "Path of Socket.IO on the clients' address, with and without its last slash; off: it is not served";
+    SOCKETIO_PATH = "ROLLCALL_SOCKETIO_PATH", Plain, Some("/socket.io/"), "Path of Socket.IO on the clients' address, with and without its last slash; off, or empty: it is not served";
     SOCKETIO_NAMESPACES = "ROLLCALL_SOCKETIO_NAMESPACES", List, Some("/"), "Namespaces that clients of Socket.IO may connect to, separated by commas";
     SOCKETIO_PING_TIMEOUT = "ROLLCALL_SOCKETIO_PING_TIMEOUT", Plain, Some("20s"), "How long after a ping a client of Socket.IO may be silent";
     SOCKETIO_RECOVERY = "ROLLCALL_SOCKETIO_RECOVERY", Switch, Some("false"), "Whether clients of Socket.IO that come back after a break get the events that they missed";
@@ -176,6 +176,12 @@ impl Setting {
     #[must_use]
     pub fn flag(&self) -> Option<String> {
         (self.kind != Kind::Secret).then(|| self.key())
+    }
+
+    /// Whether an empty text means something else than the default.
+    #[must_use]
+    pub fn may_be_empty(&self) -> bool {
+        self.name == SOCKETIO_PATH.name
     }
 
     /// Returns whether the value may be in its own file, whose text is trimmed.

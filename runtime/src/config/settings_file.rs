@@ -37,7 +37,7 @@ pub(super) fn parse(text: &str) -> (Entries, Vec<String>) {
         match read(key.get_ref(), value.get_ref()) {
             _ if problems.contains_key(&line) => {}
             // An empty text means that the setting is not given, as an empty variable does.
-            Ok(text) if text.is_empty() => {}
+            Ok(text) if text.is_empty() && !of_key(key.get_ref()).is_some_and(Setting::may_be_empty) => {}
             Ok(text) => {
                 entries.insert(key.get_ref().to_string(), Entry { text, line });
             }
@@ -49,9 +49,13 @@ pub(super) fn parse(text: &str) -> (Entries, Vec<String>) {
     (entries, problems.into_iter().map(|(line, problem)| format!("line {line}: {problem}")).collect())
 }
 
+/// The setting of this key.
+fn of_key(key: &str) -> Option<&'static Setting> {
+    names::ALL.iter().find(|setting| setting.key() == key)
+}
+
 /// Returns a setting's text in the form that its variable would have.
 fn read(key: &str, value: &DeValue<'_>) -> Result<String, String> {
-    let of_key = |key: &str| names::ALL.iter().find(|setting| setting.key() == key);
     if let Some(setting) = of_key(key) {
         return text(setting, value);
     }

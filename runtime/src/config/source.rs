@@ -172,14 +172,13 @@ impl<'a> Source<'a> {
         setting.default.map(|text| text.to_owned().into())
     }
 
-    /// Returns the text of a variable. An empty variable counts as not given, because compose files and charts leave a
-    /// setting out in this way.
+    /// An empty variable is not given, unless it means something: that is how compose files and charts leave it out.
     fn variable(&mut self, setting: &Setting, name: &str) -> Option<String> {
         let text = (self.environment)(name)?.into_string();
         if text.is_err() {
             self.fault(setting, "is not UTF-8");
         }
-        text.ok().filter(|text| !text.is_empty())
+        text.ok().filter(|text| !text.is_empty() || setting.may_be_empty())
     }
 
     /// Returns the text that the settings file has under this key.

@@ -60,8 +60,12 @@ fn a_flag_beats_a_variable_and_stands_before_or_after_the_command() {
 
 #[test]
 fn an_empty_variable_is_one_not_given() {
-    let empty: Vec<_> = names::ALL.iter().map(|setting| (setting.name, "")).collect();
+    let empty: Vec<_> =
+        names::ALL.iter().filter(|setting| !setting.may_be_empty()).map(|setting| (setting.name, "")).collect();
     assert_eq!(format!("{:?}", config(&empty)), format!("{:?}", config(&[])));
+    for off in ["", "off"] {
+        assert_eq!(config(&[("ROLLCALL_SOCKETIO_PATH", off)]).limits.listener.engine_path, None, "{off:?}");
+    }
 }
 
 #[test]

@@ -40,7 +40,10 @@ impl Gateway {
         permit: ClientPermit,
         waiting: Option<UnauthenticatedPermit>,
     ) -> Peer {
-        let bearer = upgrade.header("authorization").and_then(|value| value.strip_prefix("Bearer "));
+        let bearer = upgrade.header("authorization").and_then(|value| {
+            let (scheme, token) = value.split_once(' ')?;
+            scheme.eq_ignore_ascii_case("bearer").then_some(token.trim())
+        });
         let handshake = read(upgrade.query().unwrap_or_default(), bearer);
         let state = SocketIoState { handshake, ..SocketIoState::default() };
         Peer::socketio(self.socketio_deadline(), state, permit, waiting)
