@@ -14,6 +14,7 @@ mod console;
 mod crowd;
 mod egress;
 mod ends;
+mod files;
 mod first_page;
 mod forwarding;
 mod functions;

@@ -1,6 +1,7 @@
 //! What every crate of the runtime uses. This crate uses no other crate of the workspace.
 mod address;
 pub mod failpoint;
+pub mod file;
 pub mod log_limit;
 pub mod names;
 pub mod process;

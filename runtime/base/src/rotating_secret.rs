@@ -9,7 +9,7 @@ use std::{
     sync::Arc,
 };
 
-use super::{Secret, reloaded::Reloaded};
+use super::{Secret, file, reloaded::Reloaded};
 
 /// Checks a text. The error says what is wrong, and repeats no part of the text.
 pub type Check = fn(&str) -> Result<(), String>;
@@ -60,7 +60,7 @@ impl RotatingSecret {
 
 fn read(path: &Path, check: Check) -> Result<Secret, String> {
     // The error repeats no part of the file.
-    let text = std::fs::read_to_string(path).map_err(|error| error.to_string())?;
+    let text = file::read_text(path).map_err(|error| error.to_string())?;
     match text.trim() {
         "" => Err("it is empty".to_owned()),
         text => check(text).map(|()| Secret::new(text)),

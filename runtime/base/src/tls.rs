@@ -17,6 +17,8 @@ use rustls::{
     },
 };
 
+use super::file;
+
 /// The files of a client. No file is read before [`Self::config`] is called.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClientTls {
@@ -169,14 +171,15 @@ pub fn pair(
     wanted: &str,
 ) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), TlsError> {
     let certificates = certificates(chain, wanted)?;
-    let private = PrivateKeyDer::from_pem_file(key)
-        .map_err(|error| unusable(key, &error, "the certificate's private key, not encrypted"))?;
+    let private = file::read(key).map_err(pem::Error::Io).and_then(|text| PrivateKeyDer::from_pem_slice(&text));
+    let private = private.map_err(|error| unusable(key, &error, "the certificate's private key, not encrypted"))?;
     Ok((certificates, private))
 }
 
 /// Reads the certificates of a PEM file, which must contain at least one.
 fn certificates(path: &Path, wanted: &str) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let read = CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+    let read = file::read(path).map_err(pem::Error::Io);
+    let read = read.and_then(|text| CertificateDer::pem_slice_iter(&text).collect::<Result<Vec<_>, _>>());
     let certificates = read.map_err(|error| unusable(path, &error, wanted))?;
     match certificates.is_empty() {
         true => Err(unusable(path, &pem::Error::NoItemsFound, wanted)),

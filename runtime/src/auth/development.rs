@@ -11,7 +11,7 @@ use std::{
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 
-use rollcall_base::Secret;
+use rollcall_base::{Secret, file};
 
 /// Reads the secret in this file, or creates it.
 ///
@@ -28,7 +28,7 @@ pub fn development_secret(path: &Path) -> io::Result<Secret> {
 }
 
 fn read(path: &Path) -> io::Result<Secret> {
-    let text = fs::read_to_string(path)?;
+    let text = file::read_text(path)?;
     if fs::metadata(path)?.permissions().mode() & 0o077 != 0 {
         return Err(io::Error::new(
             io::ErrorKind::PermissionDenied,

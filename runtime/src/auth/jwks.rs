@@ -2,7 +2,12 @@
 //!
 //! Invariant: a [`Key`] has one algorithm, which the document names, and only a key that can be used with its algorithm
 //! becomes a [`Key`]. A symmetric key is never taken from a document, because documents are public.
-use std::{fmt, path::PathBuf};
+use std::{
+    fmt, io,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use hyper::Uri;
@@ -18,13 +23,16 @@ use ring::{
 };
 use serde::Deserialize;
 use serde_json::Value;
+use tokio::{sync::Mutex, task::spawn_blocking, time::timeout};
 
 use super::{AuthError, token::Unchecked};
 use crate::http_client::{Client, FetchError};
-use rollcall_base::redacted;
+use rollcall_base::{file, redacted};
 
 /// The longest document that is read, in bytes.
 const MAX_DOCUMENT: usize = 256 * 1024;
+/// How long a file may take to be read. A connect may wait for it, and must have time left for its answer.
+const READ_TIMEOUT: Duration = Duration::from_secs(3);
 /// For how many keys an error says why they cannot be used. A document may have many keys.
 const REASONS: usize = 10;
 
@@ -51,7 +59,7 @@ impl fmt::Display for Location {
 pub enum JwksError {
     /// The file cannot be read.
     #[error("cannot read it: {0}")]
-    Read(#[from] std::io::Error),
+    Read(#[from] io::Error),
     /// The address did not answer with a document.
     #[error("cannot fetch it: {0}")]
     Fetch(#[from] FetchError),
@@ -117,12 +125,36 @@ pub(super) fn choose<'k>(keys: &'k [Key], token: &Unchecked<'_>) -> Result<&'k K
     }
 }
 
-/// Loads and parses a document.
-pub(super) async fn load(location: &Location, client: &Client) -> Result<Vec<Key>, JwksError> {
+/// Loads and parses a document. While a file is read, `reading` is held.
+pub(super) async fn load(
+    location: &Location,
+    client: &Client,
+    reading: &Arc<Mutex<()>>,
+) -> Result<Vec<Key>, JwksError> {
     match location {
-        Location::File(path) => parse(&tokio::fs::read(path).await?),
+        Location::File(path) => parse(&read_file(path, reading).await?),
         Location::Url(url) => parse(&client.get(url.clone(), MAX_DOCUMENT).await?),
     }
+}
+
+/// A file system that hangs keeps one thread, and not one for each attempt.
+async fn read_file(path: &Path, reading: &Arc<Mutex<()>>) -> io::Result<Vec<u8>> {
+    let (path, reading) = (path.to_owned(), Arc::clone(reading));
+    let read = async {
+        let alone = reading.lock_owned().await;
+        let read = move || {
+            let _alone = alone;
+            file::read(&path)
+        };
+        spawn_blocking(read).await.map_err(io::Error::other)?
+    };
+    let document = timeout(READ_TIMEOUT, read)
+        .await
+        .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, format!("it was not read within {READ_TIMEOUT:?}")))??;
+    if document.len() > MAX_DOCUMENT {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, format!("it is larger than {MAX_DOCUMENT} bytes")));
+    }
+    Ok(document)
 }
 
 /// Parses a document. Keys that cannot be used are left out, because other services may need them.

@@ -24,6 +24,8 @@ pub(super) struct Issuer {
     pub(super) location: Location,
     keys: RwLock<Vec<Key>>,
     loads: Mutex<Loads>,
+    /// Held while a file is read.
+    reading: Arc<tokio::sync::Mutex<()>>,
 }
 
 /// The loads that tokens cause.
@@ -36,7 +38,7 @@ struct Loads {
 impl Issuer {
     pub(super) fn new(name: &str, location: Location) -> Self {
         let loads = Mutex::new(Loads { budget: Budget::new(), last: None });
-        Self { name: name.into(), location, keys: RwLock::default(), loads }
+        Self { name: name.into(), location, keys: RwLock::default(), loads, reading: Arc::default() }
     }
 
     /// Checks a token's signature with the key that it names.
@@ -56,7 +58,7 @@ impl Issuer {
     /// Replaces the keys with the keys at the location.
     pub(super) async fn load(&self, client: &Client) -> Result<(), JwksError> {
         let began = Instant::now();
-        let keys = jwks::load(&self.location, client).await?;
+        let keys = jwks::load(&self.location, client, &self.reading).await?;
         *self.keys.write().unwrap_or_else(PoisonError::into_inner) = keys;
         self.loads().budget.loaded(began);
         Ok(())
@@ -73,7 +75,7 @@ impl Issuer {
             Ok(load) => load,
             Err(known) => return known,
         };
-        // The HTTP client has a timeout, so this wait ends.
+        // Requests and reads have a timeout, so this ends.
         match load.wait_for(Option::is_some).await.map(|succeeded| *succeeded) {
             Ok(Some(true)) => Lookup::Loaded,
             Ok(_) | Err(_) => Lookup::Unavailable,

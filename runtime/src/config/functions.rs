@@ -2,9 +2,10 @@
 //!
 //! Invariant: reading goes on after a fault, so one start reports every fault of the file. An unknown key is a fault,
 //! because a limit with a misspelt name would not limit.
-use std::{collections::BTreeSet, fs, path::PathBuf, time::Duration};
+use std::{collections::BTreeSet, path::PathBuf, time::Duration};
 
 use hyper::Uri;
+use rollcall_base::file;
 use rollcall_schema::heartbeat;
 use rollcall_socketio::event;
 use toml::{Table, Value};
@@ -28,7 +29,7 @@ const BREAKER: BreakerOptions = BreakerOptions { failures: 10, pause: Duration::
 pub(super) fn read(source: &mut Source<'_>, events: &BTreeSet<&'static str>) -> Option<FunctionsConfig> {
     let secret = source.secret(&names::FUNCTIONS_SECRET);
     let path = source.optional(&names::FUNCTIONS, |text| Ok(PathBuf::from(text)))?;
-    let (functions, problems) = match fs::read_to_string(&path) {
+    let (functions, problems) = match file::read_text(&path) {
         Ok(text) => parse(&text, events),
         Err(error) => (Vec::new(), vec![format!("cannot read it: {error}")]),
     };

@@ -3,11 +3,11 @@
 //!
 //! Invariant: reading goes on after a fault, so one start reports every fault. A text is read once, even if several
 //! options are made from it.
-use std::{collections::BTreeMap, ffi::OsString, fmt, fs, path::PathBuf};
+use std::{collections::BTreeMap, ffi::OsString, fmt, path::PathBuf};
 
 use clap::ArgMatches;
 
-use rollcall_base::Secret;
+use rollcall_base::{Secret, file};
 
 use super::{
     names::{self, Setting},
@@ -131,7 +131,7 @@ impl<'a> Source<'a> {
 
     fn settings_file(&mut self) -> Option<(PathBuf, Entries)> {
         let path = PathBuf::from(&self.given.get(names::CONFIG.name)?.text);
-        let (entries, problems) = match fs::read_to_string(&path) {
+        let (entries, problems) = match file::read_text(&path) {
             Ok(text) => settings_file::parse(&text),
             Err(error) => (Entries::new(), vec![format!("cannot read it: {error}")]),
         };
@@ -190,7 +190,7 @@ impl<'a> Source<'a> {
 
     /// Reads a setting's own file.
     fn read(&mut self, setting: &Setting, path: String, origin: Origin) -> Option<Given> {
-        match fs::read_to_string(&path) {
+        match file::read_text(path.as_ref()) {
             Ok(text) if !text.trim().is_empty() => {
                 Some(Given { text: text.trim().to_owned(), file: Some(path.into()), origin })
             }
