@@ -229,6 +229,22 @@ fn the_help_of_a_command_shows_its_own_settings() {
 }
 
 #[test]
+fn help_is_a_command_and_a_wrong_id_is_answered_with_its_rule() {
+    let place = Place::embedded();
+    assert!(said(&place.run(&["help", "kick"])).contains("--session"));
+    for (arguments, rule) in [
+        (&["token", "--sub", "a b"][..], "1 to 128 printable ASCII characters"),
+        (&["token", "--sub", "a", "--lesson-id", "a b"], "1 to 64 of A-Z"),
+        (&["token", "--sub", "a", "--aud", "a b"], "is not a DNS name"),
+        (&["agents", "7"], "a UUID of 36 characters"),
+        (&["kick", "--agent", "bob"], "like web.alice.example.org"),
+    ] {
+        let output = place.run(arguments);
+        assert!(output.status.code() == Some(64) && said(&output).contains(rule), "{arguments:?}: {output:?}");
+    }
+}
+
+#[test]
 fn a_role_that_is_none_is_answered_with_the_roles() {
     let output = Place::embedded().run(&["token", "--sub", "alice", "--role", "boss"]);
     let said = said(&output);

@@ -2,9 +2,7 @@
 //! SIGTERM.
 
 use std::fs;
-use std::process::Command;
-use std::sync::mpsc;
-use std::thread;
+use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
 
 use base64::Engine;
@@ -12,8 +10,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ring::hmac;
 
 use crate::common::{Agent, Backend, SOON, Servers, on_both_kinds, session_error, until};
-use rollcall_loadtest::{Client, Gateway, GatewayOptions, token};
-use serde_json::json;
+use rollcall_loadtest::{Client, Gateway, GatewayOptions, admin, token};
 
 on_both_kinds!(a_drain_ends_every_session_and_the_process, data_survive_a_kill);
 
@@ -237,24 +234,55 @@ fn a_gateway_that_says_it_listens_can_be_drained() {
     }
 }
 
-#[test]
-fn a_file_that_hangs_holds_up_no_drain() {
+#[tokio::test]
+async fn any_free_ports_are_printed() {
     let folder = tempfile::tempdir().unwrap();
-    let (keys, pipe) = (folder.path().join("keys.json"), folder.path().join("pipe"));
-    // The public key of the example in RFC 7517.
-    let (x, y) = ("MKBCTNIcKUSDii11ySs3526iDZ8AiTo7Tu6KPAqv7D4", "4Etl6SRW2YiLUrN5vfvVHuhp7x8PxltmWWlbbM4IFyM");
-    let key = json!({"kty": "EC", "crv": "P-256", "use": "sig", "alg": "ES256", "kid": "1", "x": x, "y": y});
-    fs::write(&keys, json!({"keys": [key]}).to_string()).unwrap();
-    let options = GatewayOptions::new(env!("CARGO_BIN_EXE_rollcall")).env("ROLLCALL_DRAIN_DEADLINE", "2s");
-    let options = options.env("ROLLCALL_JWKS", format!("https://issuer.test={}", keys.display()));
-    let options = options.env("ROLLCALL_JWKS_REFRESH", "1s");
-    let mut gateway = Gateway::start(options).unwrap();
-    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
-    fs::rename(&pipe, &keys).unwrap();
-    // The pipe is opened when the gateway reads its keys again, and nothing is ever written to it.
-    let (opened, reading) = mpsc::channel();
-    thread::spawn(move || opened.send(fs::File::options().write(true).open(keys)));
-    let _silent = reading.recv_timeout(SOON).unwrap().unwrap();
-    gateway.terminate().unwrap();
-    assert!(gateway.wait(Duration::from_secs(3)).unwrap().success(), "{}", gateway.output());
+    let mut command = on_free_ports(bare()).command();
+    let output = fs::File::create(folder.path().join("output")).unwrap();
+    let mut gateway = command.current_dir(&folder).stdout(output).spawn().unwrap();
+    let printed = async || fs::read_to_string(folder.path().join("output")).unwrap();
+    let printed = until("the addresses", SOON, printed, |printed| printed.contains("console at ")).await;
+    let address = |label: &str| -> SocketAddr {
+        let line = printed.lines().find_map(|line| line.strip_prefix(label));
+        line.unwrap_or_else(|| panic!("{label}: {printed}")).parse().unwrap()
+    };
+    let (clients, operators) = (address("listening on "), address("admin on "));
+    for address in [clients, operators] {
+        assert_eq!(admin::get(address, "/healthz").unwrap().0, 200, "{address}");
+    }
+    gateway.kill().unwrap();
+    gateway.wait().unwrap();
+}
+
+#[test]
+fn a_listener_that_cannot_be_is_named_with_its_setting() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    // The last one is nobody's (RFC 5737).
+    for (setting, address, advice) in [
+        ("ROLLCALL_LISTEN", address.as_str(), "a free address and port"),
+        ("ROLLCALL_ADMIN_LISTEN", &address, "a free address and port"),
+        ("ROLLCALL_PROBE_LISTEN", &address, "a free address and port"),
+        ("ROLLCALL_LISTEN", "192.0.2.1:8080", "an address of this machine"),
+    ] {
+        let options = on_free_ports(bare()).env("ROLLCALL_HS256_SECRET", token::SECRET).env(setting, address);
+        let (code, said) = refusal(&options);
+        let expected = [format!("the listener at {address}: "), format!("set {setting} to {advice}")];
+        assert!(code == Some(1) && expected.iter().all(|part| said.contains(part)), "{said}");
+    }
+}
+
+#[test]
+fn what_is_asked_for_and_not_done_is_told() {
+    let options = bare().env("ROLLCALL_MAX_CONECTIONS", "7").env("ROLLCALL_DATABASE_URL", "postgres://db/x");
+    let gateway = Gateway::start(options.clone().env("ROLLCALL_MAX_CONNECTIONS", usize::MAX)).unwrap();
+    let checked = options.arg("check").command().current_dir(gateway.folder()).output().unwrap();
+    let checked = String::from_utf8(checked.stdout).unwrap();
+    for said in [gateway.output(), checked.clone()] {
+        for told in ["a similar one is ROLLCALL_MAX_CONNECTIONS", "this variable is not known; write DATABASE_URL"] {
+            assert!(said.contains(told), "{told}: {said}");
+        }
+    }
+    assert!(gateway.output().contains("the limit of open files allows "), "{}", gateway.output());
+    assert!(checked.contains("note  environment   ROLLCALL_MAX_CONECTIONS: "), "{checked}");
 }

@@ -6,7 +6,7 @@ use tokio::time::timeout;
 
 use crate::{
     auth::Keyring,
-    config::{Config, Database},
+    config::{Config, Database, names},
     http_client::egress::Egress,
     node::{self, StartError},
 };
@@ -39,6 +39,11 @@ pub struct Finding {
 }
 
 impl Finding {
+    /// Of a variable that is not known, with what to write instead.
+    pub(super) fn of_variable((name, advice): (String, String)) -> Self {
+        Self { part: "environment", place: name, verdict: CheckOutcome::Doubtful(advice) }
+    }
+
     /// Returns whether the gateway would not start, or would not work.
     #[must_use]
     pub fn broken(&self) -> bool {
@@ -89,6 +94,10 @@ pub async fn check(config: &Config, reached: ConnectedBackends) -> Vec<Finding> 
         Finding { part: "keys", place: keys, verdict: verdict(kv, async |kv| kv.ping().await.map(fine)).await },
         Finding { part: "bus", place: stream, verdict: verdict(bus, async |bus| bus.probe().await.map(fine)).await },
     ];
+    if let Some(too_few) = config.access.too_few_files.clone() {
+        let verdict = CheckOutcome::Doubtful(too_few);
+        findings.push(Finding { part: "open files", place: names::MAX_CONNECTIONS.name.into(), verdict });
+    }
     match node::egress(&config.egress) {
         Ok(egress) => findings.extend(tokens(config, &egress).await),
         Err(error) => {
@@ -102,6 +111,14 @@ pub async fn check(config: &Config, reached: ConnectedBackends) -> Vec<Finding> 
             Err(error) => CheckOutcome::Broken(error.to_string()),
         };
         findings.push(Finding { part: "certificate", place: tls.certificate.display().to_string(), verdict });
+    }
+    // A question would be one about a client that is not there.
+    let asked = config.access.authz.iter().map(|authz| ("authorization", &authz.url));
+    // An event would be one that did not happen.
+    let asked = asked.chain(config.webhook.iter().map(|webhook| ("webhook", &webhook.url)));
+    for (part, url) in asked {
+        let place = format!("{} (not asked)", redacted(&url.to_string()));
+        findings.push(Finding { part, place, verdict: CheckOutcome::Fine });
     }
     for function in config.functions.iter().flat_map(|config| &config.functions) {
         // A call would report an event of a client that does not exist.
@@ -240,6 +257,11 @@ mod tests {
             ("ROLLCALL_MIXPANEL_TOKEN", "hunter2"),
             ("ROLLCALL_FUNCTIONS", functions.to_str().unwrap()),
             ("ROLLCALL_FUNCTIONS_SECRET", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"),
+            ("ROLLCALL_AUTHZ_URL", "http://127.0.0.1:1/authz?key=hunter2"),
+            ("ROLLCALL_WEBHOOK_URL", "http://127.0.0.1:1/webhook?key=hunter2"),
+            ("ROLLCALL_WEBHOOK_SECRET", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"),
+            // More than any machine's files.
+            ("ROLLCALL_MAX_CONNECTIONS", &usize::MAX.to_string()),
         ]);
         let reached = ConnectedBackends {
             store: Ok(Arc::new(store)),
@@ -256,7 +278,10 @@ mod tests {
         begins("FAIL  tokens        a at /nowhere/a.json: cannot read it");
         begins("ok    function      vote at http://127.0.0.1:1/vote");
         begins("ok    mixpanel      https://api.mixpanel.com/track");
-        assert_eq!(lines.len(), 8);
+        begins("ok    authorization http://127.0.0.1:1/authz");
+        begins("ok    webhook       http://127.0.0.1:1/webhook");
+        begins("note  open files    ROLLCALL_MAX_CONNECTIONS: the limit of open files allows ");
+        assert_eq!(lines.len(), 11);
         assert!(!lines.concat().contains("hunter2") && !lines.concat().contains("MfKQ"));
     }
 

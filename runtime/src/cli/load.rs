@@ -17,7 +17,7 @@ use self::{
     progress::Progress,
     table::{CsvTable, Fields},
 };
-use crate::config::LoadArgs;
+use crate::config::{LoadArgs, ids};
 use rollcall_store::{AttendeeRow, LessonRow, Load, LoadError, Store};
 
 /// How many rows are given to the store at once.
@@ -63,7 +63,7 @@ async fn lessons(load: &mut dyn Load, path: &Path) -> Result<u64, LoadFault> {
             && let Some(fields) = table.next()?
         {
             let row = LessonRow {
-                id: fields.read(0, LessonId::parse, "1 to 64 of A-Z a-z 0-9 _ -")?,
+                id: fields.read(0, LessonId::parse, ids::LESSON)?,
                 classroom: fields.read(1, ClassroomId::parse, "a UUID")?,
                 seats: number(&fields, 2)?,
             };
@@ -85,8 +85,8 @@ async fn attendees(load: &mut dyn Load, path: &Path) -> Result<u64, LoadFault> {
         while batch.rows.len() < BATCH
             && let Some(fields) = table.next()?
         {
-            let lesson = fields.read(0, LessonId::parse, "1 to 64 of A-Z a-z 0-9 _ -")?;
-            let user = fields.read(1, UserId::parse, "1 to 128 printable ASCII characters without space * > { } quotes backslash, not starting with lesson_ or rollcall:")?;
+            let lesson = fields.read(0, LessonId::parse, ids::LESSON)?;
+            let user = fields.read(1, UserId::parse, ids::USER)?;
             let seat = Seat(number(&fields, 2)?);
             batch.put(AttendeeRow { lesson, user, seat }, fields.place());
         }

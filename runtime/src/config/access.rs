@@ -11,6 +11,8 @@ use rollcall_websocket::certificate::TlsFiles;
 /// How many files may be open that are not clients' connections: connections to backends and of operators, and database
 /// files.
 const RESERVED_FILES: usize = 128;
+/// With room for fewer connections than this, an operator who asked for no number is told.
+const FEW: usize = 1000;
 /// The share of the remaining files for connections that have not upgraded yet, as a divisor, and its maximum.
 const HALF_OPEN: (usize, usize) = (16, 8192);
 
@@ -35,6 +37,8 @@ pub struct AccessConfig {
     pub half_open: usize,
     /// Whether connections begin with a header of the PROXY protocol.
     pub proxy_protocol: bool,
+    /// Where fewer connections are possible than are wanted: how many, and what to change.
+    pub too_few_files: Option<String>,
 }
 
 impl AccessConfig {
@@ -56,7 +60,11 @@ impl AccessConfig {
         let half_open = (files / HALF_OPEN.0).clamp(1, HALF_OPEN.1);
         let possible = files.saturating_sub(RESERVED_FILES + half_open);
         let possible = possible.saturating_sub(share(possible, SPARE)).max(1);
-        let connections = count_or(source, &names::MAX_CONNECTIONS, possible).min(possible);
+        let wanted = source.value(&names::MAX_CONNECTIONS, value::count(0));
+        let connections = if wanted == 0 { possible } else { wanted.min(possible) };
+        let too_few_files = (possible < if wanted == 0 { FEW } else { wanted }).then(|| {
+            format!("the limit of open files allows {possible} connections: raise it, by ulimit -n or LimitNOFILE")
+        });
         let admission = AdmissionLimits {
             connections,
             spare: share(connections, SPARE),
@@ -67,7 +75,7 @@ impl AccessConfig {
             memory: source.optional(&names::MAX_MEMORY, value::size).map_or_else(memory::allowance, |max| max as u64),
             proxies,
         };
-        Self { admission, rates: rates(source), authz, half_open, proxy_protocol }
+        Self { admission, rates: rates(source), authz, half_open, proxy_protocol, too_few_files }
     }
 }
 

@@ -1,5 +1,11 @@
 //! The command line: the subcommand, and a flag for every setting that may be a flag.
-use std::{collections::BTreeSet, ffi::OsString, fmt, process::ExitCode};
+use std::{
+    collections::BTreeSet,
+    ffi::OsString,
+    fmt,
+    io::{Write, stderr},
+    process::ExitCode,
+};
 
 use clap::{Arg, CommandFactory, FromArgMatches, Parser};
 
@@ -10,7 +16,7 @@ pub const FAULTY: u8 = 64;
 
 /// A WebSocket gateway for classrooms: who is there, durably.
 #[derive(Debug, Parser)]
-#[command(name = "rollcall", version, about, disable_help_subcommand = true)]
+#[command(name = "rollcall", version, about)]
 struct CommandLine {
     #[command(subcommand)]
     command: Option<Task>,
@@ -49,7 +55,8 @@ impl Stop {
             }
             Self::Configuration(faults) => {
                 for fault in faults {
-                    eprintln!("error: {fault}");
+                    // If it cannot be printed, the exit code still tells.
+                    drop(writeln!(stderr(), "error: {fault}"));
                 }
                 ExitCode::from(FAULTY)
             }
@@ -104,7 +111,7 @@ const OWN_SETTINGS: &[(&str, &[names::Setting])] = &[
     ("load", &[names::CONFIG, names::DATABASE_URL, names::LOG]),
     ("restored", &[names::CONFIG, names::DATABASE_URL, names::LOG]),
     ("check", CHECKED),
-    ("health", &[names::ADMIN_LISTEN, names::PROBE_LISTEN, names::LOG]),
+    ("health", &[names::CONFIG, names::ADMIN_LISTEN, names::PROBE_LISTEN, names::LOG]),
     ("agents", ASKING),
     ("attendance", ASKING),
     ("kick", ASKING),
@@ -175,7 +182,7 @@ fn flags(shown: impl Fn(&names::Setting) -> bool) -> Vec<Arg> {
 fn secrets(shown: impl Fn(&names::Setting) -> bool) -> String {
     let shown = |kind| names::ALL.iter().filter(|setting| setting.kind == kind && shown(setting)).collect::<Vec<_>>();
     let secrets: String =
-        shown(names::Kind::Secret).iter().map(|setting| format!("  {:<24} {}\n", setting.name, setting.help)).collect();
+        shown(names::Kind::Secret).iter().map(|setting| format!("  {:<30} {}\n", setting.name, setting.help)).collect();
     let addresses: Vec<_> = shown(names::Kind::Address).iter().map(|setting| setting.name).collect();
     let mut parts = Vec::new();
     if !secrets.is_empty() {

@@ -4,7 +4,7 @@ use hyper::Uri;
 use rollcall_base::Secret;
 use rollcall_schema::{AgentId, ClassroomId, SessionId, UserId};
 
-use super::{names, source::Source, value};
+use super::{ids, names, source::Source, value};
 
 /// The gateway's admin address, and the token for it.
 #[derive(Clone, Debug)]
@@ -19,6 +19,7 @@ pub struct AdminAddress {
 #[derive(Debug, Clone, Args)]
 pub struct AgentsArgs {
     /// The classroom
+    #[arg(value_parser = ids::classroom)]
     pub classroom: ClassroomId,
     /// Print JSON, as the gateway answers
     #[arg(long)]
@@ -29,6 +30,7 @@ pub struct AgentsArgs {
 #[derive(Debug, Clone, Args)]
 pub struct AttendanceArgs {
     /// The classroom
+    #[arg(value_parser = ids::classroom)]
     pub classroom: ClassroomId,
     /// Without sessions that ended before, like 2026-09-01T08:00:00Z
     #[arg(long, value_name = "TIME")]
@@ -51,7 +53,7 @@ pub struct KickArgs {
     #[command(flatten)]
     pub whom: Whom,
     /// Only sessions in this classroom
-    #[arg(long, value_name = "UUID", conflicts_with = "session")]
+    #[arg(long, value_name = "UUID", value_parser = ids::classroom, conflicts_with = "session")]
     pub classroom: Option<ClassroomId>,
     /// Print JSON, as the gateway answers
     #[arg(long)]
@@ -66,10 +68,10 @@ pub struct Whom {
     #[arg(long, value_name = "ID", value_parser = session)]
     pub session: Option<SessionId>,
     /// The sessions of this agent, like web.alice.example.org
-    #[arg(long, value_name = "AGENT_ID")]
+    #[arg(long, value_name = "AGENT_ID", value_parser = ids::agent)]
     pub agent: Option<AgentId>,
     /// The sessions of this user, the sub of its tokens
-    #[arg(long, value_name = "SUB")]
+    #[arg(long, value_name = "SUB", value_parser = ids::user)]
     pub user: Option<UserId>,
 }
 
@@ -84,10 +86,10 @@ pub struct PublishArgs {
     #[arg(long)]
     pub id: Option<String>,
     /// The agent that does not get it
-    #[arg(long, value_name = "AGENT_ID")]
+    #[arg(long, value_name = "AGENT_ID", value_parser = ids::agent)]
     pub sender: Option<AgentId>,
     /// The only agent that gets it
-    #[arg(long, value_name = "AGENT_ID")]
+    #[arg(long, value_name = "AGENT_ID", value_parser = ids::agent)]
     pub receiver: Option<AgentId>,
     /// Print JSON, as the gateway answers
     #[arg(long)]
@@ -98,6 +100,7 @@ pub struct PublishArgs {
 #[derive(Debug, Clone, Args)]
 pub struct TailArgs {
     /// The classroom
+    #[arg(value_parser = ids::classroom)]
     pub classroom: ClassroomId,
     /// Begin after this offset, instead of now
     #[arg(long, value_name = "OFFSET")]
@@ -111,7 +114,7 @@ pub struct TailArgs {
 #[derive(Debug, Clone, Args)]
 pub struct EraseArgs {
     /// The user, the sub of its tokens
-    #[arg(long, value_name = "SUB")]
+    #[arg(long, value_name = "SUB", value_parser = ids::user)]
     pub user: UserId,
     /// Print JSON, as the gateway answers
     #[arg(long)]

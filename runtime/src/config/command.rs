@@ -7,7 +7,10 @@ use clap::{
 };
 use rollcall_schema::{Audience, ClassroomId, JsonObject, LessonId, Role, UserId};
 
-use super::client_commands::{AgentsArgs, AttendanceArgs, EraseArgs, KickArgs, PublishArgs, TailArgs};
+use super::{
+    client_commands::{AgentsArgs, AttendanceArgs, EraseArgs, KickArgs, PublishArgs, TailArgs},
+    ids,
+};
 
 /// What the process does.
 #[derive(Debug, Clone, Default, Subcommand)]
@@ -45,13 +48,13 @@ pub enum Task {
 #[derive(Debug, Clone, Args)]
 pub struct TokenArgs {
     /// The user
-    #[arg(long)]
+    #[arg(long, value_parser = ids::user)]
     pub sub: UserId,
     /// Who the user is in a lesson
     #[arg(long, default_value_t, value_parser = role())]
     pub role: Role,
     /// The audience; by default the first of ROLLCALL_AUDIENCES, else example.org
-    #[arg(long)]
+    #[arg(long, value_parser = super::value::audience)]
     pub aud: Option<Audience>,
     /// The issuer
     #[arg(long, default_value = "rollcall")]
@@ -60,13 +63,13 @@ pub struct TokenArgs {
     #[arg(long, default_value = "1h", value_parser = super::value::time_limit)]
     pub lifetime: Duration,
     /// The lesson to join where the client names none
-    #[arg(long)]
+    #[arg(long, value_parser = ids::lesson)]
     pub lesson_id: Option<LessonId>,
     /// Only these classrooms may be entered, separated by commas
-    #[arg(long, value_delimiter = ',')]
+    #[arg(long, value_delimiter = ',', value_parser = ids::classroom)]
     pub classroom_ids: Vec<ClassroomId>,
     /// Only these lessons may be joined, separated by commas
-    #[arg(long, value_delimiter = ',')]
+    #[arg(long, value_delimiter = ',', value_parser = ids::lesson)]
     pub lesson_ids: Vec<LessonId>,
     /// What everybody in the classroom is told of the user: a JSON object of at most 1024 bytes
     #[arg(long, value_parser = JsonObject::parse)]

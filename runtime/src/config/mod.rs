@@ -12,6 +12,7 @@ mod command;
 mod connections;
 mod egress;
 mod functions;
+pub mod ids;
 mod keys;
 mod lines;
 pub mod names;
@@ -19,6 +20,7 @@ mod nats;
 mod origin;
 mod settings_file;
 mod source;
+mod spelling;
 mod traces;
 mod value;
 mod webhook;
@@ -42,6 +44,7 @@ pub use connections::LimitsConfig;
 pub use keys::TokenKeys;
 pub use origin::{Origin, SettingInUse};
 pub use source::{Environment, Fault};
+pub use spelling::misspelt;
 
 use crate::{
     functions::FunctionsConfig, http::access::Access, http_client::egress::EgressOptions, log::LogFormat,

@@ -1,6 +1,7 @@
 //! Settings of NATS: its address, this process's credentials, and the stream.
 use std::{str::FromStr, time::Duration};
 
+use async_nats::ServerAddr;
 use rollcall_base::{BackendUrl, RotatingSecret};
 use rollcall_bus::nats::{DUPLICATE_WINDOW, NatsOptions, StreamOptions, check_credentials};
 
@@ -31,11 +32,14 @@ pub(super) fn read(source: &mut Source<'_>) -> Option<NatsOptions> {
 /// Reads `nats://...`, or several such addresses separated by commas.
 fn url(given: &Given) -> Result<BackendUrl, String> {
     backend(&names::NATS_URL, given, |text| {
-        let is_address = |part: &str| part.contains("://") && async_nats::ServerAddr::from_str(part).is_ok();
+        // The library reads others, of which it then makes no connection.
+        let known = |part: &str| ["nats://", "tls://"].iter().any(|scheme| part.starts_with(scheme));
+        let has_host = |part: &str| ServerAddr::from_str(part).is_ok_and(|address| !address.host().is_empty());
+        let is_address = |part: &str| known(part) && has_host(part);
         if text.split(',').all(|part| is_address(part.trim())) {
             Ok(())
         } else {
-            Err("write nats://HOST:4222, several separated by commas".into())
+            Err("write nats://HOST:4222 or tls://HOST:4222, several separated by commas".into())
         }
     })
 }

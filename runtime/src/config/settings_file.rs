@@ -10,6 +10,7 @@ use toml::de::{DeTable, DeValue};
 use super::{
     lines,
     names::{self, Kind, Setting},
+    spelling::similar,
 };
 
 /// A setting in the file.
@@ -64,8 +65,11 @@ fn read(key: &str, value: &DeValue<'_>) -> Result<String, String> {
     }
     let meant = key.to_ascii_lowercase().replace('_', "-");
     let meant = meant.strip_prefix("rollcall-").unwrap_or(&meant);
-    Err(match of_key(meant) {
-        Some(_) => format!("write {meant}"),
+    if of_key(meant).is_some() {
+        return Err(format!("write {meant}"));
+    }
+    Err(match similar(meant, names::ALL.iter().map(Setting::key)) {
+        Some(similar) => format!("is not known; a similar one is {similar}"),
         None => "is not known".into(),
     })
 }
@@ -144,7 +148,7 @@ mod tests {
             "line 2: max-fragments: write a whole number without quotes",
             "line 3: guests: write true or false, without quotes",
             "line 4: origins: write an array of texts in quotes, none of them with a comma",
-            "line 5: max-mesage: is not known",
+            "line 5: max-mesage: is not known; a similar one is max-message",
             "line 6: ROLLCALL_MAX_QUEUE: write max-queue",
             "line 7: hs256-secret: a secret must not be in this file: set ROLLCALL_HS256_SECRET, or name its file with \
              hs256-secret-file",

@@ -117,7 +117,7 @@ fn all_faults_are_reported_at_once_and_no_secret_with_them() {
             ("ROLLCALL_ADMIN_LISTEN", "0.0.0.0:9090"),
             ("DATABASE_URL", "mysql://me:hunter2@db/x"),
             ("REDIS_URL", "hunter2"),
-            ("NATS_URL", "hunter2"),
+            ("NATS_URL", "nats://a,ws://hunter2"),
             ("ROLLCALL_JWKS", "a=/x,a=/y"),
             ("ROLLCALL_AUDIENCES", "a b"),
             ("ROLLCALL_GUESTS", "perhaps"),

@@ -33,7 +33,11 @@ fn endpoint(text: &str) -> Result<Uri, String> {
     if text.contains('?') {
         return Err(format!("write it without parameters; a key goes into {}", names::OTEL_EXPORTER_OTLP_HEADERS.name));
     }
-    value::http(&format!("{}{PATH}", text.trim_end_matches('/')))
+    let base = text.trim_end_matches('/');
+    if base.ends_with(PATH) {
+        return Err(format!("write it without {PATH}, which is added"));
+    }
+    value::http(&format!("{base}{PATH}"))
 }
 
 /// Reads `NAME=VALUE`, or several separated by commas. The values are percent-encoded.

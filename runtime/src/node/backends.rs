@@ -68,7 +68,7 @@ pub async fn sql(config: &BackendsConfig) -> Result<Arc<dyn Store>, StartError> 
         Database::Sqlite(path) => {
             let store = SqliteStore::open(path).map_err(StartError::at(
                 format!("SQLite file {}", path.display()),
-                "make the file's folder writable, or set DATABASE_URL",
+                "make the file's folder writable, or name another file in DATABASE_URL",
             ))?;
             Arc::new(store.keeping_published(config.keep_published))
         }

@@ -15,7 +15,10 @@ use crate::{
 /// # Errors
 /// Returns a [`StartError`] if a file cannot be read. If an issuer's server is away, its keys are loaded later.
 pub(super) async fn keyring(config: &Config, egress: &Egress) -> Result<Arc<Keyring>, StartError> {
-    let sources = config.keys.load().map_err(StartError::at("keys", "make the folder writable, or set a key"))?;
+    let sources = config
+        .keys
+        .load()
+        .map_err(StartError::at("keys", "make its folder, writable for this process, or set a key"))?;
     let keyring = Arc::new(Keyring::new(sources, egress));
     for error in keyring.load().await {
         if matches!(error.location, Location::File(_)) {

@@ -1,5 +1,6 @@
 //! A node, from its start to the end of its drain.
 mod backends;
+mod bind;
 mod drain;
 mod egress;
 mod ending;

@@ -1,15 +1,15 @@
 //! `rollcall serve` starts every part after the parts that it needs, and drains at the end.
 use std::{
-    net::SocketAddr,
     sync::{Arc, atomic::AtomicBool},
     time::Duration,
 };
 
-use tokio::{net::TcpListener, sync::watch};
+use tokio::sync::watch;
 use tracing::info;
 
 use super::{
     Backends, StartError,
+    bind::bind,
     drain::Drain,
     ending::Ending,
     front::PublicFront,
@@ -78,10 +78,9 @@ pub async fn serve(config: Config, table: Table, reader: Reader, log: LogFilter)
     let tasks = Tasks::default();
     let metrics = Metrics::install().map_err(StartError::at("the metrics", "a bug: please report it"))?;
     gauges::publish(&config);
-    let clients = bind(config.listen, "set ROLLCALL_LISTEN to a free address")?;
-    let operators = bind(config.admin_listen, "set ROLLCALL_ADMIN_LISTEN to a free address")?;
-    let probe_hint = "set ROLLCALL_PROBE_LISTEN to a free address";
-    let probes = config.probe_listen.map(|address| bind(address, probe_hint)).transpose()?;
+    let clients = bind(config.listen, "ROLLCALL_LISTEN")?;
+    let operators = bind(config.admin_listen, "ROLLCALL_ADMIN_LISTEN")?;
+    let probes = config.probe_listen.map(|address| bind(address, "ROLLCALL_PROBE_LISTEN")).transpose()?;
     let egress = super::egress(&config.egress)?;
     let keyring = keyring(&config, &egress).await?;
     let pair = "name PEM files that belong together in ROLLCALL_TLS_CERT and ROLLCALL_TLS_KEY";
@@ -320,10 +319,6 @@ pub async fn serve(config: Config, table: Table, reader: Reader, log: LogFilter)
     let last = [Some(operators), mixpanel_sender].into_iter().flatten().collect();
     let ending = Ending { signals, tasks, bus, unready, draining, over, drain, last };
     ending.run().await.map_or(Ok(()), |ended| Err(ended.into()))
-}
-
-fn bind(address: SocketAddr, hint: &'static str) -> Result<TcpListener, StartError> {
-    socket::bind(address).map_err(StartError::at("a listener", hint))
 }
 
 /// Returns a future that is done when the node drains.
