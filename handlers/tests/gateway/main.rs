@@ -27,6 +27,7 @@ mod nats_tls;
 mod openapi;
 mod operator;
 mod operator_cli;
+mod output;
 mod postgres_tls;
 mod probes;
 mod redis_kinds;

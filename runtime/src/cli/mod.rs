@@ -18,9 +18,9 @@ use tokio::runtime::Handle;
 
 use self::admin_client::AdminClient;
 use crate::{
-    config::{Config, Reader, Task},
+    config::{Config, Reader, Task, misspelt},
     handler::table::Table,
-    log::{self, LogFilter, SpanLayer},
+    log::{self, LogFilter, LogFormat, SpanLayer},
     node::{self, StartError},
     trace_export::TraceExport,
 };
@@ -64,11 +64,17 @@ pub fn run(table: Table) -> ExitCode {
     let (export, spans) = match export(&config, &command, runtime.handle()) {
         Ok(started) => started.unzip(),
         Err(error) => {
-            eprintln!("error: {error}");
+            log::last_line(config.log_format, &error);
             return ExitCode::FAILURE;
         }
     };
-    let log = log::init(&config.log, config.log_format, spans);
+    let serves = matches!(command, Task::Serve);
+    // What other commands say is for the people who type them.
+    let format = if serves { config.log_format } else { LogFormat::Text };
+    let log = log::init(&config.log, format, spans);
+    if serves {
+        warn_of(&config);
+    }
     let result = runtime.block_on(act(command, config, table, reader, log));
     // The runtime sends the remaining spans.
     export.into_iter().for_each(TraceExport::finish);
@@ -76,9 +82,19 @@ pub fn run(table: Table) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error}");
+            log::last_line(format, &*error);
             ExitCode::FAILURE
         }
+    }
+}
+
+/// Tells what was asked for and is not done.
+fn warn_of(config: &Config) {
+    for (variable, advice) in misspelt(std::env::vars_os().map(|(name, _)| name)) {
+        tracing::warn!(variable, "{advice}");
+    }
+    if let Some(advice) = &config.access.too_few_files {
+        tracing::warn!("{advice}");
     }
 }
 
@@ -98,22 +114,28 @@ async fn act(
     reader: Reader,
     log: LogFilter,
 ) -> Result<(), Box<dyn std::error::Error>> {
-    match command {
-        Task::Serve => node::serve(config, table, reader, log).await?,
-        Task::Token(args) => commands::token(&config, args)?,
-        Task::Migrate => commands::migrate(&config).await?,
-        Task::Load(files) => commands::load_files(&config, &files).await?,
-        Task::Restored => commands::restored(&config).await?,
-        Task::Check => commands::report(&config).await?,
-        Task::Health(args) => health::run(&config, &args).await?,
-        task => ask(&AdminClient::new(&config.admin_address, &node::egress(&config.egress)?), task).await?,
+    let done = match command {
+        Task::Serve => return Ok(node::serve(config, table, reader, log).await?),
+        Task::Token(args) => commands::token(&config, args),
+        Task::Migrate => commands::migrate(&config).await,
+        Task::Load(files) => commands::load_files(&config, &files).await,
+        Task::Restored => commands::restored(&config).await,
+        Task::Check => commands::report(&config).await,
+        Task::Health(args) => health::run(&config, &args).await,
+        task => ask(&AdminClient::new(&config.admin_address, &node::egress(&config.egress)?), task).await,
+    };
+    match done {
+        // The reader has closed the output, as `head` does.
+        Err(CommandError::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        Err(CommandError::Output(error)) => Err(StartError::at("the output", "make room for it")(error).into()),
+        Err(CommandError::Failed(error)) => Err(error.into()),
+        Ok(()) => Ok(()),
     }
-    Ok(())
 }
 
 /// Runs the commands that ask a running gateway.
-async fn ask(gateway: &AdminClient, command: Task) -> Result<(), StartError> {
-    let done = match command {
+async fn ask(gateway: &AdminClient, command: Task) -> Result<(), CommandError> {
+    match command {
         Task::Agents(args) => agents::run(gateway, &args).await,
         Task::Attendance(args) => attendance::run(gateway, &args).await,
         Task::Kick(args) => kick::run(gateway, &args).await,
@@ -127,23 +149,16 @@ async fn ask(gateway: &AdminClient, command: Task) -> Result<(), StartError> {
         | Task::Restored
         | Task::Check
         | Task::Health(_) => Ok(()),
-    };
-    match done {
-        Ok(()) => Ok(()),
-        // The reader has closed the output, as `head` does.
-        Err(CommandError::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        Err(CommandError::Output(error)) => Err(StartError::at("the output", "make room for it")(error)),
-        Err(CommandError::Gateway(error)) => Err(error),
     }
 }
 
-/// Why a command that asks a gateway failed.
+/// Why a command failed.
 #[derive(Debug, thiserror::Error)]
 enum CommandError {
-    /// The gateway is away, or refused the request.
+    /// It was not done.
     #[error(transparent)]
-    Gateway(#[from] StartError),
-    /// The answer could not be printed.
+    Failed(#[from] StartError),
+    /// It was done, and what it says was not printed.
     #[error(transparent)]
     Output(#[from] io::Error),
 }

@@ -42,12 +42,12 @@ pub(super) async fn run(gateway: &AdminClient, args: &TailArgs) -> Result<(), Co
             match gateway.get(&format!("{events}?after={}&epoch={epoch}", page["through"])).await {
                 Ok(page) => break page,
                 Err(error) if is_gone(&error) => {
-                    eprintln!("events are gone for good: going on from now");
+                    writeln!(io::stderr(), "events are gone for good: going on from now")?;
                     break gateway.get(&format!("{events}?after=latest")).await?;
                 }
                 Err(error) => {
                     if !std::mem::replace(&mut away, true) {
-                        eprintln!("{error}\n  going on when it is back");
+                        writeln!(io::stderr(), "{error}\n  going on when it is back")?;
                     }
                     sleep(RETRY_AFTER).await;
                 }

@@ -1,5 +1,6 @@
 //! The log, which is written to stderr. The choice of its lines may change while the process runs.
 mod flood;
+mod unfiltered;
 
 use std::io::{IsTerminal, stderr};
 
@@ -12,7 +13,9 @@ use tracing_subscriber::{
     util::SubscriberInitExt,
 };
 
-use self::flood::LogFlood;
+pub use self::unfiltered::last_line;
+
+use self::{flood::LogFlood, unfiltered::log_panics};
 
 /// The format of a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,7 +50,10 @@ pub fn init(filter: &str, format: LogFormat, spans: Option<SpanLayer>) -> LogFil
     let lines = fmt::layer().with_writer(stderr).log_internal_errors(false).with_ansi(stderr().is_terminal());
     let lines = match format {
         LogFormat::Text => lines.boxed(),
-        LogFormat::Json => lines.json().flatten_event(true).boxed(),
+        LogFormat::Json => {
+            log_panics();
+            lines.json().flatten_event(true).boxed()
+        }
     };
     let lines = lines.with_filter(filter.and(LogFlood::default())).boxed();
     tracing_subscriber::registry().with(std::iter::once(lines).chain(spans).collect::<Vec<_>>()).init();

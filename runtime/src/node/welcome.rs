@@ -1,5 +1,11 @@
-//! Prints the addresses at the start, and what to try there.
-use std::net::SocketAddr;
+//! What a start prints: the addresses, and what to try there.
+//!
+//! Invariant: a node serves, also if nobody can read what it prints.
+use std::{
+    fmt::Display,
+    io::{Write, stdout},
+    net::SocketAddr,
+};
 
 use tokio::net::TcpListener;
 
@@ -14,12 +20,19 @@ fn address(listener: &TcpListener) -> Result<SocketAddr, StartError> {
     listener.local_addr().map_err(StartError::at("a listener", "start again"))
 }
 
+fn say(line: impl Display) {
+    drop(writeln!(stdout(), "{line}"));
+}
+
 /// Returns the demo if there is a development secret.
 pub(super) fn demo(config: &Config, clients: &TcpListener) -> Result<Option<Demo>, StartError> {
     if config.keys.development.is_none() {
         return Ok(None);
     }
-    let sources = config.keys.load().map_err(StartError::at("keys", "make the folder writable, or set a key"))?;
+    let sources = config
+        .keys
+        .load()
+        .map_err(StartError::at("keys", "make its folder, writable for this process, or set a key"))?;
     let origin = demo::origin(address(clients)?, config.tls.is_some());
     Ok(sources.hs256.map(|secret| Demo { secret, audience: sources.audiences.first().cloned(), origin }))
 }
@@ -31,17 +44,17 @@ pub(super) async fn print(
     store: &dyn Store,
 ) -> Result<(), StartError> {
     let admin = address(operators)?;
-    println!("listening on {}", address(clients)?);
-    println!("admin on {admin}");
+    say(format_args!("listening on {}", address(clients)?));
+    say(format_args!("admin on {admin}"));
     if let Some(probes) = probes {
-        println!("probes on {}", address(probes)?);
+        say(format_args!("probes on {}", address(probes)?));
     }
     let host = if admin.ip().is_unspecified() { "localhost".to_owned() } else { admin.ip().to_string() };
     let host = if host.contains(':') { format!("[{host}]") } else { host };
-    println!("console at http://{host}:{}/", admin.port());
+    say(format_args!("console at http://{host}:{}/", admin.port()));
     if let Some(demo) = demo {
         demo::seed(store).await.map_err(StartError::at("the demo", "start again"))?;
-        println!("{}", demo::welcome(demo));
+        say(demo::welcome(demo));
     }
     Ok(())
 }
