@@ -33,7 +33,7 @@ export function show(main, { me }) {
   const outbox = h("strong", {});
   const lag = h("small", {});
   const problem = h("p", { class: "note bad", role: "status" });
-  const nobody = h("p", { class: "hint", hidden: true }, "Nobody is connected yet. ", me.demo
+  const nobody = h("p", { class: "hint", hidden: true }, "Nobody is connected. ", me.demo
     ? [h("a", { href: "#/try" }, "Try it"), ": connect a teacher and a participant with two clicks, and see them here."]
     : "Clients connect to /ws on the clients' address, with a token of yours.");
   const nodes = table("Nodes", COLUMNS);

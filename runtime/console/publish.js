@@ -16,7 +16,8 @@ export function part(classroom) {
     try {
       const { offset } = await post("/api/v1/publish", { subject: `${to.value}.${entity.value}`, body: object(body.value) });
       outcome.className = "note";
-      say(outcome, `Stored at offset ${offset}.`);
+      const unseen = to.value === room.value ? "" : " Agents in the lesson get it; Events, here, are the classroom's.";
+      say(outcome, `Stored at offset ${offset}.${unseen}`);
     } catch (error) {
       outcome.className = "note bad";
       say(outcome, `Not published: ${error.message}`);
