@@ -18,12 +18,26 @@ const PRESENT: &str = "select id, agent_id, user_id, lesson_id, \
         cast(round(unixepoch(started_at, 'subsec') * 1000) as integer) * 1000, null, null \
     from agent_session where classroom_id = ?1 and id > ?2 order by id limit ?3";
 
-const PAST: &str = "select id, agent_id, user_id, lesson_id, \
-        cast(round(unixepoch(started_at, 'subsec') * 1000) as integer) * 1000, \
-        cast(round(unixepoch(ended_at, 'subsec') * 1000) as integer) * 1000, reason \
-    from agent_session_history \
-    where classroom_id = ?1 and (ended_at, id) > (strftime('%Y-%m-%d %H:%M:%f', ?2 / 1000 / 1000.0, 'unixepoch'), ?3) \
-    order by ended_at, id limit ?4";
+macro_rules! past {
+    ($which:literal) => {
+        concat!(
+            "select id, agent_id, user_id, lesson_id, ",
+            "cast(round(unixepoch(started_at, 'subsec') * 1000) as integer) * 1000, ",
+            "cast(round(unixepoch(ended_at, 'subsec') * 1000) as integer) * 1000, reason, ended_at ",
+            "from agent_session_history where classroom_id = ?1 and ended_at ",
+            $which
+        )
+    };
+}
+
+/// In two parts: of `(ended_at, id) > (...)` SQLite gives the index only the end, and would read all that ended at one
+/// moment, as those of a node that died do, for each page anew.
+const PAST: &str = concat!(
+    past!("= strftime('%Y-%m-%d %H:%M:%f', ?2 / 1000 / 1000.0, 'unixepoch') and id > ?3"),
+    " union all ",
+    past!("> strftime('%Y-%m-%d %H:%M:%f', ?2 / 1000 / 1000.0, 'unixepoch')"),
+    " order by ended_at, id limit ?4"
+);
 
 /// As in Postgres, a batch of which no session began before the limit is the last one.
 const LOOK: &str = "select max(id), coalesce(max(started_at < strftime('%Y-%m-%d %H:%M:%f', 'now', ?3)), 0) \
@@ -82,5 +96,48 @@ impl History for SqliteStore {
         max: usize,
     ) -> Result<Option<HistorySweep>, StoreError> {
         self.writer.call("sweep_history", move |connection| sweep(connection, keep, after, max)).await.map(Some)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rusqlite::StatementStatus;
+
+    use super::*;
+    use crate::Schema;
+
+    const MANY: u32 = 100_000;
+    const PAGE: usize = 100;
+    /// A walk over all rows takes several times as many.
+    const MAX_STEPS: i32 = 50_000;
+
+    #[tokio::test]
+    async fn a_page_of_those_who_left_at_one_moment_reads_no_others() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("x.db");
+        let store = SqliteStore::open(&path).expect("opened");
+        store.migrate().await.expect("migrated");
+        let connection = Connection::open(&path).expect("opened");
+        let fill = "with recursive n(i) as (select 1 union all select i + 1 from n where i < ?1) \
+            insert into agent_session_history (id, agent_id, classroom_id, user_id, started_at, ended_at, reason) \
+            select i, 'web.u' || i || '.example.org', '2b5c0e0c-8f7c-4b0a-9d54-0a8cf9d1c001', 'u' || i, \
+            '2026-01-01 08:00:00.000', '2026-01-01 09:00:00.000', 'node_lost' from n";
+        assert_eq!(connection.execute(fill, [MANY]).expect("filled"), MANY as usize);
+
+        let room = ClassroomId::parse("2b5c0e0c-8f7c-4b0a-9d54-0a8cf9d1c001").expect("a classroom");
+        let first =
+            store.past(room, HistoryPosition { ended: Moment(0), session: SessionId(0) }, 1).await.expect("read");
+        let ended = first[0].end.clone().expect("it has ended").at;
+        let mut statement = connection.prepare(PAST).expect("a statement");
+        for after in [0, i64::from(MANY) / 2, i64::from(MANY) - 1] {
+            let found = statement
+                .query_map(params![room.to_string(), ended.0, after, whole(PAGE)], |row| row.get::<_, i64>(0))
+                .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+                .expect("read");
+            let steps = statement.reset_status(StatementStatus::VmStep);
+            let through = i64::from(MANY).min(after + whole(PAGE));
+            assert_eq!(found, (after + 1..=through).collect::<Vec<_>>());
+            assert!(steps < MAX_STEPS, "{steps} steps after {after}");
+        }
     }
 }
