@@ -211,8 +211,7 @@ pub trait Bus: Send + Sync + 'static {
     /// not answer within half a second, this is the last event known: every event on the feed before the call is up to
     /// there.
     async fn end(&self) -> Position;
-    /// Returns the position before the oldest event that can still be replayed for a while. If the stream has begun to
-    /// forget events, those that it will forget next are left out.
+    /// Before the oldest event that can still be replayed for a while: those that are about to be forgotten are left out.
     async fn oldest(&self) -> Result<Position, BusError>;
     /// Returns the events of these rooms after `after.offset`, merged in order, up to the end of the stream.
     async fn replay(&self, rooms: &[RoomId], after: &Position) -> Result<Replay, BusError>;
@@ -241,9 +240,8 @@ pub trait Bus: Send + Sync + 'static {
     }
 }
 
-/// Returns the result of [`Bus::oldest`] for a stream with these events. The oldest 60th of them is left out, because
-/// it is forgotten next.
-fn before_oldest(first: u64, last: u64) -> Offset {
-    let forgotten = first.saturating_sub(1);
-    Offset(if forgotten == 0 { 0 } else { forgotten + last.saturating_sub(forgotten).div_ceil(60) })
+/// [`Bus::oldest`] of a stream with these events: if it forgets, a 60th of them is about to go.
+fn before_oldest(first: u64, last: u64, forgets: bool) -> Offset {
+    let gone = first.saturating_sub(1);
+    Offset(if forgets { gone + last.saturating_sub(gone).div_ceil(60) } else { gone })
 }

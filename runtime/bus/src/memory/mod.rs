@@ -162,7 +162,8 @@ impl Bus for MemoryBus {
 
     async fn oldest(&self) -> Result<Position, BusError> {
         let state = self.shared.lock();
-        let offset = before_oldest(state.log.first(), state.log.last());
+        let first = state.log.first();
+        let offset = before_oldest(first, state.log.last(), first > 1);
         Ok(Position { epoch: self.shared.epoch.clone(), offset })
     }
 

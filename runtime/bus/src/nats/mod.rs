@@ -282,7 +282,7 @@ impl Bus for NatsBus {
 
     async fn oldest(&self) -> Result<Position, BusError> {
         let state = self.round_trip("oldest").await?;
-        Ok(Position { epoch: state.epoch, offset: before_oldest(state.first, state.last) })
+        Ok(Position { epoch: state.epoch, offset: before_oldest(state.first, state.last, state.forgets) })
     }
 
     async fn replay(&self, rooms: &[RoomId], after: &Position) -> Result<Replay, BusError> {

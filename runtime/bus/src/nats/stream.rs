@@ -10,6 +10,7 @@ use async_nats::jetstream::{
     stream::{Config, DiscardPolicy, Republish, RetentionPolicy, StorageType},
 };
 use serde::{Deserialize, de::IgnoredAny};
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use super::{
     NatsError,
@@ -22,6 +23,8 @@ use crate::Position;
 /// The request for the stream's state.
 pub(super) const INFO: &str = "STREAM.INFO";
 const SUBJECTS: [&str; 2] = ["classroom.>", "lesson.>"];
+/// A stream forgets when this part of a limit is left: of an hour two minutes.
+const NEAR: u64 = 30;
 
 /// The state of the stream.
 #[derive(Clone, Debug)]
@@ -36,6 +39,8 @@ pub(super) struct State {
     pub(super) bytes: u64,
     /// The stream's limit in bytes. `None` if it has no limit.
     pub(super) max_bytes: Option<u64>,
+    /// Whether its age or its size makes it forget its oldest events about now.
+    pub(super) forgets: bool,
     /// The server that leads the stream. `None` if its server is in no cluster.
     pub(super) leader: Option<String>,
     /// Whether several servers hold the stream. Those that do not lead it may be behind for a moment.
@@ -82,12 +87,29 @@ struct Sequences {
     first_seq: u64,
     last_seq: u64,
     bytes: u64,
+    /// When the first event was stored.
+    #[serde(default)]
+    first_ts: String,
 }
 
 #[derive(Deserialize)]
 struct Limits {
     /// The limit in bytes. It is negative if there is no limit.
     max_bytes: i64,
+    /// In nanoseconds; 0 where there is none.
+    #[serde(default)]
+    max_age: u64,
+}
+
+impl Sequences {
+    /// Whether the first event is about to be forgotten. Its age is by this machine's clock, so this is a guess.
+    fn forgets(&self, limits: &Limits) -> bool {
+        let stored = OffsetDateTime::parse(&self.first_ts, &Rfc3339).ok();
+        let age = stored.and_then(|at| u64::try_from((OffsetDateTime::now_utc() - at).whole_nanoseconds()).ok());
+        let is_near = |value: u64, limit: u64| limit > 0 && value >= limit - limit / NEAR;
+        age.is_some_and(|age| is_near(age, limits.max_age))
+            || u64::try_from(limits.max_bytes).is_ok_and(|max| is_near(self.bytes, max))
+    }
 }
 
 #[derive(Deserialize)]
@@ -111,10 +133,11 @@ pub(super) fn parse_state(answer: &[u8]) -> Result<State, StateError> {
     let answer: Answer = serde_json::from_slice(answer).map_err(|error| away(&error))?;
     match answer {
         Answer { created: Some(epoch), state: Some(state), config, cluster, .. } => {
-            let max_bytes = config.and_then(|limits| u64::try_from(limits.max_bytes).ok());
-            let Sequences { first_seq: first, last_seq: last, bytes } = state;
+            let max_bytes = config.as_ref().and_then(|limits| u64::try_from(limits.max_bytes).ok());
+            let forgets = config.is_some_and(|limits| state.forgets(&limits));
+            let Sequences { first_seq: first, last_seq: last, bytes, .. } = state;
             let Cluster { leader, replicas } = cluster;
-            Ok(State { epoch, first, last, bytes, max_bytes, leader, replicated: !replicas.is_empty() })
+            Ok(State { epoch, first, last, bytes, max_bytes, forgets, leader, replicated: !replicas.is_empty() })
         }
         Answer { error: Some(error), .. } if error.err_code == ErrorCode::STREAM_NOT_FOUND.0 => {
             Err(StateError::Missing)
@@ -232,4 +255,31 @@ fn tolerated(found: &Config, configured: &Config) -> Vec<String> {
     .into_iter()
     .flatten()
     .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+    use time::ext::NumericalDuration;
+
+    use super::*;
+
+    #[test]
+    fn a_stream_forgets_near_its_limits() {
+        let forgets = |age: time::Duration, bytes: u64| {
+            let at = OffsetDateTime::now_utc() - age;
+            let first = format!("{}T{:02}:{:02}:{:02}.5Z", at.date(), at.hour(), at.minute(), at.second());
+            let state = json!({"first_seq": 3, "last_seq": 9, "bytes": bytes, "first_ts": first});
+            let config = json!({"max_bytes": 3_000_000, "max_age": 3_600_000_000_000_u64});
+            let answer = json!({"created": "2026-09-01T12:00:00Z", "state": state, "config": config});
+            parse_state(answer.to_string().as_bytes()).expect("a state").forgets
+        };
+        assert_eq!([forgets(0.seconds(), 0), forgets(57.minutes(), 2_800_000)], [false; 2]);
+        assert_eq!([forgets(59.minutes(), 0), forgets(0.seconds(), 2_950_000)], [true; 2]);
+        let unlimited = json!({
+            "created": "2026-09-01T12:00:00Z", "config": {"max_bytes": -1},
+            "state": {"first_seq": 0, "last_seq": 0, "bytes": 0, "first_ts": "0001-01-01T00:00:00Z"},
+        });
+        assert!(!parse_state(unlimited.to_string().as_bytes()).expect("a state").forgets);
+    }
 }

@@ -34,6 +34,23 @@ async fn two_nodes_share_one_stream() {
     assert_eq!(first.position().epoch, second.position().epoch);
 }
 
+/// The sequence numbers of probes, which are deleted, are missing from the beginning: that is no sign that it forgets.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_oldest_event_of_a_young_stream_is_read() {
+    let server = Nats::start().unwrap();
+    let (bus, _feed) = NatsBus::connect(&server.url()).await.unwrap();
+    let room = classroom();
+    publish_surely(&bus, &room, 1).await;
+    crate::bench::purge(&server.url()).await;
+    let first = publish_surely(&bus, &room, 2).await;
+    publish_surely(&bus, &room, 3).await;
+    let oldest = bus.oldest().await.unwrap();
+    assert!(oldest.offset < first, "{oldest:?} {first:?}");
+    let Replay::Events(mut events, _) = bus.replay(&[room], &oldest).await.unwrap() else { panic!("lost") };
+    let event = timeout(Duration::from_secs(10), events.recv()).await.unwrap().unwrap().unwrap();
+    assert_eq!(event.offset, first);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_others_publish_wrongly_does_not_break_the_feed() {
     let server = Nats::start().unwrap();
