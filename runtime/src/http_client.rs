@@ -44,6 +44,9 @@ const IDLE_TIMEOUT_OF_SINGLE_ATTEMPTS: Duration = Duration::from_secs(4);
 /// How long one call may take in total by default.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
+/// How long an answer's body is read whose status alone counts, so that its connection can be kept.
+const DISCARD_TIMEOUT: Duration = Duration::from_millis(500);
+
 /// The largest head of an answer, in bytes, and how many bytes are read at once. A server that sends endless heads
 /// (1xx) keeps a thread busy only for as long as this many bytes take to parse.
 const MAX_HEAD: usize = 16 << 10;
@@ -154,6 +157,26 @@ impl Client {
             Ok((status, body.to_bytes()))
         };
         timeout(self.timeout, answer).await.map_err(|_| FetchError::Timeout(self.timeout))?
+    }
+
+    /// Posts JSON and returns the status, as soon as it has come. Of the body at most `max` bytes are read, so that the
+    /// connection can be kept; its length and its end change nothing.
+    ///
+    /// # Errors
+    /// [`FetchError`], where no answer began.
+    pub async fn post_for_status(
+        &self,
+        url: Uri,
+        headers: HeaderMap,
+        json: Bytes,
+        max: usize,
+    ) -> Result<StatusCode, FetchError> {
+        let request = self.request(Method::POST, url, headers, json)?;
+        let answer = timeout(self.timeout, self.begin(request)).await;
+        let answer = answer.map_err(|_| FetchError::Timeout(self.timeout))??;
+        let status = answer.status();
+        drop(timeout(DISCARD_TIMEOUT, Limited::new(answer.into_body(), max).collect()).await);
+        Ok(status)
     }
 
     /// Begins to get a document of any length. The client's timeout applies until the answer begins.

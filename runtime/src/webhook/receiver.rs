@@ -1,7 +1,7 @@
 //! A request to the receiver: its body, its signature, and the meaning of the answer.
 use std::sync::Arc;
 
-use hyper::{Method, StatusCode, Uri};
+use hyper::{StatusCode, Uri};
 use rollcall_schema::{ClassroomId, Offset};
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -70,12 +70,11 @@ impl Receiver {
         let id = RequestId::of_content(&body);
         let headers = self.key.sign(&id, unix_now(), &body);
         let span = trace::request("webhook", None);
-        let answer =
-            self.client.send(Method::POST, self.url.clone(), headers, body.into(), MAX_ANSWER).instrument(span).await;
-        let refusal = match answer {
-            Ok((status, _)) if status.is_success() => return Ok(()),
-            Ok((status, _)) if is_away(status) => Refusal::Away(format!("it answered {status}")),
-            Ok((status, _)) => Refusal::Refused(format!("it answered {status}")),
+        let post = self.client.post_for_status(self.url.clone(), headers, body.into(), MAX_ANSWER);
+        let refusal = match post.instrument(span).await {
+            Ok(status) if status.is_success() => return Ok(()),
+            Ok(status) if is_away(status) => Refusal::Away(format!("it answered {status}")),
+            Ok(status) => Refusal::Refused(format!("it answered {status}")),
             Err(error @ FetchError::Connection(_)) => Refusal::Away(error.to_string()),
             Err(error) => Refusal::Refused(error.to_string()),
         };
@@ -109,7 +108,13 @@ fn is_away(status: StatusCode) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use rollcall_schema::TraceParent;
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::TcpListener,
+    };
     use uuid::Uuid;
 
     use super::*;
@@ -137,5 +142,55 @@ mod tests {
                 r#"{{"epoch":"e","events":[{{"offset":7,{room},"event":{{"id": 1.0}}}},{{"offset":9,{room},"reason":"closed",{trace},"event":{{"id": 1.0}}}}]}}"#
             )
         );
+    }
+
+    /// A receiver that answers each request with these bytes, keeps its connection or closes it, and says nothing more.
+    async fn answering(bytes: Vec<u8>, keeps: bool) -> Receiver {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move {
+            let mut kept = Vec::new();
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let mut request = Vec::new();
+                while !request.ends_with(br#""events":[]}"#) {
+                    assert!(stream.read_buf(&mut request).await.unwrap() > 0);
+                }
+                // The gateway may hang up before it has read all.
+                let _ = stream.write_all(&bytes).await;
+                kept.extend(keeps.then_some(stream));
+            }
+        });
+        let options = WebhookOptions {
+            url: format!("http://{address}/").parse().unwrap(),
+            key: SigningKey::parse("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw").unwrap(),
+            timeout: Duration::from_secs(20),
+            concurrency: 1,
+            max_pause: Duration::from_secs(1),
+            hold: Duration::from_secs(1),
+            max_parked: 1,
+            max_age: Duration::from_secs(1),
+        };
+        Receiver::new(&options, &Egress::direct())
+    }
+
+    #[tokio::test]
+    async fn a_success_counts_whatever_becomes_of_its_body() {
+        let head = |length: usize| format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n").into_bytes();
+        let answers = [
+            (head(0), true),
+            ([head(200_000), vec![b'x'; 200_000]].concat(), true),
+            ([head(10), b"abc".to_vec()].concat(), true),
+            ([head(10), b"abc".to_vec()].concat(), false),
+            (b"HTTP/1.1 204 No Content\r\n\r\n".to_vec(), true),
+        ];
+        for (bytes, keeps) in answers {
+            let answer = String::from_utf8_lossy(&bytes[..bytes.len().min(60)]).into_owned();
+            let receiver = answering(bytes, keeps).await;
+            assert!(receiver.post("e", &[]).await.is_ok(), "{answer}");
+        }
+        for status in ["301", "400", "500"] {
+            let bytes = format!("HTTP/1.1 {status} X\r\ncontent-length: 0\r\n\r\n").into_bytes();
+            assert!(matches!(answering(bytes, true).await.post("e", &[]).await, Err(Refusal::Refused(_))), "{status}");
+        }
     }
 }
