@@ -1,11 +1,17 @@
 //! Answers a request on the admin address: checks the caller, finds the route, and reads the body.
 //!
-//! Invariant: a caller without access learns nothing, not even which paths exist. No body is read beyond its limit.
-use std::{net::SocketAddr, sync::Arc};
+//! Invariant: nothing is told to a caller that may not ask, not even what there is; no body is kept beyond its limit.
+use std::{
+    net::SocketAddr,
+    pin::{Pin, pin},
+    sync::Arc,
+    time::Duration,
+};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Limited};
-use hyper::{Method, Request, StatusCode, body::Body, http::request::Parts};
+use hyper::{Method, Request, StatusCode, body::Body, header, http::request::Parts};
+use tokio::time::timeout;
 
 use super::{
     access::{Caller, Need, Origin},
@@ -19,6 +25,12 @@ use super::{
     url_parameters::UrlParameters,
 };
 
+/// How much of a refused request's body is read, in bytes: a client that is still sending when its connection is closed
+/// loses the answer.
+const MAX_DISCARD: u64 = 64 << 20;
+/// For how long it is read.
+const DISCARD_TIMEOUT: Duration = Duration::from_secs(2);
+
 /// Answers one request. `address` is the address of the peer.
 pub async fn answer<B>(admin: &Admin, request: Request<B>, address: Option<SocketAddr>) -> Streamed
 where
@@ -26,7 +38,31 @@ where
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let (head, body) = request.into_parts();
-    respond(admin, &head, body, address).await.unwrap_or_else(|refusal| streamed(refusal.reply()))
+    let mut body = pin!(body);
+    match respond(admin, &head, body.as_mut(), address).await {
+        Ok(reply) => reply,
+        Err(refusal) => {
+            discard(&head, body).await;
+            streamed(refusal.reply())
+        }
+    }
+}
+
+/// Reads what is left of a body, unless its client waits to be asked for it.
+async fn discard<B: Body<Data = Bytes>>(head: &Parts, mut body: Pin<&mut B>) {
+    if head.headers.contains_key(header::EXPECT) || body.size_hint().lower() > MAX_DISCARD {
+        return;
+    }
+    let rest = async {
+        let mut length = 0;
+        while length <= MAX_DISCARD
+            && let Some(Ok(frame)) = body.frame().await
+        {
+            length += frame.data_ref().map_or(0, |data| data.len() as u64);
+        }
+    };
+    // The client may be slow, or gone.
+    drop(timeout(DISCARD_TIMEOUT, rest).await);
 }
 
 async fn respond<B>(admin: &Admin, head: &Parts, body: B, address: Option<SocketAddr>) -> Result<Streamed, HttpError>

@@ -51,6 +51,27 @@ async fn requests_are_answered_and_nonsense_refused() {
     assert!(talk(address, announced).await.starts_with("HTTP/1.1 413"));
 }
 
+/// It sends all of its body before it reads.
+#[tokio::test]
+async fn a_client_whose_body_is_refused_learns_why() {
+    let bench = Bench::new().await;
+    let (address, _stop, _server) = served(&bench).await;
+    let body = "x".repeat(6 << 20);
+    for (path, status) in [("/api/v1/publish", 413), ("/api/v1/erase", 413), ("/api/v1/nowhere", 404)] {
+        let head = format!("POST {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n");
+        let sized = format!("{head}Content-Length: {}\r\n\r\n{body}", body.len());
+        let chunked = format!("{head}Transfer-Encoding: chunked\r\n\r\n{:x}\r\n{body}\r\n0\r\n\r\n", body.len());
+        for request in [sized, chunked] {
+            let answer = talk(address, &request).await;
+            assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{path}: {answer}");
+        }
+    }
+    // A client that asks first sends nothing.
+    let asking =
+        "POST /api/v1/erase HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\nContent-Length: 6000000\r\n\r\n";
+    assert!(talk(address, asking).await.starts_with("HTTP/1.1 413"));
+}
+
 #[tokio::test]
 async fn the_probes_address_answers_probes_only_and_without_details() {
     let bench = Bench::with(Some("hunter2"), Arc::new(MemoryKeys::new())).await;
