@@ -25,6 +25,7 @@ mod races;
 mod redis_cluster;
 mod redis_failover;
 mod relays;
+mod sql_away;
 mod tasks;
 mod views;
 mod webhook;
