@@ -4,6 +4,9 @@ use std::io::{BufRead, BufReader};
 
 use rollcall_loadtest::Gateway;
 use serde_json::Value;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
 
 use crate::common::{Backend, Classroom, SOON, on_both_kinds};
 
@@ -165,6 +168,34 @@ fn read_slowly(gateway: &Gateway, path: &str) -> (usize, usize) {
         seen.insert(number.to_vec());
     }
     (count, seen.len())
+}
+
+/// A list that has begun outlives a time without the database, for nobody can ask for the rest of it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_list_waits_for_a_history_that_cannot_be_read() {
+    let backend = Backend::real().another(Clone::clone);
+    let room = backend.classroom();
+    remember(&backend, room, 1_000_000, "web.a.example.org", "a", (2, 1)).await;
+    let bob = backend.participant(room, "bob").await;
+    let (mut postgres, connection) =
+        tokio_postgres::connect(&backend.servers().unwrap().postgres, tokio_postgres::NoTls).await.unwrap();
+    tokio::spawn(connection);
+    let lock = postgres.transaction().await.unwrap();
+    lock.batch_execute("lock table agent_session_history in access exclusive mode").await.unwrap();
+
+    let mut stream = TcpStream::connect(backend.gateway.admin()).await.unwrap();
+    let request = format!("GET {} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n", path(room, "?format=csv"));
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    while !String::from_utf8_lossy(&answer).contains(&bob.id) {
+        assert!(timeout(SOON, stream.read_buf(&mut answer)).await.unwrap().unwrap() > 0);
+    }
+    let in_vain = ["operation=\"past\""];
+    backend.gateway.wait_for_metric("rollcall_backend_errors_total", &in_vain, SOON, |count| count > 0.0).unwrap();
+    lock.rollback().await.unwrap();
+    timeout(SOON, stream.read_to_end(&mut answer)).await.unwrap().unwrap();
+    let answer = String::from_utf8(answer).unwrap();
+    assert!(answer.contains("\r\n1000000,web.a.example.org,a,") && answer.ends_with("\r\n0\r\n\r\n"), "{answer}");
 }
 
 async fn what_is_no_question_is_refused(backend: &Backend) {

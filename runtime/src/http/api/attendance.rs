@@ -3,7 +3,7 @@
 //! Invariant: only one page is in memory, however long the history is. The next page is read when the client has taken
 //! the page before, and no resource of the database is held meanwhile. If an answer cannot be finished, its connection
 //! is cut, so that the answer never looks complete.
-use std::{borrow::Cow, collections::HashSet, sync::Arc};
+use std::{borrow::Cow, collections::HashSet, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures_util::{StreamExt, future::ready, stream};
@@ -11,6 +11,7 @@ use http_body_util::{BodyExt, StreamBody};
 use hyper::{Response, StatusCode, body::Frame, header};
 use rollcall_schema::{AgentId, ClassroomId, LessonId, SessionId, UserId};
 use serde::Serialize;
+use tokio::time::{Instant, sleep};
 
 use crate::http::{
     admin::Admin,
@@ -22,6 +23,10 @@ use rollcall_store::{HistoryPosition, Moment, Store, StoreError, Visit, VisitEnd
 
 /// How many sessions are read at once.
 const PAGE: usize = 1000;
+/// For how long a page of a list that has begun is asked for again, while the database is away or busy.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Between two such attempts.
+const PAUSE: Duration = Duration::from_millis(250);
 
 /// The columns, which are also the members of each JSON object.
 const COLUMNS: [&str; 7] = ["session_id", "agent_id", "user_id", "lesson_id", "entered_at", "left_at", "reason"];
@@ -62,23 +67,23 @@ impl Query {
 /// begins, so that the client gets an error if the database is away.
 pub(super) async fn list(admin: &Admin, call: &Call<'_>) -> Result<Streamed, HttpError> {
     let (classroom, query) = (call.url.classroom()?, Query::of(call)?);
-    let format = query.format;
+    let (format, mut text) = (query.format, Text { format: query.format, is_empty: true });
     let (store, place) = (Arc::clone(&admin.store), Place::Present(SessionId(0)));
     let mut pages = Pages { store, classroom, query, place, present: HashSet::new() };
     let first = pages.next().await.map_err(|error| admin.refusal(&error))?.unwrap_or_default();
-    let begun = encode(format, &first, Part::Start);
-    let rest = stream::unfold(Some(pages), move |pages| async move {
-        let mut pages = pages?;
-        match pages.next().await {
-            Ok(Some(page)) => Some((Ok(Frame::data(encode(format, &page, Part::Next))), Some(pages))),
-            Ok(None) => Some((Ok(Frame::data(encode(format, &[], Part::End))), None)),
+    let begun = [text.begin(), text.page(&first)].concat();
+    let rest = stream::unfold(Some((pages, text)), |state| async move {
+        let (mut pages, mut text) = state?;
+        match pages.next_in_time().await {
+            Ok(Some(page)) => Some((Ok(Frame::data(text.page(&page).into())), Some((pages, text)))),
+            Ok(None) => Some((Ok(Frame::data(text.end().into())), None)),
             Err(error) => {
                 tracing::warn!(%error, "an attendance list breaks off");
                 Some((Err(BodyError::from("the list breaks off")), None))
             }
         }
     });
-    let body = stream::once(ready(Ok(Frame::data(begun)))).chain(rest);
+    let body = stream::once(ready(Ok(Frame::data(Bytes::from(begun))))).chain(rest);
     let mut reply = Response::new(StreamBody::new(body).boxed_unsync());
     *reply.status_mut() = StatusCode::OK;
     let kind = match format {
@@ -110,33 +115,42 @@ struct Pages {
 }
 
 impl Pages {
-    /// Returns the next page of the sessions that the query includes, or `None` after the last page.
+    /// The next sessions that were asked for, which may be none; [`None`] after the last.
     async fn next(&mut self) -> Result<Option<Vec<Visit>>, StoreError> {
+        let mut page = match self.place {
+            Place::Present(after) => {
+                let page = self.store.present(self.classroom, after, PAGE).await?;
+                self.present.extend(page.iter().map(|visit| visit.session));
+                self.place = match page.last() {
+                    Some(last) if page.len() == PAGE => Place::Present(last.session),
+                    _ => Place::Past(self.start()),
+                };
+                page
+            }
+            Place::Past(after) => {
+                let mut page = self.store.past(self.classroom, after, PAGE).await?;
+                let last = page.last().filter(|_| page.len() == PAGE);
+                let last = last.and_then(|last| Some((last.end.as_ref()?.at, last.session)));
+                self.place =
+                    last.map_or(Place::End, |(ended, session)| Place::Past(HistoryPosition { ended, session }));
+                page.retain(|visit| !self.present.contains(&visit.session));
+                page
+            }
+            Place::End => return Ok(None),
+        };
+        page.retain(|visit| self.query.includes(visit));
+        Ok(Some(page))
+    }
+
+    /// The same; asks again while the database does not answer, for a list that has begun cannot be asked for later.
+    async fn next_in_time(&mut self) -> Result<Option<Vec<Visit>>, StoreError> {
+        let began = Instant::now();
         loop {
-            let mut page = match self.place {
-                Place::Present(after) => {
-                    let page = self.store.present(self.classroom, after, PAGE).await?;
-                    self.present.extend(page.iter().map(|visit| visit.session));
-                    self.place = match page.last() {
-                        Some(last) if page.len() == PAGE => Place::Present(last.session),
-                        _ => Place::Past(self.start()),
-                    };
-                    page
+            match self.next().await {
+                Err(StoreError::Unavailable(_) | StoreError::Overloaded) if began.elapsed() < PATIENCE => {
+                    sleep(PAUSE).await;
                 }
-                Place::Past(after) => {
-                    let mut page = self.store.past(self.classroom, after, PAGE).await?;
-                    let last = page.last().filter(|_| page.len() == PAGE);
-                    let last = last.and_then(|last| Some((last.end.as_ref()?.at, last.session)));
-                    self.place =
-                        last.map_or(Place::End, |(ended, session)| Place::Past(HistoryPosition { ended, session }));
-                    page.retain(|visit| !self.present.contains(&visit.session));
-                    page
-                }
-                Place::End => return Ok(None),
-            };
-            page.retain(|visit| self.query.includes(visit));
-            if !page.is_empty() {
-                return Ok(Some(page));
+                answered => return answered,
             }
         }
     }
@@ -147,18 +161,53 @@ impl Pages {
     }
 }
 
-/// Which part of the answer is encoded.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Part {
-    Start,
-    Next,
-    End,
+/// Writes the answer, part by part.
+struct Text {
+    format: Format,
+    /// Whether no session is written yet.
+    is_empty: bool,
 }
 
-fn encode(format: Format, page: &[Visit], part: Part) -> Bytes {
-    match format {
-        Format::Json => json(page, part),
-        Format::Csv => csv(page, part),
+impl Text {
+    fn begin(&self) -> Vec<u8> {
+        match self.format {
+            Format::Json => b"[".to_vec(),
+            Format::Csv => records([COLUMNS.map(Cow::Borrowed)]),
+        }
+    }
+
+    fn page(&mut self, page: &[Visit]) -> Vec<u8> {
+        match self.format {
+            Format::Json => self.json(page),
+            Format::Csv => records(page.iter().map(record)),
+        }
+    }
+
+    fn end(&self) -> Vec<u8> {
+        match self.format {
+            Format::Json => b"]\n".to_vec(),
+            Format::Csv => Vec::new(),
+        }
+    }
+
+    fn json(&mut self, page: &[Visit]) -> Vec<u8> {
+        let mut text = Vec::new();
+        for visit in page {
+            if !std::mem::take(&mut self.is_empty) {
+                text.push(b',');
+            }
+            let line = Line {
+                session_id: visit.session,
+                agent_id: &visit.agent,
+                user_id: &visit.user,
+                lesson_id: visit.lesson.as_ref(),
+                entered_at: shown(visit.entered),
+                left_at: visit.end.as_ref().map(|end| shown(end.at)),
+                reason: visit.end.as_ref().map(|end| end.reason.as_str()),
+            };
+            serde_json::to_writer(&mut text, &line).expect("texts and numbers are JSON");
+        }
+        text
     }
 }
 
@@ -173,56 +222,29 @@ struct Line<'a> {
     reason: Option<&'a str>,
 }
 
-fn json(page: &[Visit], part: Part) -> Bytes {
-    let mut text = Vec::new();
-    if part == Part::Start {
-        text.push(b'[');
+/// Lines of CSV.
+fn records<'a>(records: impl IntoIterator<Item = [Cow<'a, str>; COLUMNS.len()]>) -> Vec<u8> {
+    let mut writer = csv::WriterBuilder::new().terminator(csv::Terminator::CRLF).from_writer(Vec::new());
+    for record in records {
+        writer.write_record(record.iter().map(|field| field.as_bytes())).expect("memory takes every record");
     }
-    for (number, visit) in page.iter().enumerate() {
-        if part == Part::Next || number > 0 {
-            text.push(b',');
-        }
-        let line = Line {
-            session_id: visit.session,
-            agent_id: &visit.agent,
-            user_id: &visit.user,
-            lesson_id: visit.lesson.as_ref(),
-            entered_at: shown(visit.entered),
-            left_at: visit.end.as_ref().map(|end| shown(end.at)),
-            reason: visit.end.as_ref().map(|end| end.reason.as_str()),
-        };
-        serde_json::to_writer(&mut text, &line).expect("texts and numbers are JSON");
-    }
-    if part == Part::End {
-        text.extend_from_slice(b"]\n");
-    }
-    text.into()
+    writer.into_inner().expect("memory takes every record")
 }
 
-fn csv(page: &[Visit], part: Part) -> Bytes {
-    let mut writer = csv::WriterBuilder::new().terminator(csv::Terminator::CRLF).from_writer(Vec::new());
-    let mut write = |record: &[Cow<'_, str>]| {
-        writer.write_record(record.iter().map(|field| field.as_bytes())).expect("memory takes every record");
+fn record(Visit { session, agent, user, lesson, entered, end }: &Visit) -> [Cow<'_, str>; COLUMNS.len()] {
+    let (left, reason) = match end {
+        Some(VisitEnd { at, reason }) => (shown(*at), reason.as_str()),
+        None => Default::default(),
     };
-    if part == Part::Start {
-        write(&COLUMNS.map(Cow::Borrowed));
-    }
-    for Visit { session, agent, user, lesson, entered, end } in page {
-        let (left, reason) = match end {
-            Some(VisitEnd { at, reason }) => (shown(*at), reason.as_str()),
-            None => Default::default(),
-        };
-        write(&[
-            session.to_string().into(),
-            plain(agent.as_str()),
-            plain(user.as_str()),
-            plain(lesson.as_ref().map_or("", LessonId::as_str)),
-            shown(*entered).into(),
-            left.into(),
-            plain(reason),
-        ]);
-    }
-    writer.into_inner().expect("memory takes every record").into()
+    [
+        session.to_string().into(),
+        plain(agent.as_str()),
+        plain(user.as_str()),
+        plain(lesson.as_ref().map_or("", LessonId::as_str)),
+        shown(*entered).into(),
+        left.into(),
+        plain(reason),
+    ]
 }
 
 /// Puts an apostrophe before a field that a spreadsheet would take for a formula, because strangers choose user ids.
