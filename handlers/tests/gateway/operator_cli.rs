@@ -1,13 +1,19 @@
 //! PROTOCOL 7, the commands that ask a running gateway.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, Output, Stdio};
 
 use crate::common::{Backend, SOON, on_both_kinds, session_error};
 use rollcall_loadtest::GatewayOptions;
 use serde_json::{Value, json};
 
-on_both_kinds!(agents_are_listed_and_kicked, an_event_is_published_and_tailed, attendance_is_printed, a_user_is_erased,);
+on_both_kinds!(
+    agents_are_listed_and_kicked,
+    an_event_is_published_and_tailed,
+    what_clients_wrote_is_printed_at_any_depth,
+    attendance_is_printed,
+    a_user_is_erased,
+);
 
 fn command(admin: &str, arguments: &[&str]) -> Command {
     let options = GatewayOptions::new(env!("CARGO_BIN_EXE_rollcall")).env("ROLLCALL_ADMIN", admin);
@@ -71,6 +77,34 @@ async fn an_event_is_published_and_tailed(backend: &Backend) {
     tail.wait().unwrap();
 }
 
+/// A tree that a parser must not refuse, and numbers and spaces that it must not change.
+async fn what_clients_wrote_is_printed_at_any_depth(backend: &Backend) {
+    let room = backend.classroom();
+    let deep = (0..400).fold(json!([]), |inner, _| json!([inner]));
+    let mut alice = backend.participant(room, "alice").await;
+    let ack = alice.client.request("set_state", json!({"state": {"a": deep}})).await.unwrap();
+    assert_eq!(ack["status"], "SUCCESS", "{ack}");
+    assert!(run(backend, &["agents", &room.id]).contains(&alice.id));
+    assert!(run(backend, &["agents", &room.id, "--json"]).contains(&deep.to_string()));
+    alice.leaves().await;
+
+    let (_, now) = backend.gateway.get(&format!("/api/v1/classrooms/{}/events?after=latest", room.id)).unwrap();
+    let now: Value = serde_json::from_str(&now).unwrap();
+    let body = format!("{{\"n\": 12345678901234567890123,\n \"z\":1.50,\"a\":{deep}}}");
+    let mut publish = command(&admin(backend), &["publish", &room.subject("note"), "-"]);
+    let mut publish = publish.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+    publish.stdin.take().unwrap().write_all(body.as_bytes()).unwrap();
+    assert!(publish.wait().unwrap().success());
+    let mut tail = command(&admin(backend), &["tail", &room.id, "--after", &now["through"].to_string(), "--json"]);
+    let mut tail = tail.stdout(Stdio::piped()).spawn().unwrap();
+    let lines = BufReader::new(tail.stdout.take().unwrap()).lines().map(Result::unwrap);
+    let line = lines.into_iter().find(|line| !line.contains("\"agent\""));
+    tail.kill().unwrap();
+    tail.wait().unwrap();
+    let shown = body.replace('\n', " ");
+    assert!(line.as_ref().is_some_and(|line| line.contains(&shown)), "{line:?}");
+}
+
 async fn attendance_is_printed(backend: &Backend) {
     let room = backend.classroom();
     assert!(run(backend, &["attendance", &room.id]).contains("nobody"));
@@ -115,7 +149,10 @@ fn a_gateway_that_is_away_and_a_faulty_command_line_are_told_apart() {
     let away = command("http://127.0.0.1:1", &["agents", room]).output().unwrap();
     assert_eq!(away.status.code(), Some(1));
     assert!(said(&away).contains("127.0.0.1:1") && said(&away).contains("--admin"), "{away:?}");
-    for faulty in [&["agents", "x"][..], &["kick"], &["kick", "--user", "a", "--session", "1"], &["tail"]] {
+    for faulty in [&["agents", "x"][..], &["kick"], &["kick", "--user", "a", "--session", "1"], &["tail"]]
+        .into_iter()
+        .chain([&["publish", "lesson.a.note", "no JSON"][..], &["publish", "lesson.a.note", "[1]"]])
+    {
         let output = command("http://127.0.0.1:1", faulty).output().unwrap();
         assert_eq!(output.status.code(), Some(64), "{output:?}");
     }

@@ -1,13 +1,14 @@
 //! The client of the commands for a running gateway's server API (PROTOCOL 7).
 //!
-//! Invariant: every error says what to change. An answer that is not JSON of the API is always an error.
+//! Invariant: what goes wrong is told with what to change; an answer that is no JSON of the API is never taken for one. What
+//! clients wrote (an event, a state) is not read, but passed on as it is: it may be nested to any depth.
 use std::{io::Write, time::Duration};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Limited};
 use hyper::{HeaderMap, Method, StatusCode, Uri};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
-use serde_json::Value;
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tokio::time::timeout;
 
 use super::CommandError;
@@ -36,13 +37,14 @@ impl AdminClient {
     }
 
     /// Gets the resource at a path with a query below `/api/v1`.
-    pub(super) async fn get(&self, path: &str) -> Result<Value, StartError> {
+    pub(super) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, StartError> {
         self.call(Method::GET, path, Bytes::new()).await
     }
 
     /// Sends a body to a path below `/api/v1`.
-    pub(super) async fn post(&self, path: &str, body: &Value) -> Result<Value, StartError> {
-        self.call(Method::POST, path, body.to_string().into()).await
+    pub(super) async fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T, StartError> {
+        let body = serde_json::to_vec(body).expect("texts, numbers and JSON are JSON");
+        self.call(Method::POST, path, body.into()).await
     }
 
     /// Writes the answer of a path to the output while it arrives, so that a long answer needs little memory.
@@ -52,7 +54,7 @@ impl AdminClient {
         let mut body = answer.into_body();
         if !status.is_success() {
             let text = Limited::new(body, MAX_ANSWER).collect().await.map(|text| text.to_bytes()).unwrap_or_default();
-            return Err(self.refused(status, &serde_json::from_slice(&text).unwrap_or_default()).into());
+            return Err(self.refused(status, &text).into());
         }
         loop {
             match timeout(READ_TIMEOUT, body.frame()).await {
@@ -63,12 +65,13 @@ impl AdminClient {
         }
     }
 
-    async fn call(&self, method: Method, path: &str, body: Bytes) -> Result<Value, StartError> {
+    async fn call<T: DeserializeOwned>(&self, method: Method, path: &str, body: Bytes) -> Result<T, StartError> {
         let answer = self.client.send(method, self.uri(path)?, HeaderMap::new(), body, MAX_ANSWER).await;
         let (status, answer) = answer.map_err(|error| self.away(error))?;
-        let answer: Value =
-            serde_json::from_slice(&answer).map_err(|_| self.away(format!("it answered {status} without JSON")))?;
-        if status.is_success() { Ok(answer) } else { Err(self.refused(status, &answer)) }
+        if !status.is_success() {
+            return Err(self.refused(status, &answer));
+        }
+        serde_json::from_slice(&answer).map_err(|_| self.away(format!("it answered {status} without JSON of the API")))
     }
 
     fn uri(&self, path: &str) -> Result<Uri, StartError> {
@@ -85,10 +88,20 @@ impl AdminClient {
         StartError::at(self.place(), "start it, or name its admin address with --admin or ROLLCALL_ADMIN")(why)
     }
 
-    fn refused(&self, status: StatusCode, answer: &Value) -> StartError {
-        let detail = answer["detail"].as_str().unwrap_or("it does not say why");
-        StartError::at(self.place(), hint(status))(format!("{} ({detail})", status.as_str()))
+    fn refused(&self, status: StatusCode, answer: &[u8]) -> StartError {
+        match serde_json::from_slice(answer) {
+            Ok(Refusal { detail }) => {
+                StartError::at(self.place(), hint(status))(format!("{} ({detail})", status.as_str()))
+            }
+            Err(_) => self.away(format!("it answered {status} without JSON of the API")),
+        }
     }
+}
+
+/// What is read of an error.
+#[derive(Deserialize)]
+struct Refusal {
+    detail: String,
 }
 
 fn hint(status: StatusCode) -> &'static str {

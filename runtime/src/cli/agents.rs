@@ -1,9 +1,14 @@
 //! `rollcall agents CLASSROOM` prints the agents in a classroom.
 use std::io::{self, Write};
 
-use serde_json::Value;
+use serde_json::value::RawValue;
 
-use super::{CommandError, admin_client::AdminClient, cell, columns};
+use super::{
+    CommandError,
+    admin_client::AdminClient,
+    columns,
+    record::{Record, records},
+};
 use crate::config::AgentsArgs;
 
 /// How many agents a page has.
@@ -18,22 +23,21 @@ pub(super) async fn run(gateway: &AdminClient, args: &AgentsArgs) -> Result<(), 
     let (mut agents, mut after) = (Vec::new(), 0);
     loop {
         let path = format!("classrooms/{}/agents?sequence_id={after}&limit={PAGE}", args.classroom);
-        let Value::Array(page) = gateway.get(&path).await? else { break };
-        let whole = page.len() < PAGE;
-        after = page.last().and_then(|last| last["id"].as_i64()).unwrap_or(after);
+        let page: Vec<Box<RawValue>> = gateway.get(&path).await?;
+        let is_last = page.len() < PAGE;
         agents.extend(page);
-        if whole {
-            break;
-        }
+        let Some(id) = agents.last().filter(|_| !is_last).and_then(|last| Record::of(last).number("id")) else { break };
+        after = id;
     }
     let mut out = io::stdout().lock();
     if args.json {
-        writeln!(out, "{}", Value::Array(agents))?;
-        return Ok(());
+        serde_json::to_writer(&mut out, &agents).map_err(io::Error::from)?;
+        return Ok(writeln!(out)?);
     }
+    let agents = records(&agents);
     let shown: Vec<_> =
-        COLUMNS.into_iter().filter(|(_, field)| agents.iter().any(|agent| !agent[*field].is_null())).collect();
-    let row = |agent: &Value| shown.iter().map(|(_, field)| cell(&agent[*field])).collect();
+        COLUMNS.into_iter().filter(|(_, field)| agents.iter().any(|agent| !agent.cell(field).is_empty())).collect();
+    let row = |agent: &Record| shown.iter().map(|(_, field)| agent.cell(field)).collect();
     let rows: Vec<Vec<String>> = agents.iter().map(row).collect();
     match rows.is_empty() {
         true => writeln!(out, "nobody is in classroom {}", args.classroom)?,

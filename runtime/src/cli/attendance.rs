@@ -1,14 +1,15 @@
 //! `rollcall attendance CLASSROOM` prints when each agent entered, when it left, and why.
 use std::io::{self, Write};
 
-use serde_json::Value;
+use serde_json::value::RawValue;
 
 use super::{
     CommandError,
     admin_client::{AdminClient, encoded},
-    cell, columns,
+    columns,
+    record::{Record, records},
 };
-use crate::config::AttendanceArgs;
+use crate::{config::AttendanceArgs, node::StartError};
 
 /// The columns of the table, and the field of the answer for each.
 const COLUMNS: [(&str, &str); 6] = [
@@ -32,10 +33,14 @@ pub(super) async fn run(gateway: &AdminClient, args: &AttendanceArgs) -> Result<
     if *csv || *json {
         return gateway.copy(&path, &mut io::stdout()).await;
     }
-    let Value::Array(visits) = gateway.get(&path).await? else { return Ok(()) };
+    let mut answer = Vec::new();
+    gateway.copy(&path, &mut answer).await?;
+    let hint = "use the rollcall of the gateway's version";
+    let visits: Result<Vec<Box<RawValue>>, _> = serde_json::from_slice(&answer);
+    let visits = visits.map_err(StartError::at("the gateway's answer", hint))?;
     let mut out = io::stdout().lock();
-    let row = |visit: &Value| COLUMNS.iter().map(|(_, field)| cell(&visit[*field])).collect();
-    let rows: Vec<Vec<String>> = visits.iter().map(row).collect();
+    let row = |visit: &Record| COLUMNS.iter().map(|(_, field)| visit.cell(field)).collect();
+    let rows: Vec<Vec<String>> = records(&visits).iter().map(row).collect();
     match rows.is_empty() {
         true => writeln!(out, "nobody was in classroom {classroom}")?,
         false => columns::write(&mut out, &COLUMNS.map(|(name, _)| name), &rows)?,

@@ -1,9 +1,14 @@
 //! `rollcall kick` ends sessions.
 use std::io::{self, Write};
 
-use serde_json::{Value, json};
+use serde_json::{json, value::RawValue};
 
-use super::{CommandError, admin_client::AdminClient, cell, columns};
+use super::{
+    CommandError,
+    admin_client::AdminClient,
+    columns,
+    record::{Record, records},
+};
 use crate::config::{KickArgs, Whom};
 
 /// Ends the sessions, and prints those that ended.
@@ -17,14 +22,14 @@ pub(super) async fn run(gateway: &AdminClient, args: &KickArgs) -> Result<(), Co
     if let Some(classroom) = classroom {
         body["classroom_id"] = json!(classroom);
     }
-    let answer = gateway.post("disconnect", &body).await?;
+    let answer: Box<RawValue> = gateway.post("disconnect", &body).await?;
     let mut out = io::stdout().lock();
     if args.json {
         writeln!(out, "{answer}")?;
         return Ok(());
     }
-    let row = |ended: &Value| ["session_id", "agent_id", "classroom_id"].map(|field| cell(&ended[field])).to_vec();
-    let rows: Vec<_> = answer["ended"].as_array().into_iter().flatten().map(row).collect();
+    let row = |ended: &Record| ["session_id", "agent_id", "classroom_id"].map(|field| ended.cell(field)).to_vec();
+    let rows: Vec<_> = records(&Record::of(&answer).list("ended")).iter().map(row).collect();
     match rows.is_empty() {
         true => writeln!(out, "there was no such session")?,
         false => columns::write(&mut out, &["ENDED", "AGENT", "CLASSROOM"], &rows)?,

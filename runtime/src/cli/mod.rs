@@ -10,6 +10,7 @@ mod health;
 mod kick;
 pub mod load;
 mod publish;
+mod record;
 mod tail;
 
 use std::{io, process::ExitCode, time::Duration};
@@ -161,13 +162,4 @@ enum CommandError {
     /// It was done, and what it says was not printed.
     #[error(transparent)]
     Output(#[from] io::Error),
-}
-
-/// Returns a value of an answer as a table shows it.
-fn cell(value: &serde_json::Value) -> String {
-    match value {
-        serde_json::Value::Null => String::new(),
-        serde_json::Value::String(text) => text.clone(),
-        other => other.to_string(),
-    }
 }

@@ -1,32 +1,45 @@
 //! `rollcall publish SUBJECT BODY` publishes an event as another service would.
-use std::io::{self, Read, Write};
+use std::{
+    collections::BTreeMap,
+    io::{self, Read, Write},
+};
 
-use serde_json::{Value, json};
+use serde::Serialize;
+use serde_json::value::RawValue;
 
-use super::{CommandError, admin_client::AdminClient};
-use crate::{config::PublishArgs, node::StartError};
+use super::{CommandError, admin_client::AdminClient, record::Record};
+use crate::{
+    config::{EventBody, PublishArgs},
+    node::StartError,
+};
+
+/// The event as it is sent. Its body goes byte for byte as it was written.
+#[derive(Serialize)]
+struct Event<'a> {
+    subject: &'a str,
+    body: &'a RawValue,
+    id: Option<&'a str>,
+    headers: BTreeMap<&'static str, String>,
+}
 
 /// Publishes the event, and prints its offset.
 pub(super) async fn run(gateway: &AdminClient, args: &PublishArgs) -> Result<(), CommandError> {
-    let text = match args.body.as_str() {
-        "-" => {
+    let body = match &args.body {
+        EventBody::Object(body) => body.clone(),
+        EventBody::Stdin => {
             let mut text = String::new();
             io::stdin().read_to_string(&mut text)?;
-            text
+            EventBody::object(&text).map_err(StartError::at("stdin", "correct what it is given"))?
         }
-        body => body.to_owned(),
     };
-    let hint = "write an object in quotes, like '{\"text\":\"hello\"}', or - to read it from stdin";
-    let body: Value = serde_json::from_str(&text).map_err(StartError::at("the body is no JSON", hint))?;
     let agents = [("Sender-Agent-Id", &args.sender), ("Receiver-Agent-Id", &args.receiver)];
-    let headers: serde_json::Map<String, Value> =
-        agents.into_iter().filter_map(|(name, agent)| Some((name.to_owned(), json!(agent.as_ref()?)))).collect();
-    let event = json!({"subject": args.subject, "body": body, "id": args.id, "headers": headers});
-    let answer = gateway.post("publish", &event).await?;
+    let headers = agents.into_iter().filter_map(|(name, agent)| Some((name, agent.as_ref()?.to_string()))).collect();
+    let event = Event { subject: &args.subject, body: &body, id: args.id.as_deref(), headers };
+    let answer: Box<RawValue> = gateway.post("publish", &event).await?;
     let mut out = io::stdout().lock();
     match args.json {
         true => writeln!(out, "{answer}")?,
-        false => writeln!(out, "stored at offset {}", answer["offset"])?,
+        false => writeln!(out, "stored at offset {}", Record::of(&answer).raw("offset"))?,
     }
     Ok(())
 }

@@ -3,6 +3,7 @@ use clap::Args;
 use hyper::Uri;
 use rollcall_base::Secret;
 use rollcall_schema::{AgentId, ClassroomId, SessionId, UserId};
+use serde_json::value::RawValue;
 
 use super::{ids, names, source::Source, value};
 
@@ -75,13 +76,34 @@ pub struct Whom {
     pub user: Option<UserId>,
 }
 
+/// The body of an event that is published.
+#[derive(Debug, Clone)]
+pub enum EventBody {
+    /// An object, byte for byte as it was written.
+    Object(Box<RawValue>),
+    /// What stdin has.
+    Stdin,
+}
+
+impl EventBody {
+    /// Reads an object.
+    ///
+    /// # Errors
+    /// A text that says what to write instead.
+    pub fn object(text: &str) -> Result<Box<RawValue>, String> {
+        let object = serde_json::from_str::<Box<RawValue>>(text).ok().filter(|value| value.get().starts_with('{'));
+        object.ok_or_else(|| "write a JSON object in quotes, like '{\"text\":\"hello\"}', or - for stdin".to_owned())
+    }
+}
+
 /// The arguments of `rollcall publish`.
 #[derive(Debug, Clone, Args)]
 pub struct PublishArgs {
     /// The subject: classroom.UUID.NAME or lesson.ID.NAME
     pub subject: String,
     /// A JSON object, or - to read it from stdin
-    pub body: String,
+    #[arg(value_parser = body)]
+    pub body: EventBody,
     /// Your own id of the event: a second event with the same id within two minutes is dropped
     #[arg(long)]
     pub id: Option<String>,
@@ -127,6 +149,10 @@ impl AdminAddress {
         let token = source.secret(&names::ADMIN_TOKEN).or_else(|| source.secret(&names::ADMIN_READ_TOKEN));
         Self { url: url.to_string().trim_end_matches('/').to_owned(), token }
     }
+}
+
+fn body(text: &str) -> Result<EventBody, String> {
+    if text == "-" { Ok(EventBody::Stdin) } else { EventBody::object(text).map(EventBody::Object) }
 }
 
 fn session(text: &str) -> Result<SessionId, String> {

@@ -38,7 +38,9 @@ pub use access::AccessConfig;
 pub use backends::{BackendsConfig, Database};
 pub use changes::Changes;
 pub use cli::{FAULTY, Reader, Stop, parse};
-pub use client_commands::{AdminAddress, AgentsArgs, AttendanceArgs, EraseArgs, KickArgs, PublishArgs, TailArgs, Whom};
+pub use client_commands::{
+    AdminAddress, AgentsArgs, AttendanceArgs, EraseArgs, EventBody, KickArgs, PublishArgs, TailArgs, Whom,
+};
 pub use command::{HealthArgs, LoadArgs, Task, TokenArgs};
 pub use connections::LimitsConfig;
 pub use keys::TokenKeys;
