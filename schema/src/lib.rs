@@ -10,6 +10,7 @@ pub mod header;
 pub mod heartbeat;
 pub mod id;
 pub mod key;
+mod members;
 pub mod object;
 pub mod push;
 pub mod reason;

@@ -10,7 +10,7 @@ use serde::{
 };
 use serde_json::value::RawValue;
 
-use crate::{event::EntityEvent, id::Offset, wire};
+use crate::{event::EntityEvent, id::Offset, members::members, wire};
 
 /// Why a body is not pushed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -75,6 +75,14 @@ impl<'a> Push<'a> {
         };
         let Named { entity_type, operation } = named;
         (fine(&entity_type) && fine(&operation)).then(|| format!("{entity_type}.{operation}"))
+    }
+
+    /// Whether a body's own `id` says that it is an event of this entity type.
+    #[must_use]
+    pub fn names_entity(body: &str, entity_type: &str) -> bool {
+        let is_it =
+            |value: &RawValue| serde_json::from_str(value.get()).is_ok_and(|text: Cow<'_, str>| text == entity_type);
+        members(body, "id").into_iter().any(|id| members(id.get(), "entity_type").into_iter().any(is_it))
     }
 
     /// Returns the message for connections that did not ask to resume.

@@ -80,6 +80,28 @@ fn what_clients_would_take_for_the_gateways_own_is_refused() {
 }
 
 #[test]
+fn a_body_says_of_which_entity_it_is() {
+    for body in [
+        r#"{"id":{"entity_type":"agent","operation":"left","sequence_id":1},"payload":{}}"#,
+        r#"{"\u0069d":{"entity\u005ftype":"\u0061gent"}}"#,
+        r#"{"id":{"entity_type":"agent"},"id":{"entity_type":"note"}}"#,
+        r#"{"id":{"entity_type":"note","\ud800":1,"entity_type":"agent"},"\ud800":1}"#,
+    ] {
+        assert!(Push::names_entity(body, "agent"), "{body}");
+    }
+    for body in [
+        "{}",
+        r#"{"id":"agent"}"#,
+        r#"{"id":{"entity_type":["agent"]}}"#,
+        r#"{"id":{"entity_type":"Agent"}}"#,
+        r#"{"payload":{"id":{"entity_type":"agent"}}}"#,
+        r#"{"entity_type":"agent"}"#,
+    ] {
+        assert!(!Push::names_entity(body, "agent"), "{body}");
+    }
+}
+
+#[test]
 fn what_is_not_one_object_is_refused() {
     for body in [
         "",

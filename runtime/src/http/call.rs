@@ -1,7 +1,7 @@
 //! A request as its endpoint gets it.
 use bytes::Bytes;
 use hyper::HeaderMap;
-use serde::de::DeserializeOwned;
+use serde::{Deserialize, de::DeserializeOwned};
 
 use super::{audit::AuditLine, reply::HttpError, url_parameters::UrlParameters};
 
@@ -17,6 +17,14 @@ pub(super) struct Call<'a> {
 impl Call<'_> {
     /// Reads the body. `form` shows the required form in the error.
     pub(super) fn json<T: DeserializeOwned>(&self, form: &str) -> Result<T, HttpError> {
-        serde_json::from_slice(&self.body).map_err(|error| HttpError::bad(format!("not {form}: {error}")))
+        object(&self.body, form)
     }
+}
+
+/// Reads a JSON object; `form` shows how it must look. Serde alone would take an array of the fields' values for one.
+pub(super) fn object<'a, T: Deserialize<'a>>(text: &'a [u8], form: &str) -> Result<T, HttpError> {
+    if text.trim_ascii_start().first().is_some_and(|first| *first != b'{') {
+        return Err(HttpError::bad(format!("not {form}")));
+    }
+    serde_json::from_slice(text).map_err(|error| HttpError::bad(format!("not {form}: {error}")))
 }

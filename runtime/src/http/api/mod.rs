@@ -13,6 +13,7 @@ mod nodes;
 mod openapi;
 mod probes;
 mod publish;
+mod publish_headers;
 mod seats;
 mod sessions;
 

@@ -3,20 +3,20 @@
 //! Invariant: a published event has a valid subject, a JSON object as its body, and headers that every node reads in
 //! the same way. Its entity type is never `agent`, because only the gateway says which agents are present. Its message
 //! id is never one of the gateway's own events, because the stream would then drop those events as duplicates.
-use std::{borrow::Cow, collections::BTreeMap};
+use std::borrow::Cow;
 
 use bytes::Bytes;
 use hyper::{HeaderMap, StatusCode};
 use rollcall_schema::{
-    AgentId, EntityEvent, LessonId, MessageId, Offset, Push, PushError, RoomId, Subject, TraceParent, entity::AGENT,
-    header,
+    EntityEvent, LessonId, MessageId, Offset, Push, PushError, RoomId, Subject, entity::AGENT, header,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use super::publish_headers::{OwnHeaders, passed_on};
 use crate::http::{
     admin::Admin,
-    call::Call,
+    call::{Call, object},
     reply::{ErrorBody, HttpError, Reply, json},
 };
 use rollcall_bus::{Fence, Publication, PublishError};
@@ -55,28 +55,7 @@ struct Event<'a> {
     #[serde(borrow, default)]
     id: Option<Cow<'a, str>>,
     #[serde(default)]
-    headers: BTreeMap<String, String>,
-}
-
-/// A header's name, its check, and the rule that the check enforces.
-type Header = (&'static str, fn(&str) -> bool, &'static str);
-
-/// The headers that are passed on with the event.
-const HEADERS: [Header; 6] = [
-    (header::SENDER_AGENT_ID, agent, "an agent's id"),
-    (header::RECEIVER_AGENT_ID, agent, "an agent's id"),
-    (header::IS_INTERNAL, |text| matches!(text, "true" | "false"), "true or false"),
-    (header::ENTITY_EVENT_TYPE, word, "1 to 64 of A-Z a-z 0-9 _ - ."),
-    (header::ENTITY_EVENT_OPERATION, word, "1 to 64 of A-Z a-z 0-9 _ - ."),
-    (header::ENTITY_EVENT_SEQUENCE_ID, |text| text.parse::<i64>().is_ok(), "a whole number"),
-];
-
-fn agent(text: &str) -> bool {
-    AgentId::parse(text).is_ok()
-}
-
-fn word(text: &str) -> bool {
-    (1..=64).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-.".contains(&b))
+    headers: OwnHeaders,
 }
 
 /// Returns the size of the largest request, in bytes.
@@ -87,7 +66,7 @@ pub(super) fn max_body(admin: &Admin) -> usize {
 /// Publishes one event, or each event of an array.
 pub(super) async fn publish(admin: &Admin, call: &Call<'_>) -> Result<Reply, HttpError> {
     // If a header of the request is invalid, the whole request is refused, not each of its events.
-    passed_on(call.headers, &BTreeMap::new())?;
+    passed_on(call.headers, &OwnHeaders::default())?;
     if call.body.trim_ascii_start().first() == Some(&b'[') {
         return publish_several(admin, call).await;
     }
@@ -172,17 +151,16 @@ async fn missing_lessons(admin: &Admin, events: &[Result<Publication, HttpError>
 
 /// Parses an event whose body may have at most `max` bytes. Its own headers override those of the request.
 fn read(headers: &HeaderMap, event: &[u8], max: usize) -> Result<Publication, HttpError> {
-    let Event { subject, body, id, headers: own } = serde_json::from_slice(event)
-        .map_err(|error| HttpError::bad(format!("not {{\"subject\": TEXT, \"body\": {{...}}}}: {error}")))?;
+    let Event { subject, body, id, headers: own } = object(event, "{\"subject\": TEXT, \"body\": {...}}")?;
     let subject = Subject::parse(&subject)
         .map_err(|_| HttpError::bad("the subject must be classroom.UUID.ENTITY or lesson.ID.ENTITY"))?;
     let passed = passed_on(headers, &own)?;
     let is_agent_event = |(name, value): &(&str, String)| *name == header::ENTITY_EVENT_TYPE && value == AGENT;
-    if subject.entity() == AGENT || passed.iter().any(is_agent_event) {
+    let body = body.get();
+    if subject.entity() == AGENT || passed.iter().any(is_agent_event) || Push::names_entity(body, AGENT) {
         return Err(HttpError::bad(format!("only the gateway publishes events of the entity type {AGENT}")));
     }
     let message_id = id.map(|id| message_id(&id)).transpose()?;
-    let body = body.get();
     if !body.starts_with('{') {
         return Err(HttpError::bad("the event's body must be a JSON object"));
     }
@@ -199,36 +177,6 @@ fn read(headers: &HeaderMap, event: &[u8], max: usize) -> Result<Publication, Ht
     }
     let body = Bytes::copy_from_slice(body.as_bytes());
     Ok(Publication { subject, message_id, headers: passed, body, fence: Fence::None })
-}
-
-/// Returns the headers of an event after checking them. `Is-Internal` is always among them.
-fn passed_on(request: &HeaderMap, own: &BTreeMap<String, String>) -> Result<Vec<(&'static str, String)>, HttpError> {
-    let is_trace = |name: &str| name.eq_ignore_ascii_case(header::TRACEPARENT);
-    let known = |name: &String| is_trace(name) || HEADERS.iter().any(|(known, ..)| name.eq_ignore_ascii_case(known));
-    if let Some(unknown) = own.keys().find(|name| !known(name)) {
-        let names = HEADERS.map(|(name, ..)| name).join(", ");
-        return Err(HttpError::bad(format!("the header {unknown:?} is not one of {names}")));
-    }
-    let mut passed = Vec::new();
-    for (name, check, rule) in HEADERS {
-        let faulty = || HttpError::bad(format!("the header {name} must be {rule}"));
-        let own = own.iter().find(|(given, _)| given.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str());
-        let value = match (own, request.get(name)) {
-            (Some(value), _) => value,
-            (None, Some(value)) => value.to_str().map_err(|_| faulty())?,
-            (None, None) if name == header::IS_INTERNAL => "false",
-            (None, None) => continue,
-        };
-        if !check(value) {
-            return Err(faulty());
-        }
-        passed.push((name, value.to_owned()));
-    }
-    // The standard of the W3C asks to ignore a trace header that cannot be read.
-    let own = own.iter().find(|(name, _)| is_trace(name)).map(|(_, value)| value.as_str());
-    let trace = own.or_else(|| request.get(header::TRACEPARENT)?.to_str().ok()).and_then(TraceParent::parse);
-    passed.extend(trace.map(|trace| (header::TRACEPARENT, trace.to_string())));
-    Ok(passed)
 }
 
 fn message_id(id: &str) -> Result<String, HttpError> {

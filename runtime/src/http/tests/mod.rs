@@ -3,6 +3,7 @@ mod api;
 mod console;
 mod health;
 mod listener;
+mod publish;
 
 use std::{
     sync::{Arc, atomic::AtomicBool},
