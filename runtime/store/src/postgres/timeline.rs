@@ -51,6 +51,13 @@ struct Stored {
     last_session: i64,
 }
 
+impl Stored {
+    /// Whether this is the history that the connection leads to, and has all sessions through `seen`.
+    fn agrees(&self, here: &str, seen: i64) -> bool {
+        self.timeline.as_deref() == Some(here) && self.last_session >= seen
+    }
+}
+
 impl Timeline {
     /// Returns the incarnation that the latest connection found, or `None` before the tables are made.
     pub(super) fn known(&self) -> watch::Receiver<Option<Uuid>> {
@@ -76,13 +83,14 @@ impl Timeline {
     /// Returns `None` if there are no tables yet; such a connection may only be used to make them.
     pub(super) async fn compare(&self, client: &Client) -> Result<Option<Uuid>, Error> {
         let here = self.here(client).await?;
+        let seen = self.seen();
         let stored = match stored(client, STORED).await {
             Ok(stored) => stored,
             Err(error) if is_missing(&error) => return Ok(None),
             Err(error) => return Err(error),
         };
         let incarnation =
-            if self.agrees(&stored, &here) { stored.incarnation } else { self.resolve(client, &here).await? };
+            if stored.agrees(&here, seen) { stored.incarnation } else { self.resolve(client, &here).await? };
         let wal = here.rsplit_once('/').map(|(_, wal)| wal.to_owned()).filter(|wal| wal != UNKNOWN);
         // The option is consistent after any panic.
         *self.wal.lock().unwrap_or_else(PoisonError::into_inner) = wal;
@@ -90,8 +98,10 @@ impl Timeline {
         Ok(Some(incarnation))
     }
 
-    fn agrees(&self, stored: &Stored, here: &str) -> bool {
-        stored.timeline.as_deref() == Some(here) && stored.last_session >= self.seen.load(Ordering::Relaxed)
+    /// Read before the database is asked for its last session: one that is opened meanwhile has a higher id than the answer,
+    /// and would be taken for a loss.
+    fn seen(&self) -> i64 {
+        self.seen.load(Ordering::Relaxed)
     }
 
     /// Returns the history of the database to which this connection leads.
@@ -114,14 +124,15 @@ impl Timeline {
 
     async fn resolve(&self, client: &Client, here: &str) -> Result<Uuid, Error> {
         client.batch_execute("begin").await?;
+        let seen = self.seen();
         let stored = stored(client, LOCK).await?;
-        let incarnation = if self.agrees(&stored, here) {
+        let incarnation = if stored.agrees(here, seen) {
             stored.incarnation
         } else if stored.timeline.is_none() {
             client.execute_typed(ADOPT, &[(&here, Type::TEXT)]).await?;
             stored.incarnation
         } else {
-            let highest = stored.last_session.max(self.seen.load(Ordering::Relaxed));
+            let highest = stored.last_session.max(self.seen());
             warn!(
                 before = stored.timeline,
                 now = here,

@@ -22,6 +22,7 @@ mod sessions;
 mod shards;
 mod snapshots;
 mod stale_fields;
+mod timeline;
 mod tls;
 mod webhook;
 mod world;
