@@ -18,7 +18,7 @@ use uuid::Uuid;
 use crate::gateway::{Enumerate, FindMissing, Mailboxes, Page, WorkerCommand, disconnect_queue::DisconnectQueue};
 use rollcall_base::names;
 use rollcall_presence::RecentEnds;
-use rollcall_store::{Close, Lease, Remembered, Standing, Store, StoreError};
+use rollcall_store::{Close, Lease, Remembered, Store, StoreError};
 
 /// How many sessions a statement, or a command to a worker, has.
 const PAGE: usize = 500;
@@ -116,11 +116,9 @@ impl SessionCheck {
         }
         let lease = *self.lease.borrow();
         let standings = self.store.verify(lease, sessions).await?;
-        closing.extend(sessions.iter().zip(standings).filter_map(|(session, standing)| match standing {
-            Standing::Owned => None,
-            Standing::Replaced => Some((session.sid, SessionError::Replaced)),
-            Standing::NotOwned | Standing::Lost => Some((session.sid, SessionError::InternalServerError)),
-        }));
+        let told =
+            sessions.iter().zip(standings).filter_map(|(session, standing)| Some((session.sid, standing.error()?)));
+        closing.extend(told);
         Ok(())
     }
 

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use rollcall_schema::{AgentId, ClassroomId, LeftReason, LessonId, NodeId, ResumeId, SessionId, Sid, UserId};
+use rollcall_schema::{
+    AgentId, ClassroomId, LeftReason, LessonId, NodeId, ResumeId, SessionError, SessionId, Sid, UserId,
+};
 use tokio::sync::watch;
 use uuid::Uuid;
 
@@ -55,11 +57,26 @@ pub enum Standing {
     Owned,
     /// The agent has entered the classroom again with another connection.
     Replaced,
+    /// An operator has ended it, and its client has not been told yet.
+    Kicked,
     /// The row exists, but the takeover or the latest join is lost: an earlier connection owns it, or it is in another
     /// lesson. Or the history has its end already.
     NotOwned,
     /// There was neither a row nor a history row. The history row and agent.left are written now.
     Lost,
+}
+
+impl Standing {
+    /// What the session's client is told; none where the session goes on.
+    #[must_use]
+    pub fn error(self) -> Option<SessionError> {
+        match self {
+            Self::Owned => None,
+            Self::Replaced => Some(SessionError::Replaced),
+            Self::Kicked => Some(SessionError::Kicked),
+            Self::NotOwned | Self::Lost => Some(SessionError::InternalServerError),
+        }
+    }
 }
 
 /// What was removed from a database that was put back.

@@ -14,10 +14,10 @@ use super::{
 };
 use crate::{Close, Lease, Recovery, Remembered, Restored, Standing, StoreError};
 
-/// A takeover that the database has kept is in `takeover` until the node's heartbeat has reported it. Ids were raised
-/// when commits were lost, so an agent's session with a higher id is later, and one with a lower id is not. If a
-/// connection does not own the session in its lesson, its field in Redis is stale: no row names the field, so no end of
-/// a session will remove it.
+/// A takeover that the database has kept is in `takeover` until the node's heartbeat has reported it, and a session that
+/// an operator has ended is in `kick`. Ids were raised when commits were lost, so an agent's session with a higher id is
+/// later, and one with a lower id is not. If a connection does not own the session in its lesson, its field in Redis is
+/// stale: no row names the field, so no end of a session will remove it.
 ///
 /// A state that was published may be among the lost commits, so the row's state is published once more, with a version
 /// above all others.
@@ -34,7 +34,8 @@ const VERIFY: &str = "with fence as materialized (
             exists (
                 select from agent_session s
                 where s.classroom_id = any (array[i.classroom_id]) and s.agent_id = i.agent_id and s.id > i.id
-            ) or exists (select from takeover t where t.node_id = $1 and t.sid = i.sid) as replaced
+            ) or exists (select from takeover t where t.node_id = $1 and t.sid = i.sid) as replaced,
+            exists (select from kick k where k.node_id = $1 and k.sid = i.sid and k.lesson_id is null) as kicked
         from fence cross join unnest(
             $3::bigint[], $4::uuid[], $5::text[], $6::text[], $7::text[], $8::text[], $9::float8[], $10::text[], $11::bool[]
         ) as i(id, classroom_id, agent_id, user_id, sid, lesson_id, age, reason, sets_state)
@@ -43,7 +44,7 @@ const VERIFY: &str = "with fence as materialized (
         select id, agent_id, classroom_id, user_id, lesson_id,
             tstzrange(clock_timestamp() - make_interval(secs => age), clock_timestamp() + interval '1 microsecond'),
             reason
-        from standing where owner is null and not ended
+        from standing where owner is null and not ended and not kicked
         on conflict (id) do nothing
         returning id, agent_id, classroom_id, reason
     ), events as (
@@ -64,7 +65,7 @@ const VERIFY: &str = "with fence as materialized (
         insert into stale_field (node_id, lesson_id, user_id, sid)
         select $1, lesson_id, user_id, sid from standing where not owned and lesson_id is not null
     )
-    select id, owned, replaced, owner is null and not ended from standing";
+    select id, owned, kicked, replaced, owner is null and not ended from standing";
 
 const OWNED: &str = "select id, classroom_id, agent_id, sid from agent_session \
     where node_id = $1 and id > $2 order by id limit $3";
@@ -109,12 +110,13 @@ impl Recovery for PostgresStore {
         let mut standings = HashMap::with_capacity(rows.len());
         for row in &rows {
             let id = SessionId(get(row, 0)?);
-            let [owned, replaced, lost] = [1, 2, 3].map(|column| get::<bool>(row, column));
-            let standing = match (owned?, replaced?) {
-                (true, _) => Standing::Owned,
-                (false, true) => Standing::Replaced,
-                (false, false) if lost? => Standing::Lost,
-                (false, false) => Standing::NotOwned,
+            let [owned, kicked, replaced, lost] = [1, 2, 3, 4].map(|column| get::<bool>(row, column));
+            let standing = match (owned?, kicked?, replaced?) {
+                (true, _, _) => Standing::Owned,
+                (false, true, _) => Standing::Kicked,
+                (false, false, true) => Standing::Replaced,
+                (false, false, false) if lost? => Standing::Lost,
+                (false, false, false) => Standing::NotOwned,
             };
             standings.insert(id, standing);
         }

@@ -16,13 +16,14 @@ use super::{
 };
 use crate::{Close, KeyField, Lease, Recovery, Remembered, Restored, Standing, StoreError};
 
-/// The owner of the row, whether that is this connection in this lesson, whether the history has its end, and whether
-/// the agent has a later session.
+/// The owner of the row, whether that is this connection in this lesson, whether the history has its end, whether the
+/// agent has a later session, and whether an operator has ended this one.
 const STANDING: &str = "select (select sid from agent_session where id = ?1), \
     exists (select 1 from agent_session where id = ?1 and sid = ?4 and lesson_id is ?5), \
     exists (select 1 from agent_session_history where id = ?1), \
     exists (select 1 from agent_session where classroom_id = ?2 and agent_id = ?3 and id > ?1) \
-    or exists (select 1 from temp.takeover where sid = ?4)";
+    or exists (select 1 from temp.takeover where sid = ?4), \
+    exists (select 1 from temp.kick where sid = ?4 and lesson_id is null)";
 
 const END: &str = "insert into agent_session_history \
     (id, agent_id, classroom_id, user_id, lesson_id, started_at, reason) \
@@ -69,11 +70,11 @@ fn verify_one(connection: &Connection, node: NodeId, one: &Remembered) -> Result
     let Remembered { session, classroom, agent, user, lesson, reason, .. } = one;
     let (classroom, sid) = (classroom.to_string(), one.sid.to_string());
     let in_lesson = lesson.as_ref().map(LessonId::as_str);
-    let (owner, owned, ended, replaced): (Option<String>, bool, bool, bool) = connection
+    let (owner, owned, ended, replaced, kicked): (Option<String>, bool, bool, bool, bool) = connection
         .prepare_cached(STANDING)
         .and_then(|mut standing| {
             let values = params![session.0, classroom, agent.as_str(), sid, in_lesson];
-            standing.query_row(values, |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))
+            standing.query_row(values, |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?)))
         })
         .map_err(failed)?;
     if owned {
@@ -83,7 +84,7 @@ fn verify_one(connection: &Connection, node: NodeId, one: &Remembered) -> Result
         let field = KeyField { lesson: lesson.clone(), user: user.clone(), sid: one.sid };
         stale_fields::add(connection, node, &[field])?;
     }
-    let lost = owner.is_none() && !ended;
+    let lost = owner.is_none() && !ended && !kicked;
     if lost {
         let age = format!("-{:.3} seconds", one.age.as_secs_f64());
         connection
@@ -105,10 +106,11 @@ fn verify_one(connection: &Connection, node: NodeId, one: &Remembered) -> Result
             .and_then(|mut left| left.execute(params![classroom, agent.as_str(), session.0, reason.as_str()]))
             .map_err(failed)?;
     }
-    Ok(match (replaced, lost) {
-        (true, _) => Standing::Replaced,
-        (false, true) => Standing::Lost,
-        (false, false) => Standing::NotOwned,
+    Ok(match (kicked, replaced, lost) {
+        (true, _, _) => Standing::Kicked,
+        (false, true, _) => Standing::Replaced,
+        (false, false, true) => Standing::Lost,
+        (false, false, false) => Standing::NotOwned,
     })
 }
 

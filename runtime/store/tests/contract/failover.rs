@@ -2,7 +2,9 @@
 use std::time::Duration;
 
 use rollcall_schema::{JsonObject, Role, SessionId, Update, UserId};
-use rollcall_store::{Change, LeftReason, Open, Registration, Remembered, SetState, Standing, StoreError};
+use rollcall_store::{
+    Change, Kick, KickTarget, LeftReason, Open, Registration, Remembered, SetState, Standing, StoreError,
+};
 
 use crate::{
     on_both,
@@ -12,6 +14,7 @@ use crate::{
 on_both!(
     a_session_without_a_row_is_ended_from_memory_once,
     a_session_that_is_anothers_is_not_ended,
+    a_session_that_an_operator_ended_is_known_as_such,
     a_connection_whose_join_or_session_is_lost_leaves_a_stale_field,
     rows_of_a_node_come_in_pages,
     a_restored_database_begins_anew,
@@ -74,6 +77,18 @@ async fn a_session_that_is_anothers_is_not_ended(world: World) {
     assert_eq!(verify(&world, remembered(&first, earlier)).await, Standing::Replaced);
     let history = world.sql("select id from agent_session_history");
     assert_eq!(history, earlier.to_string(), "what was lost is ended, though its agent is there again");
+}
+
+async fn a_session_that_an_operator_ended_is_known_as_such(world: World) {
+    let alice = Member::new(classroom(), "web.alice");
+    let session = world.open(&alice).await.session;
+    world.store.kick(world.lease, &KickTarget::Session(session), 10).await.expect("kicked");
+    // Its agent may be back already.
+    world.open(&alice.again()).await;
+    assert_eq!(verify(&world, remembered(&alice, session)).await, Standing::Kicked);
+    let kick = Kick { sid: alice.sid, lesson: None };
+    world.store.ack_kicks(world.lease.node, &[kick]).await.expect("told");
+    assert_eq!(verify(&world, remembered(&alice, session)).await, Standing::Replaced);
 }
 
 async fn a_connection_whose_join_or_session_is_lost_leaves_a_stale_field(world: World) {
