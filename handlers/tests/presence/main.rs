@@ -16,6 +16,7 @@ mod database_failover;
 mod drain;
 mod exhaustion;
 mod kicks;
+mod lost_rows;
 mod nodes;
 mod outages;
 mod pairs;

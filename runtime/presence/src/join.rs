@@ -112,8 +112,7 @@ impl Presence {
         match trace::call("sql", "join lesson", self.sessions.join(join)).await? {
             store::Joined::Lesson { seats, seat } => Ok((seats, seat)),
             store::Joined::NotFound => Err(JoinError::LessonNotFound),
-            // Another connection has the session, so this one is about to be closed.
-            store::Joined::NotOwner => Err(StoreError::Fenced.into()),
+            store::Joined::NotOwner => Err(self.disowned(membership).await.into()),
         }
     }
 }

@@ -42,8 +42,7 @@ impl Presence {
                 let leave = LeaveLesson { sid: guard.membership.sid(), session, change: guard.change, lesson };
                 let left = match trace::call("sql", "leave lesson", self.sessions.leave_lesson(leave)).await {
                     Ok(LessonLeft::Left { shared }) => Ok(shared),
-                    // Another connection has the session, so this one is about to be closed.
-                    Ok(LessonLeft::NotOwner) => Err(StoreError::Fenced),
+                    Ok(LessonLeft::NotOwner) => Err(self.disowned(guard.membership).await),
                     Err(error) => Err(error),
                 };
                 if left.as_ref().is_err_and(StoreError::wrote_nothing) {

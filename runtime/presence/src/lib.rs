@@ -4,6 +4,7 @@
 //! Invariant: SQL decides who is present. The events in the stream and the keys in Redis follow from SQL, perhaps late
 //! or twice, but never wrongly.
 mod connections;
+mod disowned;
 mod enter;
 mod enter_guard;
 mod failure;

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use rollcall_schema::{AgentId, ClassroomId, LessonId, ResumeId, SessionError, StateVersion};
+use rollcall_schema::{AgentId, ClassroomId, KickCause, LeftReason, LessonId, ResumeId, SessionError, StateVersion};
 use tokio::{sync::watch, time::Instant};
 use tracing::warn;
 use uuid::Uuid;
@@ -200,30 +200,48 @@ impl Sessions {
         *self.incarnation.borrow() != self.began
     }
 
-    /// Ends the session of an agent that leaves. If the database has lost commits since this node started, it may have
-    /// lost the session's row. Then the end is written from memory.
+    /// Ends the session of an agent that leaves. If its connection does not own the session and has not been told why, the
+    /// row may be gone. Then the end is written from memory.
     pub async fn leave(&self, session: Remembered) -> Closed {
         let closed = self.close(session.close()).await;
-        if closed == Closed::NotOwner && self.has_lost_commits() {
-            while let Err(error) = self.verify.call(session.clone()).await {
-                match error {
-                    StoreError::Unavailable(_) | StoreError::Overloaded => {
-                        warn!(%error, "a session's end waits for the database");
-                    }
-                    StoreError::Fenced => {}
-                    StoreError::Refused(why) => {
-                        warn!(why, agent = %session.agent, "the end of a session whose row is lost is refused");
-                        metrics::counter!(names::DROPPED, "reason" => "close_refused").increment(1);
-                        break;
-                    }
-                }
-                tokio::time::sleep(RETRY_AFTER).await;
-            }
+        if closed == Closed::NotOwner && (self.has_lost_commits() || !was_told(session.reason)) {
+            self.end_from_memory(&session).await;
         }
         if let Some(recent) = &self.recent {
             recent.add(session);
         }
         closed
+    }
+
+    /// Writes history and agent.left, if the session has neither a row nor an end in the history.
+    async fn end_from_memory(&self, session: &Remembered) {
+        while let Err(error) = self.verify.call(session.clone()).await {
+            match error {
+                StoreError::Unavailable(_) | StoreError::Overloaded => {
+                    warn!(%error, "a session's end waits for the database");
+                }
+                // Another node ended it.
+                StoreError::Fenced if !self.has_lost_commits() => return,
+                StoreError::Fenced => {}
+                StoreError::Refused(why) => {
+                    warn!(why, agent = %session.agent, "the end of a session whose row is lost is refused");
+                    metrics::counter!(names::DROPPED, "reason" => "close_refused").increment(1);
+                    return;
+                }
+            }
+            tokio::time::sleep(RETRY_AFTER).await;
+        }
+    }
+
+    /// Tells the client of a connection that does not own this session why: another connection has the session, or an
+    /// operator has ended it. If the row is gone, the end is written from memory, and the client comes back.
+    pub(crate) async fn settle(&self, session: Remembered) {
+        let sid = session.sid;
+        match self.verify.call(session).await.map(Standing::error) {
+            Ok(Some(error)) => self.connections.close(sid, error).await,
+            Ok(None) => {}
+            Err(error) => warn!(%error, "a session that its connection does not own goes on until its next request"),
+        }
     }
 
     /// Ends a session: writes the history and agent.left, and deletes the row, in one transaction. Tries until the
@@ -246,6 +264,11 @@ impl Sessions {
             }
         }
     }
+}
+
+/// Whether the client knows that its session is not its own any more: another connection has it, or an operator has ended it.
+fn was_told(reason: LeftReason) -> bool {
+    matches!(reason.cause(), Some(KickCause::Told(error)) if !error.is_recoverable())
 }
 
 fn key(of: &impl Hash) -> u64 {

@@ -26,8 +26,7 @@ impl Presence {
         let set = SetState { sid: membership.sid(), session, state };
         match trace::call("sql", "set state", self.sessions.set_state(set)).await? {
             Some(_) => Ok(()),
-            // Another connection has the session, so this one is about to be closed.
-            None => Err(StoreError::Fenced.into()),
+            None => Err(self.disowned(membership).await.into()),
         }
     }
 }

@@ -83,7 +83,8 @@ impl Application for Gateway {
             },
             WorkerCommand::Close { socket, sid, error } => match sockets.get_mut(socket) {
                 Some(mut socket) => self.end(&mut socket, error),
-                None => self.shared.disconnects.taken_over(sid),
+                None if !error.is_recoverable() => self.shared.disconnects.taken_over(sid, error),
+                None => {}
             },
             WorkerCommand::LeaveLesson { socket, lesson } => match sockets.get_mut(socket) {
                 Some(mut socket) => self.kick_from_lesson(&mut socket, lesson),

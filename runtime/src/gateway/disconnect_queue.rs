@@ -8,7 +8,7 @@ mod in_grace;
 use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use futures_util::FutureExt;
-use rollcall_schema::{LeftReason, LessonId, Sid};
+use rollcall_schema::{KickCause, LeftReason, LessonId, SessionError, Sid};
 use tokio::{
     sync::{Semaphore, mpsc, oneshot, watch},
     time::Instant,
@@ -47,7 +47,8 @@ pub struct DisconnectQueue {
 
 enum Message {
     Leave(Disconnected),
-    TakenOver(Sid),
+    /// The connection, and what its client would have been told.
+    TakenOver(Sid, SessionError),
     LeaveLesson(Sid, LessonId),
     /// Asks for the sessions in grace.
     AskInGrace(oneshot::Sender<Vec<Sid>>),
@@ -89,10 +90,10 @@ impl DisconnectQueue {
     }
 
     /// Runs disconnect now for the session of this connection if it is in grace here, because another connection has
-    /// the session.
-    pub fn taken_over(&self, sid: Sid) {
+    /// the session, or an operator has ended it. `error` is what the client would have been told.
+    pub fn taken_over(&self, sid: Sid, error: SessionError) {
         if *self.unfinished.borrow() > 0 {
-            let _ = self.queue.send(Message::TakenOver(sid));
+            let _ = self.queue.send(Message::TakenOver(sid, error));
         }
     }
 
@@ -130,7 +131,10 @@ impl DisconnectQueue {
             let disconnected = tokio::select! {
                 message = receiver.recv() => match message {
                     Some(Message::Leave(disconnected)) => self.begin_grace(&mut in_grace, disconnected),
-                    Some(Message::TakenOver(sid)) => in_grace.remove(sid),
+                    Some(Message::TakenOver(sid, error)) => in_grace.remove(sid).map(|disconnected| Disconnected {
+                        reason: LeftReason::Kicked(Some(KickCause::Told(error))),
+                        ..disconnected
+                    }),
                     Some(Message::LeaveLesson(sid, lesson)) => {
                         let session = in_grace.session(sid).filter(|session| session.lesson() == Some(&lesson));
                         session.into_iter().for_each(&leave_lesson);

@@ -1,5 +1,5 @@
 //! Sessions in grace: how many there may be, how long they wait, and when a drain ends them.
-use rollcall_schema::{ClassroomId, ConnectRequest, SessionError};
+use rollcall_schema::{ClassroomId, ConnectRequest};
 use uuid::Uuid;
 
 use super::*;
@@ -51,10 +51,11 @@ async fn a_session_that_was_taken_over_ends_at_once() {
         queue.leave(session(sid), reason);
     }
     for sid in [Sid(3), Sid(1), Sid(9)] {
-        queue.taken_over(sid);
+        queue.taken_over(sid, SessionError::Replaced);
     }
-    assert_eq!(ended.recv().await, Some((Sid(3), LeftReason::Drained)));
-    assert_eq!(ended.recv().await, Some((Sid(1), LeftReason::Lost)));
+    let replaced = LeftReason::Kicked(Some(KickCause::Told(SessionError::Replaced)));
+    assert_eq!(ended.recv().await, Some((Sid(3), replaced)));
+    assert_eq!(ended.recv().await, Some((Sid(1), replaced)));
     assert_eq!(began.elapsed(), Duration::ZERO);
     assert_eq!(ended.recv().await, Some((Sid(2), LeftReason::Drained)));
     assert_eq!(began.elapsed(), RETURN_WITHIN);
