@@ -9,12 +9,12 @@
 //!
 //! | input | outcome |
 //! | --- | --- |
-//! | `null` in an optional field | as if the field were absent; but a `ref` of `null` is a faulty one |
+//! | `null` in an optional field | as if the field were absent |
 //! | unknown fields, at any depth and however often | ignored |
 //! | a known field twice | error |
 //! | a lone surrogate (`"\ud800"`) | error in a text that is read or a field's name; accepted where it is skipped |
 //! | an array where an object belongs | error |
-//! | a `ref` that is a text of more than 64 bytes, `1.0`, `1e3` or outside of i64 | faulty: the request is handled, its ack has `null` |
+//! | a `ref` that is a text of more than 64 bytes, `1.0`, `1e3` or outside of i64 | error, whose ack has `null` |
 use std::{borrow::Cow, fmt};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
@@ -32,8 +32,6 @@ pub enum Ref {
     /// The request has none, so a success is not acknowledged.
     #[default]
     Missing,
-    /// It is neither an integer of 64 bits nor a short text, so the ack has `null`.
-    Faulty,
     /// An integer, which the ack repeats.
     Number(i64),
     /// A text, which the ack repeats.
@@ -42,6 +40,9 @@ pub enum Ref {
 
 /// The longest text of a `ref`, in bytes of UTF-8.
 const MAX_REF: usize = 64;
+
+/// What a client is told of a `ref` that is neither an integer of 64 bits nor a short text.
+const REF_RULE: &str = "ref: an integer of 64 bits, or a text of at most 64 bytes";
 
 /// A short text that needs no allocation.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -72,16 +73,18 @@ impl fmt::Debug for RefText {
     }
 }
 
-impl<'de> Deserialize<'de> for Ref {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let raw = <&RawValue>::deserialize(deserializer)?;
-        if let Ok(number) = raw.get().parse() {
-            return Ok(Self::Number(number));
+impl Ref {
+    /// Reads a `ref`. `None` if it is neither an integer of 64 bits nor a short text.
+    fn read(raw: &str) -> Option<Self> {
+        if let Ok(number) = raw.parse() {
+            return Some(Self::Number(number));
         }
         // A text of this length is too long even if each character is an escape, so it is not copied.
-        let text =
-            (raw.get().len() <= 6 * MAX_REF + 2).then(|| serde_json::from_str::<Text<'_>>(raw.get()).ok()).flatten();
-        Ok(text.and_then(|Text(text)| RefText::new(&text)).map_or(Self::Faulty, Self::Text))
+        if raw.len() > 6 * MAX_REF + 2 {
+            return None;
+        }
+        let Text(text) = serde_json::from_str(raw).ok()?;
+        RefText::new(&text).map(Self::Text)
     }
 }
 
@@ -90,7 +93,7 @@ impl Serialize for Ref {
         match self {
             Self::Number(number) => serializer.serialize_i64(*number),
             Self::Text(text) => serializer.serialize_str(text.as_str()),
-            Self::Missing | Self::Faulty => serializer.serialize_unit(),
+            Self::Missing => serializer.serialize_unit(),
         }
     }
 }
@@ -101,6 +104,9 @@ pub enum RequestError {
     /// It is not a JSON object in UTF-8, or has a field of the envelope twice.
     #[error("the message is not a JSON object")]
     Syntax,
+    /// Its `ref` cannot be repeated: it is neither an integer of 64 bits nor a short text.
+    #[error("the message has a faulty ref")]
+    Reference,
     /// It has no `type`, or one that is not a text.
     #[error("the message has no type")]
     NoEvent(Ref),
@@ -111,19 +117,24 @@ impl RequestError {
     #[must_use]
     pub fn reference(self) -> Ref {
         match self {
-            // A message that cannot be parsed may have had a `ref`.
-            Self::Syntax => Ref::Faulty,
+            Self::Syntax | Self::Reference => Ref::Missing,
             Self::NoEvent(reference) => reference,
         }
     }
 }
 
 /// A payload is not an object, or a field of it is missing or wrong.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, thiserror::Error)]
 #[error("the payload is not what the event takes")]
 pub struct PayloadError {
     /// The field and its rule, if they are known. The text repeats nothing of the payload.
     pub detail: Option<String>,
+}
+
+impl From<RequestError> for PayloadError {
+    fn from(error: RequestError) -> Self {
+        Self { detail: (error == RequestError::Reference).then(|| REF_RULE.to_owned()) }
+    }
 }
 
 impl From<serde_json::Error> for PayloadError {
@@ -159,8 +170,8 @@ pub struct Request<'a> {
 struct Envelope<'a> {
     #[serde(borrow, rename = "type")]
     event: Option<&'a RawValue>,
-    #[serde(default, rename = "ref")]
-    reference: Ref,
+    #[serde(borrow, rename = "ref")]
+    reference: Option<&'a RawValue>,
     #[serde(borrow)]
     payload: Option<&'a RawValue>,
 }
@@ -178,6 +189,10 @@ impl<'a> Request<'a> {
     pub fn parse(message: &'a [u8]) -> Result<Self, RequestError> {
         let text = std::str::from_utf8(message).map_err(|_| RequestError::Syntax)?;
         let Envelope { event, reference, payload } = object(text).map_err(|_| RequestError::Syntax)?;
+        let reference = match reference {
+            Some(raw) => Ref::read(raw.get()).ok_or(RequestError::Reference)?,
+            None => Ref::Missing,
+        };
         let event = event.and_then(|raw| serde_json::from_str::<Text<'a>>(raw.get()).ok());
         let Text(event) = event.ok_or(RequestError::NoEvent(reference))?;
         Ok(Self { event, reference, payload })

@@ -37,7 +37,6 @@ fn acks() {
     assert_golden(
         vec![
             success(one),
-            success(Ref::Faulty),
             joined(Some(Seat(3)), None),
             joined(None, None),
             joined(None, Some(Offset(41))),
@@ -49,7 +48,7 @@ fn acks() {
             ack::error(one, AckError::AccessTokenOfAnotherUser),
             ack::error(one, AckError::AlreadyConnected),
             ack::error(Ref::Missing, AckError::UnknownEvent),
-            ack::error(Ref::Faulty, AckError::InvalidPayload),
+            ack::error(Ref::Missing, AckError::InvalidPayload),
             ack::error(one, AckError::TooManyRequests(SECOND)),
             ack::error(one, AckError::TryAgainLater(SECOND)),
             ack::error(Ref::Number(i64::MIN), AckError::TimedOut(Duration::ZERO)),

@@ -5,7 +5,7 @@ use serde_json::json;
 
 on_both_kinds!(
     a_success_has_the_seeds_object_in_the_envelope,
-    a_faulty_ref_comes_back_as_null,
+    a_faulty_ref_comes_back_as_null_and_its_request_is_invalid,
     a_success_without_ref_is_not_acknowledged,
     an_error_without_ref_is_acknowledged,
     an_unknown_event_is_answered_with_an_error,
@@ -37,14 +37,25 @@ async fn a_success_has_the_seeds_object_in_the_envelope(backend: &Backend) {
     }
 }
 
-async fn a_faulty_ref_comes_back_as_null(backend: &Backend) {
-    let (_, mut alice) = alice(backend).await;
-    let null = r#"{"type":"ack","ref":null,"status":"ERROR","message":"unknown event","detail":"events: "#;
-    for faulty in ["1.5", "true", "{}", "[1]", "9223372036854775808", "null"] {
-        let request = format!(r#"{{"type":"nonsense","ref":{faulty}}}"#);
-        let ack = answer(&mut alice, &request).await;
-        assert!(ack.starts_with(null) && ack.contains("join_lesson"), "{faulty}: {ack}");
+async fn a_faulty_ref_comes_back_as_null_and_its_request_is_invalid(backend: &Backend) {
+    let (room, mut alice) = alice(backend).await;
+    let ack = concat!(
+        r#"{"type":"ack","ref":null,"status":"ERROR","message":"invalid payload","#,
+        r#""detail":"ref: an integer of 64 bits, or a text of at most 64 bytes"}"#
+    );
+    let long = format!(r#""{}""#, "x".repeat(65));
+    for faulty in ["1.5", "1e3", "true", "{}", "[1]", "9223372036854775808", &long] {
+        for event in ["join_lesson", "nonsense"] {
+            let payload = json!({"lesson_id": room.algebra});
+            let request = format!(r#"{{"type":"{event}","ref":{faulty},"payload":{payload}}}"#);
+            assert_eq!(answer(&mut alice, &request).await, ack, "{faulty}");
+        }
     }
+    let lesson = format!("select lesson_id from agent_session where id = {}", alice.session);
+    assert_eq!(backend.value(&lesson).await, "");
+    // `null` is as good as none.
+    let unknown = answer(&mut alice, r#"{"type":"nonsense","ref":null}"#).await;
+    assert!(unknown.starts_with(r#"{"type":"ack","ref":null,"status":"ERROR","message":"unknown event""#), "{unknown}");
 }
 
 async fn a_success_without_ref_is_not_acknowledged(backend: &Backend) {

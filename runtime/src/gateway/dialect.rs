@@ -1,7 +1,11 @@
 //! The protocol of a connection: how its messages become requests, and how answers become messages.
 use std::borrow::Cow;
 
-use rollcall_schema::{Answer, Ref, Request, request::RequestError, socketio};
+use rollcall_schema::{
+    Answer, Ref, Request,
+    request::{PayloadError, RequestError},
+    socketio,
+};
 use rollcall_socketio::{Event, Kind, Packet};
 
 use crate::rooms::{Namespace, Namespaces};
@@ -43,20 +47,24 @@ impl AckTo {
     }
 }
 
-/// Reads a request. The request is `None` if the text cannot be read, or has binary data, which no handler accepts. In
-/// any case the form of the answer is known.
-pub(super) fn read_request(dialect: Dialect, text: &str) -> (Option<Request<'_>>, AckTo) {
+/// What a message asks for. An error if the text cannot be read, or has binary data, which no handler accepts.
+pub(super) type ReadRequest<'a> = Result<Request<'a>, PayloadError>;
+
+/// Reads a request. In any case the form of the answer is known.
+pub(super) fn read_request(dialect: Dialect, text: &str) -> (ReadRequest<'_>, AckTo) {
     let Dialect::SocketIo(namespace) = dialect else {
         return match Request::parse(text.as_bytes()) {
             Ok(request) => {
                 let reference = request.reference;
-                (Some(request), AckTo::Plain(reference))
+                (Ok(request), AckTo::Plain(reference))
             }
-            Err(error) => (None, AckTo::Plain(RequestError::reference(error))),
+            Err(error) => (Err(error.into()), AckTo::Plain(RequestError::reference(error))),
         };
     };
     // The packet was valid when it came, and only then it was kept.
-    let Ok(packet) = Packet::parse(text) else { return (None, AckTo::Event(namespace, "".into())) };
+    let Ok(packet) = Packet::parse(text) else {
+        return (Err(PayloadError::default()), AckTo::Event(namespace, "".into()));
+    };
     socketio_request(namespace, &packet, Event::parse(packet.data).ok())
 }
 
@@ -65,7 +73,7 @@ pub(super) fn socketio_request<'a>(
     namespace: Namespace,
     packet: &Packet<'_>,
     event: Option<Event<'a>>,
-) -> (Option<Request<'a>>, AckTo) {
+) -> (ReadRequest<'a>, AckTo) {
     let name = event.as_ref().map_or(Cow::Borrowed(""), |event| event.name.clone());
     let ack = match packet.id {
         Some(id) => AckTo::Callback(namespace, id),
@@ -75,7 +83,7 @@ pub(super) fn socketio_request<'a>(
         let payload = argument.filter(|argument| argument.get() != "null");
         Request { event: name, reference: Ref::Missing, payload }
     });
-    (request, ack)
+    (request.ok_or_else(PayloadError::default), ack)
 }
 
 /// Returns a packet of the gateway whose data is JSON in UTF-8.

@@ -25,13 +25,11 @@ use rollcall_websocket::{Socket, SocketId, Sockets};
 
 impl Gateway {
     pub(super) fn on_connect_request(&mut self, socket: &mut Socket<'_, Peer>, text: &str) {
-        let Ok(request) = Request::parse(text.as_bytes()) else {
-            return self.end(socket, SessionError::SerializationFailed);
-        };
-        if request.event != self.shared.table.first_event() {
+        let request = Request::parse(text.as_bytes()).map_err(PayloadError::from);
+        if request.as_ref().is_ok_and(|request| request.event != self.shared.table.first_event()) {
             return self.end(socket, SessionError::UnsupportedRequest);
         }
-        let connect: ConnectRequest = match request.payload() {
+        let connect: ConnectRequest = match request.and_then(|request| request.payload()) {
             Ok(connect) => connect,
             Err(PayloadError { detail }) => {
                 return self.end_with(socket, SessionError::SerializationFailed, detail.as_deref());

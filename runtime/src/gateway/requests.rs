@@ -1,9 +1,9 @@
 //! The requests of a connection. One handler runs at a time, and the next message waits until the handler is done.
-use rollcall_schema::{AckError, Answer, Offset, Request, SessionError};
+use rollcall_schema::{AckError, Answer, Offset, Request, SessionError, request::PayloadError};
 
 use super::{
     Gateway, WorkerCommand,
-    dialect::{AckTo, read_request},
+    dialect::{AckTo, ReadRequest, read_request},
     peer::{Peer, PeerState},
 };
 use crate::{
@@ -25,7 +25,7 @@ impl Gateway {
     }
 
     /// Handles a message that has already been parsed.
-    pub(super) fn on_request_read(&mut self, socket: &mut Socket<'_, Peer>, request: Option<Request<'_>>, ack: AckTo) {
+    pub(super) fn on_request_read(&mut self, socket: &mut Socket<'_, Peer>, request: ReadRequest<'_>, ack: AckTo) {
         let user = socket.peer.user();
         let payer = match &user {
             Some((user, audience)) => Payer::User(user, audience),
@@ -39,7 +39,12 @@ impl Gateway {
             }
             RateDecision::Refused(_) | RateDecision::Abuse => return self.end(socket, SessionError::TooManyRequests),
         }
-        let Some(request) = request else { return self.answer(socket, &ack, &AckError::InvalidPayload.into()) };
+        let request = match request {
+            Ok(request) => request,
+            Err(PayloadError { detail }) => {
+                return self.answer(socket, &ack, &Answer::Error(AckError::InvalidPayload, detail));
+            }
+        };
         match std::mem::replace(&mut socket.peer.state, PeerState::Busy) {
             PeerState::Open(session) if socket.peer.roams => self.on_roaming_request(socket, session, &request, ack),
             PeerState::Open(session) => self.invoke(socket, session, &request, ack),
