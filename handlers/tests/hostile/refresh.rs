@@ -2,13 +2,15 @@
 
 use std::time::{Duration, Instant, SystemTime};
 
+use rollcall_loadtest::client::{ClientError, Closing};
 use rollcall_loadtest::token;
 use serde_json::{Value, json};
 
-use crate::common::{Agent, Backend, Classroom, SOON, on_both_kinds, session_error};
+use crate::common::{Agent, Backend, Classroom, Function, FunctionsFile, Reply, SOON, on_both_kinds, session_error};
 
 on_both_kinds!(
     a_session_ends_with_its_token,
+    a_session_ends_with_its_token_whatever_waits_for_its_answer,
     a_fresh_token_lets_the_session_go_on,
     a_token_that_does_not_hold_changes_nothing,
 );
@@ -33,6 +35,31 @@ async fn a_session_ends_with_its_token(backend: &Backend) {
     let id = &room.id;
     let query = format!("select id, agent_id, reason from agent_session_history where classroom_id = '{id}'");
     backend.wait_for_rows(&query, &[&history]).await;
+}
+
+async fn a_session_ends_with_its_token_whatever_waits_for_its_answer(backend: &Backend) {
+    const CALLS: usize = 60;
+    let function = Function::start(|_| Reply::Hang).await;
+    let lines = "timeout = \"500ms\"\nopen_after = 1000";
+    let file = FunctionsFile::new(&[("raise_hand", &function.url(), lines)]);
+    let own = backend.another(|options| file.on(options));
+    let room = own.classroom();
+    let mut alice = own.enters(room, &room.token_with("alice", &json!({"exp": soon()}))).await;
+    // All are there before the first is answered: from then on a handler runs without a pause.
+    for reference in 0..CALLS {
+        alice.client.send(&json!({"type": "raise_hand", "ref": reference})).await.unwrap();
+    }
+    let mut acks = 0;
+    let closing = loop {
+        match alice.client.next_message(SOON).await {
+            Ok(message) if message["type"] == "ack" => acks += 1,
+            Ok(error) => break Closing { error: Some(error), ..alice.client.expect_close(SOON).await.unwrap() },
+            Err(ClientError::Closed(closing)) => break closing,
+            Err(error) => panic!("{error}"),
+        }
+    };
+    session_error(&closing, "token_expired", 401, 3005);
+    assert!(acks < CALLS, "the last of them was answered half a minute after the first");
 }
 
 async fn a_fresh_token_lets_the_session_go_on(backend: &Backend) {

@@ -1,5 +1,6 @@
 //! The deadlines of connections, which are checked at each tick: the deadline for connect_request, and the expiry of a
-//! token.
+//! token. The expiry is checked before each request, too: a client that sends requests without a pause has a handler
+//! running at every tick.
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rollcall_schema::SessionError;
@@ -8,7 +9,7 @@ use super::{
     Gateway,
     peer::{Peer, PeerState},
 };
-use rollcall_websocket::Sockets;
+use rollcall_websocket::{Socket, Sockets};
 
 /// The close code for clients that got no message and should come back.
 const RECONNECT: u16 = SessionError::InternalServerError.close_code();
@@ -19,10 +20,19 @@ impl Gateway {
         millis(self.started.elapsed() + self.options.connect_timeout)
     }
 
-    /// Closes connections that did not send connect_request in time, and connections whose token has expired. A
-    /// connection whose handler runs is checked again when the handler is done.
+    /// Closes the connection of a client that was let in if its token has expired. Returns whether it has.
+    pub(super) fn end_expired(&mut self, socket: &mut Socket<'_, Peer>) -> bool {
+        let expired = socket.peer.expires <= unix_millis();
+        if expired {
+            self.end(socket, SessionError::TokenExpired);
+        }
+        expired
+    }
+
+    /// Closes connections that did not send connect_request in time, and connections whose token has expired and whose
+    /// handler is done.
     pub(super) fn close_expired(&mut self, sockets: &mut Sockets<Peer>, now: Instant) {
-        let date = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, millis);
+        let date = unix_millis();
         let age = millis(now.saturating_duration_since(self.started));
         sockets.each(|socket| match socket.peer.state {
             // A transport that left its first namespace stays open for its other namespaces.
@@ -39,6 +49,10 @@ impl Gateway {
             | PeerState::Busy => {}
         });
     }
+}
+
+fn unix_millis() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, millis)
 }
 
 pub(super) fn millis(time: Duration) -> u64 {

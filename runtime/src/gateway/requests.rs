@@ -26,6 +26,9 @@ impl Gateway {
 
     /// Handles a message that has already been parsed.
     pub(super) fn on_request_read(&mut self, socket: &mut Socket<'_, Peer>, request: ReadRequest<'_>, ack: AckTo) {
+        if self.end_expired(socket) {
+            return;
+        }
         let user = socket.peer.user();
         let payer = match &user {
             Some((user, audience)) => Payer::User(user, audience),
