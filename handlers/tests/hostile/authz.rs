@@ -6,7 +6,7 @@ use rollcall_loadtest::token::AUDIENCE;
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
 
-use crate::common::{Backend, Classroom, refused, session_error};
+use crate::common::{Backend, Classroom, SOON, next_text, refused, session_error};
 use crate::hook::Hook;
 use crate::raw::answer;
 use crate::with;
@@ -147,6 +147,21 @@ async fn no_client_connects_while_the_service_is_away_slow_or_broken() {
         let counted = backend.gateway.metric("rollcall_backend_errors_total", &["backend=\"authz\""]).unwrap();
         assert_eq!(counted, 1.0, "{url}");
     }
+}
+
+#[tokio::test]
+async fn no_ping_comes_before_the_answer_to_connect_request() {
+    let hook = Hook::start(|_| None).await;
+    let backend = with(&[
+        ("ROLLCALL_AUTHZ_URL", &hook.url()),
+        ("ROLLCALL_AUTHZ_TIMEOUT", "2500ms"),
+        ("ROLLCALL_PING_INTERVAL", "1s"),
+        ("ROLLCALL_PONG_TIMEOUT", "900ms"),
+    ]);
+    let mut client = backend.client().await;
+    client.send_text(&request(backend.classroom(), "alice")).await.unwrap();
+    let first = next_text(&mut client, SOON).await;
+    assert!(first.contains("internal_server_error"), "{first}");
 }
 
 #[tokio::test]

@@ -131,9 +131,9 @@ impl Application for Gateway {
 
     fn ping(&mut self, peer: &mut Peer) -> Ping {
         match peer.state {
+            // connect_success is the first frame that a client gets.
+            PeerState::Connecting(_) => Ping::No,
             PeerState::AwaitingConnect(_) | PeerState::Outside(_) | PeerState::Refused(_) => Ping::No,
-            // connect_success is the first message that a client gets, so no text may be sent before it.
-            PeerState::Connecting(_) => Ping::Frame,
             PeerState::Open(_) | PeerState::Busy if peer.heartbeat => {
                 let flushed = self.fanout.flushed();
                 Ping::Text(heartbeat::ping(peer.has_all_through(flushed)))
