@@ -141,13 +141,15 @@ impl Keyring {
         let keys = self.keys();
         let verdict = keys.check(token, unix_now());
         let Some(issuer) = keys.issuer(&token.issuer) else { return verdict };
-        // If a key without a `kid` was replaced, the old key does not match the signature.
         let renamed = verdict == Err(AuthError::Key) && plausible(token.kid.as_deref());
-        let replaced = verdict == Err(AuthError::Signature) && token.kid.is_none();
+        // If a key was replaced under its name, or without one, the old key does not match the signature.
+        let replaced = verdict == Err(AuthError::Signature);
         if renamed || replaced {
             return match issuer.load_for_token(&self.client, keys.cooldown, token.kid.as_deref()).await {
                 Lookup::Loaded => keys.check(token, unix_now()),
                 Lookup::Known => verdict,
+                // A wrong signature under a name that is known is a forger's, far more often than a new key's.
+                Lookup::Unavailable if replaced && token.kid.is_some() => verdict,
                 Lookup::Unavailable => Err(AuthError::KeysUnavailable),
             };
         }

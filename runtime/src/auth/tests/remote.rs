@@ -134,6 +134,20 @@ async fn a_key_without_a_name_rotates_too() {
 }
 
 #[tokio::test]
+async fn a_key_that_is_replaced_under_its_name_is_seen_at_once() {
+    let (old, new) = (Signer::es256("k"), Signer::es256("k"));
+    let (mut server, document) = published(signer::document(&[&old])).await;
+    let keyring = at(&server);
+    assert!(keyring.load().await.is_empty());
+    *document.lock().unwrap() = signer::document(&[&new]);
+    assert!(soon(keyring.admit(&new.token(&claims("a")))).await.is_ok());
+    for _ in 0..50 {
+        assert_eq!(soon(keyring.admit(&old.token(&claims("a")))).await, Err(AuthError::Signature));
+    }
+    assert_eq!(fetches(&mut server), 6, "one at the start, and a few at once");
+}
+
+#[tokio::test]
 async fn a_client_that_hangs_up_does_not_buy_another_fetch() {
     let unknown = Signer::es256("unknown");
     let mut server = Fixture::start(|_| Reply::Hang).await;
