@@ -1,6 +1,7 @@
 //! PROTOCOL 7, the commands that ask a running gateway.
 
 use std::io::{BufRead, BufReader, Write};
+use std::net::TcpListener;
 use std::process::{Command, Output, Stdio};
 
 use crate::common::{Backend, SOON, on_both_kinds, session_error};
@@ -141,6 +142,50 @@ async fn a_user_is_erased(backend: &Backend) {
     if let Some(mut keys) = backend.keys().await {
         assert_eq!(keys.ttl(&user).await, -2, "there is no such key");
     }
+}
+
+/// Plays a gateway that gives these answers, one after the other.
+fn gateway_answering(answers: Vec<(u16, Value)>) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for (status, body) in answers {
+            let mut request = BufReader::new(listener.accept().unwrap().0);
+            let mut line = String::new();
+            while line != "\r\n" {
+                line.clear();
+                request.read_line(&mut line).unwrap();
+            }
+            let (body, stream) = (body.to_string(), request.get_mut());
+            let length = body.len();
+            write!(stream, "HTTP/1.1 {status} X\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n{body}")
+                .unwrap();
+        }
+    });
+    format!("http://{address}")
+}
+
+#[test]
+fn a_tail_outlives_a_gateway_that_goes_and_comes_back_with_another_stream() {
+    let page = |epoch: &str, through: u64, events: Value| {
+        (200, json!({"epoch": epoch, "events": events, "through": through, "more": false}))
+    };
+    let refusal = |status: u16| (status, json!({"title": "X", "status": status, "detail": "why"}));
+    let event = json!({"offset": 3, "event": {"n": 1}});
+    let admin = gateway_answering(vec![
+        page("a", 5, json!([])),
+        refusal(410),
+        refusal(503),
+        page("b", 2, json!([])),
+        page("b", 3, json!([event])),
+    ]);
+    let mut tail = command(&admin, &["tail", "2b5c0e0c-8f7c-4b0a-9d54-0a8cf9d1c001", "--json"]);
+    let mut tail = tail.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(tail.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    tail.kill().unwrap();
+    tail.wait().unwrap();
+    assert_eq!(line, format!("{event}\n"));
 }
 
 #[test]

@@ -48,13 +48,13 @@ pub(super) async fn run(gateway: &AdminClient, args: &TailArgs) -> Result<(), Co
         if !page.more {
             sleep(LOOK_EVERY).await;
         }
-        let next = format!("{events}?after={}&epoch={}", page.through, encoded(&page.epoch));
+        let mut next = format!("{events}?after={}&epoch={}", page.through, encoded(&page.epoch));
         page = loop {
             match gateway.get(&next).await {
                 Ok(page) => break page,
                 Err(error) if is_gone(&error) => {
                     writeln!(io::stderr(), "events are gone for good: going on from now")?;
-                    break gateway.get(&format!("{events}?after=latest")).await?;
+                    next = format!("{events}?after=latest");
                 }
                 Err(error) => {
                     if !std::mem::replace(&mut away, true) {

@@ -11,6 +11,9 @@ use crate::http::{
     reply::{HttpError, Reply, json},
 };
 
+/// The largest request, in bytes: some 26,000 classrooms.
+pub(super) const MAX_BODY: usize = 1 << 20;
+
 #[derive(Deserialize)]
 struct Counted {
     classroom_ids: Vec<ClassroomId>,

@@ -40,7 +40,7 @@ pub(super) const ROUTES: &[Route] = &[
     Route::get("/api/v1/lessons/{lesson_id}/seats", whole!(seats::map)),
     Route::get("/api/v1/sessions", whole!(sessions::list)),
     Route::get("/api/v1/history", whole!(history::list)),
-    Route::query("/api/v1/counters/agent", whole!(counters::count)),
+    Route::query("/api/v1/counters/agent", whole!(counters::count)).max_body(|_| counters::MAX_BODY),
     Route::post("/api/v1/publish", whole!(publish::publish)).max_body(publish::max_body),
     Route::post("/api/v1/disconnect", whole!(disconnect::disconnect)),
     Route::post("/api/v1/lessons/leave", whole!(lessons::leave)),

@@ -55,6 +55,9 @@ async fn agents_are_counted_with_zeros() {
     let body = json!({"classroom_ids": [ROOM, OTHER, ROOM]}).to_string();
     let counted = bench.post("/api/v1/counters/agent", body).await;
     assert_eq!(counted, (StatusCode::OK, json!({ROOM: 2, OTHER: 0})));
+    let many: Vec<_> = (0..20_000).map(|_| uuid::Uuid::new_v4()).collect();
+    let (status, counted) = bench.post("/api/v1/counters/agent", json!({"classroom_ids": many}).to_string()).await;
+    assert_eq!((status, counted.as_object().map(serde_json::Map::len)), (StatusCode::OK, Some(20_000)));
     let nothing = bench.post("/api/v1/counters/agent", r#"{"classroom_ids":[]}"#).await;
     assert_eq!(nothing, (StatusCode::OK, json!({})));
     for wrong in ["", "[]", "{}", r#"{"classroom_ids":["x"]}"#, r#"{"classroom_ids":"x"}"#] {
