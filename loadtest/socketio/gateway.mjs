@@ -55,11 +55,13 @@ export class Gateway {
   async restart() {
     this.process = spawn(process.env.ROLLCALL, [], { env: this.environment, stdio: ["ignore", "pipe", "inherit"] });
     let output = "";
-    for await (const chunk of this.process.stdout) {
-      output += chunk;
-      if (output.includes("admin on ")) return;
-    }
-    throw new Error(`the gateway ended: ${output}`);
+    await new Promise((done, fail) => {
+      this.process.stdout.on("data", (chunk) => {
+        output += chunk;
+        if (output.includes("admin on ")) done();
+      });
+      this.process.stdout.on("end", () => fail(new Error(`the gateway ended: ${output}`)));
+    });
   }
 
   async end(signal) {

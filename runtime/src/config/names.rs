@@ -178,7 +178,7 @@ impl Setting {
         (self.kind != Kind::Secret).then(|| self.key())
     }
 
-    /// Whether an empty text means something else than the default.
+    /// Returns whether an empty text means something else than the default.
     #[must_use]
     pub fn may_be_empty(&self) -> bool {
         self.name == SOCKETIO_PATH.name

@@ -50,7 +50,7 @@ pub(super) fn parse(text: &str) -> (Entries, Vec<String>) {
     (entries, problems.into_iter().map(|(line, problem)| format!("line {line}: {problem}")).collect())
 }
 
-/// The setting of this key.
+/// Returns the setting of this key.
 fn of_key(key: &str) -> Option<&'static Setting> {
     names::ALL.iter().find(|setting| setting.key() == key)
 }

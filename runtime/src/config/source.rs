@@ -172,7 +172,8 @@ impl<'a> Source<'a> {
         setting.default.map(|text| text.to_owned().into())
     }
 
-    /// An empty variable is not given, unless it means something: that is how compose files and charts leave it out.
+    /// Returns the text of a variable. An empty variable counts as not given, because compose files and charts leave a
+    /// setting out in this way. The exception is a setting for which an empty text has a meaning.
     fn variable(&mut self, setting: &Setting, name: &str) -> Option<String> {
         let text = (self.environment)(name)?.into_string();
         if text.is_err() {

@@ -43,7 +43,7 @@ impl Gateway {
         shared.into_iter().for_each(|transport| self.end_on(sockets, transport, SessionError::Terminated));
     }
 
-    /// Tells the clients of Socket.IO, once. Their transports are closed later, one after the other.
+    /// Tells the clients of Socket.IO that the node drains, once. Their transports are closed later, one after the other.
     fn begin_drain(&mut self, sockets: &mut Sockets<Peer>, within: Duration) {
         self.reconnect_within = within;
         if std::mem::replace(&mut self.draining, true) {
@@ -89,7 +89,7 @@ impl Gateway {
         shared.into_iter().for_each(|transport| self.end_on(sockets, transport, error));
     }
 
-    /// Tells one client, after the others. One of Socket.IO is closed, too.
+    /// Tells one client that connects during the drain. If it speaks Socket.IO, it is closed at once.
     pub(super) fn announce_to(&mut self, socket: &mut Socket<'_, Peer>) {
         if socket.peer.dialect != Dialect::Plain {
             return self.end(socket, SessionError::Terminated);

@@ -243,7 +243,7 @@ impl Peer {
         matches!(self.state, PeerState::AwaitingConnect(_))
     }
 
-    /// Whether its client was told that it is let in.
+    /// Returns whether the client was told that it is let in.
     pub(super) fn is_connected(&self) -> bool {
         matches!(self.state, PeerState::Open(_) | PeerState::Busy | PeerState::Outside(_))
     }

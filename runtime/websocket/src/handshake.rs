@@ -135,12 +135,13 @@ pub(crate) fn check<B>(request: &Request<B>, origins: &Origins) -> Result<(), Up
     Ok(())
 }
 
-/// Whether a request asks for a WebSocket. Other upgrades, like that to HTTP/2, are ignored.
+/// Returns whether a request asks for a WebSocket. Other upgrades, like that to HTTP/2, are ignored.
 pub(crate) fn asks_for_websocket(headers: &HeaderMap) -> bool {
     lists(headers, &UPGRADE, "websocket")
 }
 
-/// The first subprotocol that a client offers, if it is one. A browser closes a WebSocket that takes none of its page's.
+/// Returns the first subprotocol that a client offers, if it is a valid one. A browser closes a WebSocket whose server
+/// accepts none of those that its page offers.
 pub(crate) fn first_protocol(headers: &HeaderMap) -> Option<HeaderValue> {
     let first = headers.get(SEC_WEBSOCKET_PROTOCOL)?.to_str().ok()?.split(',').next()?.trim();
     // Subprotocols are tokens (RFC 6455, 4.1), as the names of headers are.

@@ -13,14 +13,14 @@ use crate::{
 };
 
 impl SocketIo<'_> {
-    /// Its session of Engine.IO begins: its pings are counted from now.
+    /// Begins a session of Engine.IO: its pings are counted from now.
     pub(crate) fn begin_engine(&mut self) {
         let WorkerContext { now, ticked, options, .. } = &*self.context;
         self.connection.engine_since = nearest(*now, ticked.elapsed(), options.tick);
     }
 }
 
-/// The tick that is nearest to a moment this long after the tick `now`.
+/// Returns the tick that is nearest to a moment this long after the beginning of the tick `now`.
 fn nearest(now: u32, after: Duration, tick: Duration) -> Option<NonZeroU32> {
     NonZeroU32::new(now + u32::from(2 * after > tick))
 }
@@ -59,7 +59,7 @@ impl<P> Sockets<P> {
             let mut io = SocketIo { connection, context, id };
             let paused = io.is_paused();
             match state {
-                // Its pong would not be read. But a client of Engine.IO gives up where a ping is missing.
+                // The pong would not be read. But a client of Engine.IO gives up if a ping is missing.
                 ConnectionState::Open { .. } if paused && is_engine && due && entry.peer.is_some() => io.ping(),
                 ConnectionState::Open { .. } if paused => {}
                 ConnectionState::Open { .. } if reads_no_pongs => io.mark_closing(Cause::SlowConsumer),

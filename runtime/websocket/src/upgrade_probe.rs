@@ -32,7 +32,7 @@ impl<P> Sockets<P> {
         }
     }
 
-    /// Whether a WebSocket may still become the transport of its session.
+    /// Returns whether a WebSocket may still become the transport of its session.
     pub(crate) fn is_probing(&self, id: SocketId) -> bool {
         self.context.probes.iter().any(|probe| probe.id == id)
     }
@@ -51,7 +51,7 @@ impl<P> Sockets<P> {
         self.answer_probe(id, &frame);
     }
 
-    /// Sends a frame on a WebSocket that probes. One that does not read what it was sent is closed.
+    /// Sends a frame on a WebSocket that probes. If its client does not read, the WebSocket is closed.
     pub(crate) fn answer_probe(&mut self, id: SocketId, frame: &[u8]) {
         match self.io(id) {
             Some(io) if io.connection.send_queue.is_some() => self.close_probe(id),

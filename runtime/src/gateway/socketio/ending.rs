@@ -92,8 +92,8 @@ impl Gateway {
         if is_one_too_many { SessionError::TooManyRequests } else { error }
     }
 
-    /// The event that tells a client of a session error; none before its CONNECT is answered, and none of a drain that it
-    /// knows of.
+    /// Returns the event that tells a client of a session error. `None` before its CONNECT is answered, and if it was told
+    /// of the drain already.
     pub(in super::super) fn last_event(
         &self,
         peer: &Peer,
