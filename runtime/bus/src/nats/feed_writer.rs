@@ -30,7 +30,7 @@ use super::{
     window::Window,
     work_client::WorkClient,
 };
-use crate::{BusError, BusEvent, Incoming};
+use crate::{BusError, BusEvent, Incoming, Position};
 use rollcall_base::names;
 
 /// The time between two attempts to backfill.
@@ -227,12 +227,14 @@ impl FeedWriter {
     /// Backfills once. The buffer has resumed already; if the connection breaks from here on, the buffer is marked as
     /// broken again.
     async fn backfill_once(&mut self) -> Result<Result<(), BusError>, Closed> {
+        // Read before the question is asked: by the time that this task reads the answer, there may be later answers.
+        let before = self.stream_end.position();
         let state = match self.rooms.round_trip().await {
             Ok(state) => state,
             Err(error) => return Ok(Err(self.missing.recreate(&self.work, &error).await)),
         };
         self.missing.found();
-        if let Err(error) = self.check_stream(&state).await? {
+        if let Err(error) = self.check_stream(&before, &state).await? {
             return Ok(Err(error));
         }
         let after = self.tracker.floor();
@@ -268,9 +270,9 @@ impl FeedWriter {
         self.settle(now).await
     }
 
-    /// Tells the feed which events the stream has lost. Returns an error if the stream is behind and may catch up.
-    async fn check_stream(&mut self, state: &State) -> Result<Result<(), BusError>, Closed> {
-        let before = self.stream_end.position();
+    /// Tells the feed which events the stream has lost since this position. Returns an error if the stream is behind and may
+    /// catch up.
+    async fn check_stream(&mut self, before: &Position, state: &State) -> Result<Result<(), BusError>, Closed> {
         let after = self.tracker.floor();
         let (anew, behind) = (state.epoch != before.epoch, state.last < before.offset.0);
         let max_behind = if state.leader.is_some() { MAX_BEHIND_IN_CLUSTER } else { MAX_BEHIND };
@@ -303,3 +305,6 @@ impl FeedWriter {
         Ok(Ok(()))
     }
 }
+
+#[cfg(test)]
+mod tests;

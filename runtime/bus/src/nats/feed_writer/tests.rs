@@ -1,0 +1,50 @@
+use std::pin::pin;
+
+use futures_util::poll;
+use rollcall_loadtest::servers::Nats;
+
+use super::{super::servers::Servers, *};
+use crate::nats::NatsOptions;
+
+fn state(last: u64) -> State {
+    State {
+        epoch: "e".to_owned(),
+        first: 1,
+        last,
+        bytes: 0,
+        max_bytes: None,
+        forgets: false,
+        leader: None,
+        replicated: false,
+    }
+}
+
+/// On a machine with much to do, the writer may run long after its answer came.
+#[tokio::test]
+async fn an_answer_that_later_ones_overtake_is_no_sign_of_a_stream_that_was_put_back() {
+    let server = Nats::start().expect("a server");
+    let servers = Servers::new(NatsOptions::new(server.url())).expect("an address");
+    let work = WorkClient::connect(&servers).await.expect("connected");
+    let (rooms, end) = (Arc::new(Subscriptions::default()), Arc::new(StreamEnd::new(state(1))));
+    let (feed, mut events) = mpsc::channel(8);
+    let (buffer, tracker) = (Arc::new(LiveBuffer::new()), SequenceTracker::new(9));
+    let mut writer = FeedWriter::new(buffer, rooms.clone(), end.clone(), work, feed, tracker);
+    rooms.connected();
+    tokio::time::pause();
+    for last in [2, 4] {
+        let mut backfill = pin!(writer.backfill_once());
+        assert!(poll!(&mut backfill).is_pending());
+        let (_, waiters) = rooms.take_round_trip();
+        for waiter in waiters {
+            waiter.send(Ok(state(last))).expect("it waits");
+        }
+        for answered in [last, last + 1] {
+            assert!(end.confirm(&state(answered), Instant::now()));
+        }
+        let _ = backfill.await;
+        tokio::time::advance(MAX_BEHIND).await;
+    }
+    while let Ok(event) = events.try_recv() {
+        assert!(!matches!(event, BusEvent::StreamReset));
+    }
+}
