@@ -154,7 +154,7 @@ impl Config {
             tls: access::tls(&mut source),
             presence: presence(&mut source),
             limits: LimitsConfig::read(&mut source, &access, client_traces),
-            workers: match source.value(&names::WORKERS, value::count(0)) {
+            workers: match source.value(&names::WORKERS, value::threads) {
                 0 => std::thread::available_parallelism().map_or(1, Into::into),
                 workers => workers,
             },

@@ -333,3 +333,21 @@ fn changes_are_told_apart_and_a_backends_file_is_none() {
     let admin = [("ROLLCALL_ADMIN_TOKEN", "0123456789abcdef")];
     assert_eq!(Changes::between(&read(&[]), &read(&admin)).need_restart, ["ROLLCALL_ADMIN_TOKEN"]);
 }
+
+#[test]
+fn a_time_is_one_that_a_clock_can_tell() {
+    let is_time = |setting: &&names::Setting| {
+        let plain = setting.kind == names::Kind::Plain;
+        plain && setting.default.is_some_and(|text| value::duration(text).is_ok())
+    };
+    // The others have no default.
+    let times = names::ALL.iter().filter(is_time).map(|setting| setting.name).chain(["ROLLCALL_HISTORY_RETENTION"]);
+    let mut found = 0;
+    for name in times {
+        let said = faults(&[], &[(name, "101y")]);
+        assert!(said.contains(&format!("{name}: \"101y\" is longer than 100 years")), "{name}: {said:?}");
+        found += 1;
+    }
+    assert!(found > 20, "{found}");
+    assert_eq!(faults(&[], &[("ROLLCALL_WORKERS", "1025")]), ["ROLLCALL_WORKERS: is at most 1024"]);
+}

@@ -32,9 +32,16 @@ pub(super) fn node_label(text: &str) -> Result<String, String> {
     if valid { Ok(text.to_owned()) } else { Err("use 1 to 128 of A-Z a-z 0-9 . - _".into()) }
 }
 
+/// The longest duration. A time that is much later is none that a clock can tell.
+const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+
 /// Reads a duration, like `15s`, `500ms` or `5m`.
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
-    humantime::parse_duration(text).map_err(|_| format!("{text:?} is not a duration, like 15s or 500ms"))
+    match humantime::parse_duration(text) {
+        Ok(duration) if duration > LONGEST => Err(format!("{text:?} is longer than 100 years")),
+        Ok(duration) => Ok(duration),
+        Err(_) => Err(format!("{text:?} is not a duration, like 15s or 500ms")),
+    }
 }
 
 /// Reads a duration that must not be zero.
@@ -66,6 +73,11 @@ pub(super) fn count<T: FromStr + PartialOrd + std::fmt::Display>(min: T) -> impl
         let number = text.parse().ok().filter(|number| *number >= min);
         number.ok_or_else(|| format!("{text:?} is not a whole number from {min}"))
     }
+}
+
+/// Reads a number of threads.
+pub(super) fn threads(text: &str) -> Result<usize, String> {
+    count(0)(text).and_then(|threads| if threads <= 1024 { Ok(threads) } else { Err("is at most 1024".into()) })
 }
 
 /// Reads a rate per second.
