@@ -71,7 +71,7 @@ function edges() {
   };
 }
 
-/** The middle of a horizontal line. If the line crosses the frame, the middle of its part outside. */
+/** Returns the middle of a horizontal line, or of its part outside the frame if the line crosses the frame. */
 function middle(from, to) {
   const [start, end] = [Math.min(from, to), Math.max(from, to)];
   const { left, right } = frame ? edges() : { left: -1, right: -1 };

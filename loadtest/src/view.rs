@@ -26,7 +26,7 @@ pub type States = BTreeMap<i64, (i64, Value)>;
 pub struct Listed {
     /// The agents by session.
     pub agents: Agents,
-    /// Their states by session.
+    /// The agents' states by session.
     pub states: States,
 }
 

@@ -5,6 +5,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 const PAUSE: Duration = Duration::from_millis(5);
+const RETRY_PAUSE: Duration = Duration::from_millis(100);
 
 /// Calls `probe` until it returns a value. `Ok(None)` means that the value is not there yet; an error ends the wait.
 pub(crate) fn poll<T>(limit: Duration, what: &str, mut probe: impl FnMut() -> io::Result<Option<T>>) -> io::Result<T> {
@@ -17,5 +18,19 @@ pub(crate) fn poll<T>(limit: Duration, what: &str, mut probe: impl FnMut() -> io
             return Err(io::Error::new(io::ErrorKind::TimedOut, format!("{what}: nothing within {limit:?}")));
         }
         thread::sleep(PAUSE);
+    }
+}
+
+/// Repeats a call that fails, with pauses, until it succeeds.
+///
+/// # Errors
+/// Returns the call's error if `limit` has passed.
+pub fn retry<T>(limit: Duration, mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    let deadline = Instant::now() + limit;
+    loop {
+        match call() {
+            Err(_) if Instant::now() < deadline => thread::sleep(RETRY_PAUSE),
+            result => return result,
+        }
     }
 }

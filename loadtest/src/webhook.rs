@@ -19,16 +19,17 @@ pub const SECRET: &str = "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
 /// How the receiver answers requests.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Mood {
-    /// It answers 200, and keeps the events.
+    /// The receiver answers 200, and keeps the events.
     #[default]
     Takes,
-    /// It answers with this status.
+    /// The receiver answers with this status.
     Answers(u16),
-    /// It answers with this status if an event of this classroom is in the request, and takes other requests.
+    /// The receiver answers with this status if an event of this classroom is in the request, and accepts other
+    /// requests.
     AnswersClassroom(u16, String),
-    /// It answers with this status if an event of this agent is in the request.
+    /// The receiver answers with this status if an event of this agent is in the request.
     AnswersAgent(u16, String),
-    /// It does not answer.
+    /// The receiver does not answer.
     Hangs,
 }
 

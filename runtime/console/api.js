@@ -3,7 +3,7 @@
 import { field, h } from "./dom.js";
 
 const KEY = "rollcall-token";
-// A node that is suspended accepts connections but does not answer.
+// How long an answer may take, in milliseconds. A suspended node accepts connections but does not answer.
 const ANSWER_IN = 10_000;
 const SILENT_AFTER = 6000;
 const PAUSES = [500, 1000, 2000, 4000];

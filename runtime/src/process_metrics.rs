@@ -2,7 +2,7 @@
 //!
 //! Invariant: a value that the system does not give is left out, so a metric never shows a number that was not
 //! measured.
-use std::fs;
+use std::{fs, sync::LazyLock};
 
 use metrics::{Unit, counter, describe_counter, describe_gauge, gauge};
 use nix::{
@@ -20,6 +20,10 @@ pub(crate) const RESIDENT_MEMORY: &str = "process_resident_memory_bytes";
 const START_TIME: &str = "process_start_time_seconds";
 const THREADS: &str = "process_threads";
 
+/// When the machine started, in Unix seconds. It is read once, because it stays the same.
+static BOOT_TIME: LazyLock<Option<u64>> =
+    LazyLock::new(|| fs::read_to_string("/proc/stat").ok().and_then(|text| boot_time(&text)));
+
 /// Describes the metrics to the recorder.
 pub(crate) fn describe() {
     describe_counter!(CPU_SECONDS, Unit::Seconds, "Processor time that this process has used, in seconds.");
@@ -32,7 +36,7 @@ pub(crate) fn describe() {
     describe_gauge!(THREADS, Unit::Count, "Threads of this process.");
 }
 
-/// Measures and records the metrics. This reads two files of `/proc`, and one directory.
+/// Measures and records the metrics. This reads one file of `/proc` and one directory.
 pub(crate) fn record() {
     if let Some(stat) = fs::read_to_string("/proc/self/stat").ok().and_then(|text| Stat::parse(&text)) {
         gauge!(THREADS).set(stat.threads as f64);
@@ -42,7 +46,7 @@ pub(crate) fn record() {
         }
         if let Some(ticks) = unit(SysconfVar::CLK_TCK) {
             counter!(CPU_SECONDS).absolute(stat.cpu / ticks);
-            if let Some(boot) = fs::read_to_string("/proc/stat").ok().and_then(|text| boot_time(&text)) {
+            if let Some(boot) = *BOOT_TIME {
                 gauge!(START_TIME).set((boot + stat.started / ticks) as f64);
             }
         }

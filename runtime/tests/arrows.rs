@@ -2,7 +2,7 @@
 //! a circle.
 //!
 //! A path in the source (`crate::a::b::Name`, `super::c`) is an arrow from the file's module to the module that it
-//! leads to; Re-exports are followed. In each folder an arrow counts between the two children that it connects. Arrows
+//! leads to. Re-exports are followed. In each folder an arrow counts between the two children that it connects. Arrows
 //! between a module and its own children are not checked, and test modules may use every module.
 use std::{
     collections::{BTreeMap, BTreeSet},

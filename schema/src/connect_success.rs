@@ -30,7 +30,7 @@ pub struct Start<'a> {
     pub recovered: bool,
 }
 
-/// `connect_success`.
+/// The message `connect_success`.
 #[derive(Clone, Copy, Debug)]
 pub struct ConnectSuccess<'a> {
     /// The session and its agent. `None` for a guest.

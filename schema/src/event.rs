@@ -38,7 +38,7 @@ pub struct Update {
 }
 
 impl Change {
-    /// `id.operation` and `payload.label`.
+    /// Returns `id.operation`, which is also `payload.label`.
     #[must_use]
     pub const fn operation(&self) -> &'static str {
         match self {
@@ -145,9 +145,9 @@ impl<'a> AgentEvent<'a> {
         wire::json(&Body { id: self.entity(), payload })
     }
 
-    /// [`header::NATS_MSG_ID`]: `agent.entered:{installation}:{session_id}:{nonce}`. Two databases behind one stream
-    /// give out the same session ids, and their installation ids differ. A database that was put back to an earlier
-    /// time gives out its session ids again, and then the nonce differs.
+    /// Returns the value of [`header::NATS_MSG_ID`]: `agent.entered:{installation}:{session_id}:{nonce}`. Two databases
+    /// behind one stream give out the same session ids, and their installation ids differ. A database that was put back
+    /// to an earlier time gives out its session ids again, and then the nonce differs.
     #[must_use]
     pub fn message_id(&self, installation: Uuid, nonce: Nonce) -> String {
         format!("agent.{}:{installation}:{}:{nonce}", self.change.operation(), self.session)

@@ -263,8 +263,8 @@ impl fmt::Display for Nonce {
     }
 }
 
-/// Joins those connections of a client of Socket.IO that each go on where the one before broke (PROTOCOL 11, Recovery).
-/// It is stored with their session.
+/// The id that successive connections of a client of Socket.IO share, if each resumes where the previous connection
+/// broke (PROTOCOL 11, Recovery). The id is stored with the session of these connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ResumeId(pub NonZeroI32);
 

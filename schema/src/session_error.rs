@@ -44,11 +44,11 @@ pub enum SessionError {
 pub struct Row {
     /// The error.
     pub error: SessionError,
-    /// `payload.type`.
+    /// The field `payload.type`.
     pub name: &'static str,
-    /// `payload.title`.
+    /// The field `payload.title`.
     pub title: &'static str,
-    /// `payload.status`.
+    /// The field `payload.status`.
     pub status: u16,
     /// The code of the close frame.
     pub close_code: u16,

@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-/// Compact JSON of a plain struct of this crate.
+/// Returns the compact JSON of a plain struct of this crate.
 pub(crate) fn json<T: Serialize>(message: &T) -> Vec<u8> {
     serde_json::to_vec(message).expect("structs of texts and numbers can be written as JSON")
 }

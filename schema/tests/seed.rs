@@ -46,7 +46,7 @@ fn diagrams(document: &str) -> Vec<String> {
     blocks(document).into_iter().filter(|(language, _)| *language == "mermaid").map(|(_, text)| text).collect()
 }
 
-/// JSON without blanks between its tokens. Equal texts have equal values in the same order.
+/// Returns JSON without blanks between its tokens. Equal texts have equal values in the same order.
 fn compact(json: &str) -> String {
     let mut in_text = false;
     let mut escaped = false;

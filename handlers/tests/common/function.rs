@@ -18,15 +18,15 @@ pub(crate) const FUNCTIONS_SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaS
 
 /// What a function does when it is called.
 pub(crate) enum Reply {
-    /// It answers with this status and body.
+    /// The function answers with this status and body.
     Json(u16, Value),
-    /// It sends these bytes, valid or not, and closes the connection.
+    /// The function sends these bytes, valid or not, and closes the connection.
     Bytes(Vec<u8>),
-    /// It sends the head of an answer, then one byte of the body at a time, without an end.
+    /// The function sends the head of an answer, then one byte of the body at a time, without an end.
     Drip,
-    /// It never answers.
+    /// The function never answers.
     Hang,
-    /// It closes the connection without an answer.
+    /// The function closes the connection without an answer.
     Crash,
 }
 

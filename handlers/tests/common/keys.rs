@@ -72,6 +72,11 @@ async fn connection(url: &str) -> MultiplexedConnection {
     redis::Client::open(url).unwrap().get_multiplexed_async_connection().await.unwrap()
 }
 
+/// Returns the key of the hash of a lesson's participants (PROTOCOL 4).
+pub(crate) fn student_hash(lesson: &str) -> String {
+    format!("lesson_student_{lesson}")
+}
+
 /// Returns a hash as [`Keys::hash`] returns it.
 pub(crate) fn hash<const N: usize>(fields: [(&str, &str); N]) -> BTreeMap<String, String> {
     fields.map(|(field, value)| (field.to_owned(), value.to_owned())).into()

@@ -37,7 +37,7 @@ pub(crate) use classroom::Classroom;
 pub(crate) use collector::{Collector, Span};
 pub(crate) use frames::{Frame, PONG, next_frame, next_text};
 pub(crate) use function::{Call, FUNCTIONS_SECRET, Function, FunctionsFile, Reply};
-pub(crate) use keys::{DAY, Keys, expect_field, hash};
+pub(crate) use keys::{DAY, Keys, expect_field, hash, student_hash};
 pub(crate) use machine::{loads_the_machine, measures_time};
 pub(crate) use mixpanel::Mixpanel;
 pub(crate) use polling::{Polling, request as polling_request};

@@ -1,6 +1,6 @@
 //! PROTOCOL 2, connect_request: the order of entering and seeing events, and which requests are refused.
 
-use crate::common::{Agent, Backend, Classroom, SOON, on_both_kinds, refused, session_error};
+use crate::common::{Agent, Backend, Classroom, SOON, on_both_kinds, refused, session_error, student_hash};
 use rollcall_loadtest::client::Closing;
 use rollcall_loadtest::{GatewayOptions, token};
 use serde_json::{Value, json};
@@ -246,7 +246,7 @@ async fn guests_connect_only_where_they_are_allowed(backend: &Backend) {
     if let Some(keys) = &mut keys {
         let seats = crate::common::hash([("1", ""), ("2", ""), ("3", "")]);
         assert_eq!(keys.hash(&format!("lesson_seat_{}", room.algebra)).await, seats);
-        assert_eq!(keys.hash(&format!("lesson_student_{}", room.algebra)).await.len(), 0);
+        assert_eq!(keys.hash(&student_hash(&room.algebra)).await.len(), 0);
     }
     let board = json!({"line": 1});
     own.publish(&format!("lesson.{}.board", room.algebra), &board);
@@ -256,7 +256,7 @@ async fn guests_connect_only_where_they_are_allowed(backend: &Backend) {
     let payload = json!({"lesson_id": room.algebra, "access_token": room.participant("gwen")});
     assert_eq!(guest.request("join_lesson", payload).await.unwrap()["status"], "SUCCESS");
     if let Some(keys) = &mut keys {
-        let (user, students) = (room.user("gwen"), format!("lesson_student_{}", room.algebra));
+        let (user, students) = (room.user("gwen"), student_hash(&room.algebra));
         assert_eq!(keys.field(&students, &user).await, Some(sid));
         assert_eq!(keys.field(&user, "role").await.as_deref(), Some("participant"));
     }

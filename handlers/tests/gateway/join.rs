@@ -1,6 +1,6 @@
 //! PROTOCOL 2, join_lesson: which lesson is joined, which users may join it, and that a failed join changes nothing.
 
-use crate::common::{Agent, Backend, Classroom, SOON, on_both_kinds};
+use crate::common::{Agent, Backend, Classroom, SOON, on_both_kinds, student_hash};
 use rollcall_loadtest::{Client, token};
 use serde_json::{Value, json};
 
@@ -121,9 +121,9 @@ async fn another_lesson_leaves_the_one_before(backend: &Backend) {
     assert_eq!(saved(backend, &alice).await, format!("{}|{}", room.biology, Classroom::SEAT));
     if let Some(mut keys) = backend.keys().await {
         let user = room.user("seated");
-        let before = format!("lesson_student_{}", room.algebra);
+        let before = student_hash(&room.algebra);
         assert_eq!(keys.field(&before, &user).await, None, "its field is gone");
-        let now = format!("lesson_student_{}", room.biology);
+        let now = student_hash(&room.biology);
         assert_eq!(keys.field(&now, &user).await, Some(alice.sid));
     }
 }
@@ -135,7 +135,7 @@ async fn joining_the_same_lesson_again_changes_nothing(backend: &Backend) {
     alice.joins(&room.algebra).await;
     assert!(hears(backend, room, &mut alice, &room.algebra).await, "once, not twice");
     if let Some(mut keys) = backend.keys().await {
-        let students = keys.hash(&format!("lesson_student_{}", room.algebra)).await;
+        let students = keys.hash(&student_hash(&room.algebra)).await;
         assert_eq!(students, crate::common::hash([(room.user("alice").as_str(), alice.sid.as_str())]));
     }
 }
@@ -180,7 +180,7 @@ async fn a_join_that_fails_leaves_everything_as_it_was(backend: &Backend) {
     let everything = async || match backend.keys().await {
         Some(mut keys) => {
             let (user, lesson) = (room.user("seated"), &room.algebra);
-            let hashes = [user, format!("lesson_student_{lesson}"), format!("lesson_seat_{lesson}")];
+            let hashes = [user, student_hash(lesson), format!("lesson_seat_{lesson}")];
             let mut seen = Vec::new();
             for key in hashes {
                 seen.push(keys.hash(&key).await);

@@ -1,6 +1,6 @@
 //! PROTOCOL 9, leave_lesson: a client leaves the lesson and stays in the classroom.
 
-use crate::common::{Backend, Classroom, SOON, expect_field, on_both_kinds};
+use crate::common::{Backend, SOON, expect_field, on_both_kinds, student_hash};
 use rollcall_loadtest::GatewayOptions;
 use serde_json::{Value, json};
 
@@ -17,21 +17,17 @@ async fn leaves(client: &mut rollcall_loadtest::Client) {
     assert_eq!((&ack["status"], &ack["data"]), (&json!("SUCCESS"), &json!({})), "{ack}");
 }
 
-fn students(room: &Classroom) -> String {
-    format!("lesson_student_{}", room.algebra)
-}
-
 async fn room_row_and_field_are_left(backend: &Backend) {
     let room = backend.classroom();
     let mut keys = backend.keys().await;
     let mut seated = backend.participant(room, "seated").await;
     seated.joins(&room.algebra).await;
     let user = room.user("seated");
-    expect_field(&mut keys, &students(room), &user, Some(&seated.sid)).await;
+    expect_field(&mut keys, &student_hash(&room.algebra), &user, Some(&seated.sid)).await;
     leaves(&mut seated.client).await;
     // Once the success has come, the row, the keys and the room no longer have the agent in the lesson.
     if let Some(keys) = &mut keys {
-        assert_eq!(keys.field(&students(room), &user).await, None);
+        assert_eq!(keys.field(&student_hash(&room.algebra), &user).await, None);
         assert!(keys.field(&user, "sid").await.is_some(), "the user's own key stays");
     }
     let row = format!("select lesson_id, seat from agent_session where id = {}", seated.session);
@@ -65,9 +61,9 @@ async fn the_same_lesson_is_joined_again(backend: &Backend) {
     alice.joins(&room.algebra).await;
     let fence = backend.fence_on(&format!("lesson.{}.board", room.algebra));
     fence.is_next_for(&mut alice).await;
-    expect_field(&mut keys, &students(room), &room.user("alice"), Some(&alice.sid)).await;
+    expect_field(&mut keys, &student_hash(&room.algebra), &room.user("alice"), Some(&alice.sid)).await;
     alice.leaves().await;
-    expect_field(&mut keys, &students(room), &room.user("alice"), None).await;
+    expect_field(&mut keys, &student_hash(&room.algebra), &room.user("alice"), None).await;
 }
 
 async fn the_field_goes_to_the_users_other_connection(backend: &Backend) {
@@ -78,11 +74,11 @@ async fn the_field_goes_to_the_users_other_connection(backend: &Backend) {
     web.joins(&room.algebra).await;
     tablet.joins(&room.algebra).await;
     let user = room.user("alice");
-    expect_field(&mut keys, &students(room), &user, Some(&tablet.sid)).await;
+    expect_field(&mut keys, &student_hash(&room.algebra), &user, Some(&tablet.sid)).await;
     leaves(&mut tablet.client).await;
-    expect_field(&mut keys, &students(room), &user, Some(&web.sid)).await;
+    expect_field(&mut keys, &student_hash(&room.algebra), &user, Some(&web.sid)).await;
     leaves(&mut web.client).await;
-    expect_field(&mut keys, &students(room), &user, None).await;
+    expect_field(&mut keys, &student_hash(&room.algebra), &user, None).await;
 }
 
 async fn a_guest_leaves_too(backend: &Backend) {
@@ -94,7 +90,7 @@ async fn a_guest_leaves_too(backend: &Backend) {
     let payload = json!({"lesson_id": room.algebra, "access_token": room.participant("gwen")});
     assert_eq!(guest.request("join_lesson", payload).await.unwrap()["status"], "SUCCESS");
     leaves(&mut guest).await;
-    expect_field(&mut keys, &students(room), &room.user("gwen"), None).await;
+    expect_field(&mut keys, &student_hash(&room.algebra), &room.user("gwen"), None).await;
     let board = json!({"line": 1});
     own.publish(&format!("lesson.{}.board", room.algebra), &board);
     assert_eq!(guest.join_lesson(&room.biology).await.unwrap()["status"], "SUCCESS");

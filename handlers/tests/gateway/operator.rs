@@ -1,6 +1,6 @@
 //! PROTOCOL 10, the server API: an operator ends sessions.
 
-use crate::common::{Agent, Backend, Classroom, SOON, expect_field, on_both_kinds, session_error};
+use crate::common::{Agent, Backend, Classroom, SOON, expect_field, on_both_kinds, session_error, student_hash};
 use serde_json::{Value, json};
 
 on_both_kinds!(
@@ -41,7 +41,7 @@ async fn an_operator_ends_a_session(backend: &Backend) {
     is_kicked(&mut alice).await;
     witness.sees("left", &alice.whom()).await;
     let mut keys = backend.keys().await;
-    expect_field(&mut keys, &format!("lesson_student_{}", room.algebra), &room.user("alice"), None).await;
+    expect_field(&mut keys, &student_hash(&room.algebra), &room.user("alice"), None).await;
     if let Some(stored) = backend.stored(&room.subject("agent"), 3).await {
         assert_eq!(stored[2].header("Left-Reason"), "kicked");
     }
@@ -132,7 +132,7 @@ async fn a_session_is_taken_out_of_its_lesson(backend: &Backend) {
     backend.wait_for_rows(&lesson, &["|"]).await;
     assert_eq!(leave(), Value::Null);
     let mut keys = backend.keys().await;
-    expect_field(&mut keys, &format!("lesson_student_{}", room.algebra), &room.user("alice"), None).await;
+    expect_field(&mut keys, &student_hash(&room.algebra), &room.user("alice"), None).await;
     // This request is answered after the connection has left the lesson's room.
     alice.client.request("made_up", json!({})).await.unwrap();
     backend.settled(room, [&mut alice]).await;
@@ -153,7 +153,7 @@ async fn a_session_that_waits_for_its_client_is_taken_out_of_its_lesson(backend:
     drop(alice);
     backend.gateway.wait_for_metric("rollcall_sessions", &[], SOON, |sessions| sessions < 2.0).unwrap();
     let mut keys = backend.keys().await;
-    let students = format!("lesson_student_{}", room.algebra);
+    let students = student_hash(&room.algebra);
     let asked = backend.gateway.post("/api/v1/lessons/leave", &json!({"session_id": session})).unwrap();
     assert_eq!(asked, (200, json!({"lesson_id": room.algebra}).to_string()));
     backend.wait_for_rows(&format!("select lesson_id, seat from agent_session where id = {session}"), &["|"]).await;

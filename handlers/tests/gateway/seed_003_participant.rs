@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::common::{Agent, Backend, Classroom, Keys, Mixpanel, SOON, hash, next_text, on_both_kinds};
+use crate::common::{Agent, Backend, Classroom, Keys, Mixpanel, SOON, hash, next_text, on_both_kinds, student_hash};
 use futures_util::future::join_all;
 use rollcall_loadtest::GatewayOptions;
 use serde_json::json;
@@ -73,7 +73,7 @@ pub(crate) async fn the_diagram(backend: &Backend) {
         keys.expect_full_ttl(&client_id).await;
 
         //   17. R->>B: set {"{client_id}":sid} to [lesson_student_{lesson_id}]
-        let students = format!("lesson_student_{lesson}");
+        let students = student_hash(lesson);
         assert_eq!(keys.hash(&students).await, hash([(client_id.as_str(), sid)]));
         keys.expect_full_ttl(&students).await;
 
@@ -106,7 +106,7 @@ async fn a_hundred_who_join_at_once_make_one_seat_map(backend: &Backend) {
     // One user takes a seat as soon as there is one, while others still join. A later join must not free the seat.
     let (_, ()) = futures_util::future::join(joins, take_seat(&mut keys, &seats)).await;
     assert_eq!(keys.hash(&seats).await, hash([("1", "taken"), ("2", ""), ("3", "")]));
-    let students = keys.hash(&format!("lesson_student_{}", room.algebra)).await;
+    let students = keys.hash(&student_hash(&room.algebra)).await;
     let sids = agents.iter().enumerate().map(|(number, agent)| (room.user(&number.to_string()), agent.sid.clone()));
     assert_eq!(students, sids.collect::<BTreeMap<_, _>>());
 }
@@ -122,7 +122,7 @@ async fn take_seat(keys: &mut Keys, seats: &str) {
 
 pub(crate) async fn the_latest_live_join_holds_the_field(backend: &Backend) {
     let room = backend.classroom();
-    let (user, students) = (room.user("alice"), format!("lesson_student_{}", room.algebra));
+    let (user, students) = (room.user("alice"), student_hash(&room.algebra));
     let token = room.participant("alice");
     let mut phone = backend.enters_as(room, &token, "phone").await;
     let mut tablet = backend.enters_as(room, &token, "tablet").await;

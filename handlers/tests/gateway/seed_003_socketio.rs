@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::common::{Backend, Classroom, SocketIo, hash, on_both_kinds};
+use crate::common::{Backend, Classroom, SocketIo, hash, on_both_kinds, student_hash};
 use serde_json::json;
 
 on_both_kinds!(the_teacher_app_s_flow, the_participant_s_flow);
@@ -40,7 +40,7 @@ async fn the_teacher_app_s_flow(backend: &Backend) {
         keys.expect_full_ttl(&teachers).await;
         // 13. {"lesson_id": lesson_id} to [{user_id}]
         assert_eq!(keys.hash(&user).await, hash([("lesson_id", lesson)]));
-        assert_eq!(keys.hash(&format!("lesson_student_{lesson}")).await, BTreeMap::new());
+        assert_eq!(keys.hash(&student_hash(lesson)).await, BTreeMap::new());
     }
 }
 
@@ -60,11 +60,11 @@ async fn the_participant_s_flow(backend: &Backend) {
         assert_eq!(keys.hash(&user).await, expected);
         keys.expect_full_ttl(&user).await;
         // set {"{client_id}":sid} to [lesson_student_{lesson_id}]
-        let students = format!("lesson_student_{lesson}");
+        let students = student_hash(lesson);
         assert_eq!(keys.hash(&students).await, hash([(user.as_str(), sid.as_str())]));
         keys.expect_full_ttl(&students).await;
     }
     client.send("41").await;
     let mut keys = backend.keys().await;
-    crate::common::expect_field(&mut keys, &format!("lesson_student_{lesson}"), &user, None).await;
+    crate::common::expect_field(&mut keys, &student_hash(lesson), &user, None).await;
 }

@@ -1,6 +1,6 @@
 //! PROTOCOL 11: CONNECT, the places of a token, classrooms, events and acks.
 
-use crate::common::{Backend, Packet, SocketIo, agent_event, on_both_kinds};
+use crate::common::{Backend, Packet, SocketIo, agent_event, on_both_kinds, student_hash};
 use rollcall_loadtest::token;
 use serde_json::{Value, json};
 
@@ -250,7 +250,7 @@ async fn a_join_moves_to_the_lesson_s_classroom(backend: &Backend) {
     let lesson = format!("select lesson_id from agent_session where user_id = '{user}'");
     assert_eq!(backend.rows(&lesson).await, std::slice::from_ref(&to.biology));
     let mut keys = backend.keys().await;
-    let students = |lesson: &str| format!("lesson_student_{lesson}");
+    let students = |lesson: &str| student_hash(lesson);
     crate::common::expect_field(&mut keys, &students(&from.algebra), &user, None).await;
     crate::common::expect_field(&mut keys, &students(&to.biology), &user, second["sid"].as_str()).await;
     // The client moves back to the first classroom.

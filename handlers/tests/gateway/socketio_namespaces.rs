@@ -282,8 +282,7 @@ async fn requests_of_each_are_answered_however_many_wait(backend: &Backend) {
     let auth = |name: &str| json!({"token": room.participant(name), "classroom_id": room.id});
     transport.connects("", &auth("first")).await;
     transport.connects(PARTICIPANT, &auth("other")).await;
-    // These are more requests than may wait while a handler runs, so the gateway stops reading the transport for a
-    // while.
+    // The requests are more than may wait while a handler runs, so the gateway stops reading the transport for a while.
     let large = "x".repeat(3 << 10);
     for id in 0..100 {
         for prefix in ["", PARTICIPANT] {

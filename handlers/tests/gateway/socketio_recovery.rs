@@ -1,7 +1,7 @@
 //! PROTOCOL 11, Recovery: a client that comes back after a break gets the events that it missed, in order and once, on
 //! any node.
 
-use crate::common::{Backend, Classroom, Packet, Servers, SocketIo, Whom, expect_field, on_both_kinds};
+use crate::common::{Backend, Classroom, Packet, Servers, SocketIo, Whom, expect_field, on_both_kinds, student_hash};
 use rollcall_loadtest::{Gateway, GatewayOptions};
 use serde_json::{Value, json};
 
@@ -87,7 +87,7 @@ async fn on_another_node_after_the_network_broke_and_after_a_node_was_killed() {
         assert!(recovered, "after a break");
         let success = goes_on(&first, room, &mut client, 4..7).await;
         let mut keys = first.keys().await;
-        let students = format!("lesson_student_{}", room.algebra);
+        let students = student_hash(&room.algebra);
         expect_field(&mut keys, &students, &room.user("alice"), success["sid"].as_str()).await;
         // The client's node is killed, and the client goes on at the first node.
         second.kill().unwrap();

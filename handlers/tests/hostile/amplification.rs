@@ -70,7 +70,7 @@ impl<'a> Crowd<'a> {
         Self { backend, streams, before: memory(backend), sent: 0 }
     }
 
-    /// Connections that have upgraded.
+    /// Opens connections that have upgraded.
     async fn upgraded(backend: &'a Backend) -> Self {
         let head = upgrade(backend.gateway.address(), &[]);
         let mut streams = Vec::new();

@@ -57,7 +57,7 @@ async fn an_id_that_is_none_goes_near_nothing(backend: &Backend) {
     assert_eq!(ran().unwrap(), before, "no function ran");
     let place = format!("select lesson_id from agent_session where id = {}", alice.session);
     assert_eq!(backend.value(&place).await, room.algebra, "she is where she was");
-    // Such an id in the URL counts as none.
+    // An invalid lesson id in the URL counts as none.
     for id in ["%2A", "%3E", "a.b", "%00", "%0d%0a", "%1b", "..%2f"] {
         let path = format!("/ws?lesson_id={id}");
         let mut client = Client::connect_with(backend.gateway.address(), &path, &[]).await.unwrap();

@@ -8,7 +8,8 @@ use rollcall_loadtest::{Client, GatewayOptions, Way, Wire};
 use serde_json::json;
 
 use crate::common::{
-    Agent, Backend, Classroom, SOON, Servers, expect_field, failpoint, on_both_kinds, session_error, until,
+    Agent, Backend, Classroom, SOON, Servers, expect_field, failpoint, on_both_kinds, session_error, student_hash,
+    until,
 };
 
 on_both_kinds!(answers_that_are_lost_are_undone, a_join_that_waits_for_sql_is_cut_off);
@@ -17,10 +18,6 @@ on_both_kinds!(answers_that_are_lost_are_undone, a_join_that_waits_for_sql_is_cu
 /// cuts a handler off during such a call.
 fn impatient(options: &GatewayOptions) -> GatewayOptions {
     options.clone().env("ROLLCALL_HANDLER_TIMEOUT", "700ms")
-}
-
-fn students(lesson: &str) -> String {
-    format!("lesson_student_{lesson}")
 }
 
 async fn lesson_is(backend: &Backend, agent: &Agent, lesson: &str) {
@@ -73,18 +70,18 @@ async fn answers_that_are_lost_are_undone(backend: &Backend) {
         assert_eq!((&ack["status"], &ack["message"]), (&json!("ERROR"), &json!("try again later")), "{step}: {ack}");
         failpoint::struck(&own.gateway).await;
         lesson_is(&own, &alice, &room.algebra).await;
-        expect_field(&mut keys, &students(&room.algebra), &user, Some(&alice.sid)).await;
-        expect_field(&mut keys, &students(&room.biology), &user, None).await;
+        expect_field(&mut keys, &student_hash(&room.algebra), &user, Some(&alice.sid)).await;
+        expect_field(&mut keys, &student_hash(&room.biology), &user, None).await;
         is_settled(&own);
         // The agent is still in the lesson's room, too.
         own.fence_on(&format!("lesson.{}.board", room.algebra)).is_next_for(&mut alice).await;
     }
     joins(&mut alice, &room.biology).await;
     lesson_is(&own, &alice, &room.biology).await;
-    expect_field(&mut keys, &students(&room.biology), &user, Some(&alice.sid)).await;
-    expect_field(&mut keys, &students(&room.algebra), &user, None).await;
+    expect_field(&mut keys, &student_hash(&room.biology), &user, Some(&alice.sid)).await;
+    expect_field(&mut keys, &student_hash(&room.algebra), &user, None).await;
     alice.leaves().await;
-    expect_field(&mut keys, &students(&room.biology), &user, None).await;
+    expect_field(&mut keys, &student_hash(&room.biology), &user, None).await;
 }
 
 /// A transaction of the test, for which writes of sessions wait.
@@ -167,14 +164,14 @@ async fn a_join_that_redis_has_carried_out_is_cut_off() {
     wire.clear();
     let (user, teacher) = (room.user("alice"), room.user("tess"));
     let teachers = |lesson: &str| format!("lesson_teacher_{lesson}");
-    expect_field(&mut keys, &students(&room.algebra), &user, Some(&web.sid)).await;
-    expect_field(&mut keys, &students(&room.biology), &user, Some(&tablet.sid)).await;
+    expect_field(&mut keys, &student_hash(&room.algebra), &user, Some(&web.sid)).await;
+    expect_field(&mut keys, &student_hash(&room.biology), &user, Some(&tablet.sid)).await;
     expect_field(&mut keys, &teachers(&room.algebra), &teacher, Some(&tess.sid)).await;
     expect_field(&mut keys, &teachers(&room.biology), &teacher, None).await;
     expect_field(&mut keys, &teacher, "lesson_id", Some(&room.algebra)).await;
     is_settled(&backend);
     joins(&mut web, &room.biology).await;
-    expect_field(&mut keys, &students(&room.biology), &user, Some(&web.sid)).await;
+    expect_field(&mut keys, &student_hash(&room.biology), &user, Some(&web.sid)).await;
 }
 
 #[tokio::test]
@@ -190,7 +187,7 @@ async fn a_session_that_ends_while_its_join_is_undone_leaves_no_field() {
     backend.wait_for_rows("select count(*) from agent_session", &["0"]).await;
     is_settled(&backend);
     for lesson in [&room.algebra, &room.biology] {
-        expect_field(&mut keys, &students(lesson), &room.user("alice"), None).await;
+        expect_field(&mut keys, &student_hash(lesson), &room.user("alice"), None).await;
     }
     backend.wait_for_rows("select count(*) from stale_field", &["0"]).await;
 }
@@ -208,9 +205,9 @@ async fn a_field_whose_removal_is_cut_off_goes_before_the_session_does() {
     wire.close();
     lesson_is(&backend, &alice, "").await;
     wire.clear();
-    expect_field(&mut keys, &students(&room.algebra), &room.user("alice"), None).await;
+    expect_field(&mut keys, &student_hash(&room.algebra), &room.user("alice"), None).await;
     joins(&mut alice, &room.algebra).await;
-    expect_field(&mut keys, &students(&room.algebra), &room.user("alice"), Some(&alice.sid)).await;
+    expect_field(&mut keys, &student_hash(&room.algebra), &room.user("alice"), Some(&alice.sid)).await;
 }
 
 #[tokio::test]
@@ -225,7 +222,7 @@ async fn a_connect_that_is_cut_off_in_its_lesson_leaves_nothing() {
     client.send(&json!({"type": "connect_request", "payload": request})).await.unwrap();
     session_error(&client.expect_close(SOON).await.unwrap(), "internal_server_error", 500, 3004);
     wire.clear();
-    expect_field(&mut keys, &students(&room.algebra), &room.user("alice"), None).await;
+    expect_field(&mut keys, &student_hash(&room.algebra), &room.user("alice"), None).await;
     backend.wait_for_rows("select count(*) from agent_session", &["0"]).await;
     is_settled(&backend);
 }

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
-use crate::common::{Agent, Backend, Keys, SOON, Servers, agent_event, session_error, until};
+use crate::common::{Agent, Backend, Keys, SOON, Servers, agent_event, session_error, student_hash, until};
 use rollcall_loadtest::client::{ClientError, Closing};
 use rollcall_loadtest::servers::{Nats, Postgres, Standby};
 use rollcall_loadtest::{Client, Gateway, GatewayOptions, Wire};
@@ -124,7 +124,7 @@ async fn sessions_that_the_promoted_replica_lacks_are_ended_from_memory() {
     }
     assert_eq!(backend.live(room).await, [format!("{}|{}", alice.session, alice.id)]);
     let mut keys = Keys::of(&Servers::shared().redis).await;
-    let students = format!("lesson_student_{}", room.algebra);
+    let students = student_hash(&room.algebra);
     until("no field is left", SOON, async || keys.hash(&students).await, BTreeMap::is_empty).await;
     joins_soon(&mut alice, &room.algebra).await;
     // No id is given out a second time. New events reach the stream, although the old database used the same row

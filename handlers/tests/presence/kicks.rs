@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::common::{Agent, Backend, Classroom, SOON, Servers, expect_field, session_error};
+use crate::common::{Agent, Backend, Classroom, SOON, Servers, expect_field, session_error, student_hash};
 use rollcall_loadtest::{Client, Gateway, GatewayOptions};
 
 fn two_nodes(lease: &str) -> (Backend, Gateway) {
@@ -51,7 +51,7 @@ async fn a_session_of_another_node_ends_within_a_second() {
     assert!(asked.elapsed() < Duration::from_secs(1), "told after {:?}", asked.elapsed());
     witness.sees("left", &bob.whom()).await;
     let mut keys = first.keys().await;
-    expect_field(&mut keys, &format!("lesson_student_{}", room.algebra), &room.user("bob"), None).await;
+    expect_field(&mut keys, &student_hash(&room.algebra), &room.user("bob"), None).await;
     first.wait_for_rows("select count(*) from kick", &["0"]).await;
     first.nothing_came(room, [&mut witness]).await;
     assert_eq!(first.history(room).await, [kicked(&bob)]);
@@ -157,7 +157,7 @@ async fn agents_that_are_kicked_while_they_join_leave_nothing_behind() {
     let mut keys = first.keys().await;
     for number in 0..AGENTS {
         for lesson in [&room.algebra, &room.biology] {
-            let (students, user) = (format!("lesson_student_{lesson}"), room.user(&format!("agent{number}")));
+            let (students, user) = (student_hash(lesson), room.user(&format!("agent{number}")));
             expect_field(&mut keys, &students, &user, None).await;
         }
     }

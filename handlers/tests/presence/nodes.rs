@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::common::failpoint;
-use crate::common::{Agent, Backend, Classroom, SOON, Servers, session_error, until};
+use crate::common::{Agent, Backend, Classroom, SOON, Servers, session_error, student_hash, until};
 use rollcall_loadtest::client::ClientError;
 use rollcall_loadtest::{Client, Gateway, GatewayOptions};
 use serde_json::json;
@@ -77,7 +77,7 @@ async fn a_session_moves_to_another_node_without_leaving() {
     assert_eq!(first.history(room).await, [""; 0]);
     // The end of the first connection changed nothing of the second.
     let mut keys = first.keys().await;
-    let (students, user) = (format!("lesson_student_{}", room.algebra), room.user("alice"));
+    let (students, user) = (student_hash(&room.algebra), room.user("alice"));
     crate::common::expect_field(&mut keys, &students, &user, Some(&after.sid)).await;
 }
 
@@ -97,7 +97,7 @@ async fn the_agents_of_a_dead_node_leave_within_its_lease_and_5_s() {
     assert_eq!(first.history(room).await, [format!("{}|{}|node_lost", bob.session, bob.id)]);
     // The dead node's fields are removed with its sessions.
     let mut keys = first.keys().await;
-    crate::common::expect_field(&mut keys, &format!("lesson_student_{}", room.algebra), &room.user("bob"), None).await;
+    crate::common::expect_field(&mut keys, &student_hash(&room.algebra), &room.user("bob"), None).await;
     assert_eq!(first.live(room).await, [format!("{}|{}", witness.session, witness.id)]);
 }
 
@@ -119,7 +119,7 @@ async fn a_node_that_was_stopped_in_a_join_until_its_sessions_ended_writes_no_ke
     second.resume().unwrap();
     session_error(&bob.client.expect_close(SOON).await.unwrap(), "internal_server_error", 500, 3004);
     let mut keys = first.keys().await.unwrap();
-    let students = format!("lesson_student_{}", room.algebra);
+    let students = student_hash(&room.algebra);
     assert_eq!(keys.field(&students, &room.user("bob")).await, None);
 }
 
@@ -174,7 +174,7 @@ async fn a_guest_that_joined_with_a_token_leaves_no_field_when_its_node_dies() {
     let join = json!({"lesson_id": room.algebra, "access_token": room.participant("alice")});
     assert_eq!(guest.request("join_lesson", join).await.unwrap()["status"], "SUCCESS");
     let mut keys = first.keys().await;
-    let (students, user) = (format!("lesson_student_{}", room.algebra), room.user("alice"));
+    let (students, user) = (student_hash(&room.algebra), room.user("alice"));
     crate::common::expect_field(&mut keys, &students, &user, success["sid"].as_str()).await;
     node.kill().unwrap();
     crate::common::expect_field(&mut keys, &students, &user, None).await;

@@ -2,7 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use crate::common::{Agent, Backend, Classroom, Servers, Whom, agent_event, refused, session_error, until};
+use crate::common::{
+    Agent, Backend, Classroom, Servers, Whom, agent_event, refused, session_error, student_hash, until,
+};
 use rollcall_loadtest::servers::{Kind, Nats, Redis, Server};
 use rollcall_loadtest::{Client, Gateway, GatewayOptions};
 use serde_json::{Value, json};
@@ -218,7 +220,7 @@ async fn without_redis(fault: Fault) {
     backend.fence_on(&format!("lesson.{}.board", room.algebra)).is_next_for(&mut alice).await;
     // A killed Redis comes back empty, and its keys are written again from the rows in SQL.
     let mut keys = backend.keys().await.unwrap();
-    let students = format!("lesson_student_{}", room.algebra);
+    let students = student_hash(&room.algebra);
     let field = async || keys.field(&students, &room.user("alice")).await;
     until(&students, Duration::from_secs(5), field, |sid| sid.as_ref() == Some(&alice.sid)).await;
 }

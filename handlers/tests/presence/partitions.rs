@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use crate::common::{Agent, Backend, Classroom, SOON, Servers, Whom, agent_event, session_error, until};
+use crate::common::{Agent, Backend, Classroom, SOON, Servers, Whom, agent_event, session_error, student_hash, until};
 use rollcall_loadtest::client::{ClientError, Closing};
 use rollcall_loadtest::servers::shared;
 use rollcall_loadtest::{Client, Gateway, GatewayOptions, Way, Wire};
@@ -123,7 +123,7 @@ async fn cut_off_from_postgres(fault: Fault) {
     assert_eq!(next_not_of(&room.agent("web", "carol"), &mut witness).await, gone);
     assert!(began.elapsed() < LEASE + Duration::from_secs(5), "after {:?}", began.elapsed());
     let mut keys = nodes.healthy.keys().await;
-    let students = format!("lesson_student_{}", room.algebra);
+    let students = student_hash(&room.algebra);
     crate::common::expect_field(&mut keys, &students, &room.user("bob"), None).await;
 
     nodes.postgres.clear();
@@ -268,7 +268,7 @@ async fn cut_off_from_redis(fault: Fault) {
     joins_soon(&mut bob, &room.biology).await;
     let mut keys = nodes.healthy.keys().await;
     // Writes of earlier joins that were held back arrived late, and changed nothing.
-    let (algebra, biology) = (format!("lesson_student_{}", room.algebra), format!("lesson_student_{}", room.biology));
+    let (algebra, biology) = (student_hash(&room.algebra), student_hash(&room.biology));
     crate::common::expect_field(&mut keys, &biology, &room.user("bob"), Some(&bob.sid)).await;
     crate::common::expect_field(&mut keys, &algebra, &room.user("bob"), None).await;
     crate::common::expect_field(&mut keys, &algebra, &room.user("carol"), None).await;

@@ -6,7 +6,7 @@ use rollcall_loadtest::GatewayOptions;
 use rollcall_loadtest::servers::RedisCluster;
 use serde_json::Value;
 
-use crate::common::{Backend, Keys, SOON, Servers, until};
+use crate::common::{Backend, Keys, SOON, Servers, student_hash, until};
 
 /// Within this time after the cluster works, everything works.
 const HEALED: Duration = Duration::from_secs(5);
@@ -20,7 +20,7 @@ async fn a_master_that_dies_is_named_and_what_it_lost_is_made_good() {
     let mut alice = backend.participant(room, "alice").await;
     let mut bob = backend.participant(room, "bob").await;
     alice.joins(&room.algebra).await;
-    let students = format!("lesson_student_{}", room.algebra);
+    let students = student_hash(&room.algebra);
     let (user, sid) = (room.user("alice"), alice.sid.clone());
     let master = cluster.master_of(&students).unwrap();
     let at = format!("127.0.0.1:{}", cluster.ports()[master]);

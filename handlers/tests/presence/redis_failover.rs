@@ -9,7 +9,7 @@ use rollcall_loadtest::Gateway;
 use rollcall_loadtest::servers::Redis;
 use serde_json::Value;
 
-use crate::common::{Backend, Keys, SOON, Servers, until};
+use crate::common::{Backend, Keys, SOON, Servers, student_hash, until};
 
 /// Within this time after a failover's end, everything works.
 const HEALED: Duration = Duration::from_secs(5);
@@ -41,7 +41,7 @@ async fn a_failover_of_redis_heals_and_a_removal_that_it_lost_is_repeated() {
     let mut bob = backend.participant(room, "bob").await;
     alice.joins(&room.algebra).await;
     bob.joins(&room.algebra).await;
-    let students = format!("lesson_student_{}", room.algebra);
+    let students = student_hash(&room.algebra);
     let (user, sid) = (room.user("alice"), alice.sid.clone());
 
     // The new server has alice's field, and gets no later write.
@@ -74,7 +74,7 @@ async fn a_failover_of_redis_heals_and_a_removal_that_it_lost_is_repeated() {
     until("join_lesson", HEALED, joins, |status| status == "SUCCESS").await;
     until("alice's removal again", HEALED, async || at_new.field(&students, &user).await, Option::is_none).await;
     until("/readyz", HEALED, async || keys_of(&backend.gateway).1["up"].clone(), |up| *up == true).await;
-    let biology = format!("lesson_student_{}", room.biology);
+    let biology = student_hash(&room.biology);
     assert_eq!(at_new.field(&biology, &room.user("bob")).await, Some(bob.sid.clone()));
 }
 
@@ -85,7 +85,7 @@ async fn a_field_held_for_a_connection_that_has_ended_is_removed() {
     let mut keys = backend.keys().await.unwrap();
     let mut alice = backend.participant(room, "alice").await;
     alice.joins(&room.algebra).await;
-    let students = format!("lesson_student_{}", room.algebra);
+    let students = student_hash(&room.algebra);
     // A field of a connection whose end was never reported, and the field of a live connection.
     let carl = backend.participant(room, "carl").await;
     let (gone, user) = (carl.sid.clone(), room.user("carl"));

@@ -156,6 +156,8 @@ impl Agent {
                 lessons: BTreeMap::new(),
                 seen: Vec::new(),
                 end: String::new(),
+                error: None,
+                code: None,
                 stayed: false,
             },
         }

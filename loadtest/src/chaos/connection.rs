@@ -104,7 +104,7 @@ impl Errand {
     }
 
     async fn enter(&mut self) -> Result<Client, String> {
-        let mut client = Client::connect(self.address).await.map_err(|error| error.to_string())?;
+        let mut client = Client::connect(self.address).await.map_err(|error| self.ended_by(error))?;
         let mut request = json!({"token": self.token, "classroom_id": self.log.classroom, "agent_label": self.label});
         if self.resumes {
             request["resume"] = match &self.log.asked {
@@ -118,7 +118,7 @@ impl Errand {
                 }
             };
         }
-        let success = client.connect_request_with(request).await.map_err(|error| error.to_string())?;
+        let success = client.connect_request_with(request).await.map_err(|error| self.ended_by(error))?;
         let session = success["session_id"].as_i64().ok_or_else(|| format!("no session id: {success}"))?;
         self.log.success = Some(Success {
             session,
@@ -193,6 +193,17 @@ impl Errand {
         client.send(&set).await.ok();
     }
 
+    /// Records what the client was told at the end, and returns the end in words.
+    fn ended_by(&mut self, error: ClientError) -> String {
+        let end = error.to_string();
+        match error {
+            ClientError::Closed(closing) => (self.log.error, self.log.code) = (closing.error, closing.code),
+            ClientError::Unexpected(message) => self.log.error = Some(message),
+            _ => {}
+        }
+        end
+    }
+
     fn session(&self) -> i64 {
         self.log.success.as_ref().map_or(0, |success| success.session)
     }
@@ -227,8 +238,7 @@ impl Errand {
                             self.join(&mut client).await;
                         }
                     }
-                    Err(ClientError::Closed(closing)) => return format!("{closing:?}"),
-                    Err(error) => return error.to_string(),
+                    Err(error) => return self.ended_by(error),
                 },
                 changed = orders.changed() => {
                     let order = *orders.borrow_and_update();

@@ -74,6 +74,10 @@ pub(super) struct Connection {
     pub(super) seen: Vec<Seen>,
     /// What ended the connection, in words.
     pub(super) end: String,
+    /// The session error that the client was told.
+    pub(super) error: Option<Value>,
+    /// The code of the close frame, if there was one.
+    pub(super) code: Option<u16>,
     /// Whether the connection was open and read when all agents left.
     pub(super) stayed: bool,
 }
@@ -81,7 +85,17 @@ pub(super) struct Connection {
 impl Connection {
     /// Returns whether the client was told that an operator ended the session.
     pub(super) fn was_kicked(&self) -> bool {
-        self.end.contains("\"kicked\"")
+        self.error_is("kicked")
+    }
+
+    /// Returns whether the client was told that it must not come back, for another reason than a newer connection.
+    pub(super) fn ended_for_good(&self) -> bool {
+        let of_type = |error: &Value| error["type"] == "unrecoverable_session_error";
+        self.error.as_ref().is_some_and(of_type) && !self.error_is("replaced")
+    }
+
+    fn error_is(&self, kind: &str) -> bool {
+        self.error.as_ref().is_some_and(|error| error["payload"]["type"] == kind)
     }
 }
 

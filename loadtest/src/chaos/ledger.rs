@@ -29,7 +29,7 @@ pub(super) struct Evidence {
 /// What the sources say of one session.
 #[derive(Default)]
 struct Account {
-    /// Its events in the stream's order; true for entered, false for left.
+    /// The session's events in the stream's order. True for entered, false for left.
     events: Vec<(Place, bool)>,
     history: usize,
     /// The pairs (agent, classroom) that the sources name.
@@ -113,7 +113,7 @@ pub(super) fn balance(evidence: &Evidence) -> Vec<String> {
 /// a refusal must be recoverable, unless the agent's next connection or an operator ended the connection first.
 fn refused_for_good(connection: &Connection) -> Option<String> {
     let Connection { agent, node, success, end, .. } = connection;
-    let for_good = end.contains("unrecoverable_session_error") && !end.contains("\"replaced\"");
+    let for_good = connection.ended_for_good();
     let refused = success.is_none() && for_good && !connection.was_kicked();
     refused.then(|| format!("{agent} was refused for good by node {node}: {end}"))
 }
@@ -172,8 +172,8 @@ fn sessions(evidence: &Evidence) -> Vec<String> {
 }
 
 /// Checks that the sessions of one agent in one classroom follow each other in each stream. The second left of a
-/// session whose rows were partly lost is excused. If all rows of a session were lost, its node writes its end late,
-/// and the agent may have entered again before.
+/// session whose rows were partly lost is excused. If all rows of a session were lost, the session's node writes the
+/// session's end late, and the agent may have entered again before.
 fn order(stream: &[Stored], lost: &BTreeSet<i64>, gone: &BTreeSet<i64>) -> Vec<String> {
     let mut inside: BTreeMap<(usize, &str, &str), i64> = BTreeMap::new();
     let mut wrong = Vec::new();

@@ -21,8 +21,8 @@ const CALLS: usize = 3;
 const OWN_NUMBERS: u64 = 0x6f70_6572_6174_6f72;
 /// The reason in the history and in `Left-Reason`, and the session error's type.
 const KICKED: &str = "kicked";
-/// The text before the code in the description of a closed connection.
-const CODE: &str = "code: Some(";
+/// The code of the close frame for a kicked client.
+const KICKED_CODE: u16 = 3508;
 
 /// What the operator did in a seed.
 #[derive(Debug, Default, Clone)]
@@ -97,17 +97,16 @@ pub(super) fn faults(kicks: &Kicks, evidence: &Evidence) -> Vec<String> {
         }
     }
     for connection in &evidence.connections {
-        let Connection { agent, node, end, success, .. } = connection;
+        let Connection { agent, node, end, code, success, .. } = connection;
         let told = connection.was_kicked();
         if told && !kicks.asked.contains(agent) {
             faults.push(format!("{agent} was told on node {node} that it was kicked, and nobody asked for that"));
         }
-        if told && end.contains(CODE) && !end.contains(&format!("{CODE}3508)")) {
+        if told && code.is_some_and(|code| code != KICKED_CODE) {
             faults.push(format!("{agent} was kicked on node {node} with another code: {end}"));
         }
         let of_named = success.as_ref().is_some_and(|success| named(&success.session));
-        let for_good = end.contains("unrecoverable_session_error") && !end.contains("\"replaced\"");
-        if of_named && for_good && !told {
+        if of_named && connection.ended_for_good() && !told {
             faults.push(format!("{agent} was kicked on node {node}, and was told otherwise: {end}"));
         }
     }

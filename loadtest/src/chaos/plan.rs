@@ -31,7 +31,7 @@ pub(super) enum Setting {
 }
 
 impl Setting {
-    /// Of ten seeds two run with a grace, and one runs on an embedded node.
+    /// Returns the setting of a seed. Of ten seeds, two run with a grace and one runs on an embedded node.
     pub(super) fn of(seed: u64) -> Self {
         match seed % 10 {
             3 | 8 => Self::Grace,

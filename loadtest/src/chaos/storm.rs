@@ -8,7 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use rollcall_loadtest::servers::{Kind, Nats, Server};
-use rollcall_loadtest::{Gateway, Way, Wire};
+use rollcall_loadtest::{Gateway, Way, Wire, retry};
 
 use super::aftermath::Aftermath;
 use super::cluster::{Cluster, DRAIN, FAILPOINT, Lines, Servers};
@@ -20,7 +20,6 @@ use super::primary::Primary;
 
 /// How long a node is started again and again: it ends if its servers are down.
 const RESTART_LIMIT: Duration = Duration::from_secs(30);
-const RESTART_AGAIN: Duration = Duration::from_millis(100);
 /// How long a node may take to reach the step at which a fault is to happen.
 const STEP_LIMIT: Duration = Duration::from_millis(2500);
 /// The delay in each direction on a slow wire.
@@ -177,7 +176,7 @@ fn endure<'a, V: Victim>(
     Ok(aftermath)
 }
 
-/// Inflicts the database's faults. Another server may be the database afterwards; that one has no faults.
+/// Inflicts the database's faults. Another server may be the database afterwards. That server has no faults.
 fn endure_postgres<'a>(
     primary: &mut Primary,
     lines: &[Lines],
@@ -216,14 +215,7 @@ fn suffer(victim: &mut dyn Victim, deed: Deed, lasts: Duration) -> io::Result<()
 }
 
 fn start_again(victim: &mut dyn Victim) -> io::Result<()> {
-    let deadline = Instant::now() + RESTART_LIMIT;
-    loop {
-        match victim.restart() {
-            Err(error) if Instant::now() >= deadline => return Err(error),
-            Err(_) => thread::sleep(RESTART_AGAIN),
-            Ok(()) => return Ok(()),
-        }
-    }
+    retry(RESTART_LIMIT, || victim.restart())
 }
 
 /// Drains the node by SIGTERM, and returns what it did wrong.

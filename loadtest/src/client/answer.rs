@@ -60,7 +60,7 @@ pub struct Event {
 }
 
 impl Event {
-    /// `entered`, `left` or `updated`, if this is an agent's event.
+    /// Returns `entered`, `left` or `updated` if this is an agent's event.
     #[must_use]
     pub fn label(&self) -> Option<&str> {
         self.body.pointer("/payload/label")?.as_str()

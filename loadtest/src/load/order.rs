@@ -128,7 +128,7 @@ pub(crate) enum Goal {
 /// How pushes are measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Listen {
-    /// They are counted only.
+    /// Pushes are only counted.
     Count,
     /// The time from the push's `at` to its arrival is measured.
     Each,

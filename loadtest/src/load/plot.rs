@@ -111,7 +111,7 @@ fn mark(svg: &mut String, index: usize, (x, y): (f64, f64)) {
     element(svg, format_args!("<path class=\"mark c{kind}\" d=\"{path}\"/>"));
 }
 
-/// Text that is safe inside HTML.
+/// Returns the text in a form that is safe inside HTML.
 pub(super) fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('"', "&quot;")
 }

@@ -5,6 +5,9 @@ use std::io;
 
 use rollcall_loadtest::servers::children;
 
+/// The number of bytes in a mebibyte.
+pub(crate) const MIB: f64 = 1_048_576.0;
+
 /// Linux counts processor time in hundredths of a second for every user of /proc.
 const TICKS_PER_SECOND: f64 = 100.0;
 

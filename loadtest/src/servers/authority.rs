@@ -26,7 +26,7 @@ pub struct Authority {
 pub struct Issued {
     /// The certificate.
     pub certificate: PathBuf,
-    /// Its private key.
+    /// The certificate's private key.
     pub key: PathBuf,
 }
 

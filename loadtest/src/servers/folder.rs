@@ -52,7 +52,7 @@ fn process_folder() -> io::Result<PathBuf> {
     Ok(path)
 }
 
-/// PostgreSQL does not run as root, so its user must be able to pass through this folder.
+/// Lets other users pass through this folder, because PostgreSQL does not run as root.
 fn open_to_server_users(path: &Path) -> io::Result<()> {
     fs::set_permissions(path, fs::Permissions::from_mode(0o755))
 }

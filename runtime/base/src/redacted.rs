@@ -2,16 +2,19 @@
 //!
 //! Invariant: no part of a URL's user, password and parameters is shown, however the URL is written.
 
+use std::fmt::Display;
+
 /// The text in place of a URL whose host cannot be told from its password.
 const HIDDEN: &str = "...";
 
 /// Returns the URL without its user, its password and its parameters.
 #[must_use]
-pub fn redacted(url: &str) -> String {
+pub fn redacted(url: impl Display) -> String {
+    let url = url.to_string();
     let is_scheme = |text: &str| text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte));
     let (scheme, rest) = match url.split_once("://").filter(|(scheme, _)| is_scheme(scheme)) {
         Some((scheme, rest)) => (format!("{scheme}://"), rest),
-        None => (String::new(), url),
+        None => (String::new(), url.as_str()),
     };
     let shown = match rest.rsplit_once('@') {
         // The `@` may be part of a parameter, and so may the text after it.

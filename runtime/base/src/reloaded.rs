@@ -79,17 +79,17 @@ impl<T: Clone + Send + 'static> Reloaded<T> {
         match answer {
             Ok((value, is_other)) => {
                 if last.problem.take().is_some() {
-                    info!(source, "it can be read again");
+                    info!(source, "the value can be read again");
                 }
                 if is_other {
-                    info!(source, "it was replaced; new connections use the new one");
+                    info!(source, "the value was replaced, and new connections use the new value");
                     last.good = value.clone();
                 }
                 Ok(value)
             }
             Err(problem) => {
                 if last.problem.as_ref() != Some(&problem) {
-                    warn!(source, problem, "the last good one stays in use, where it is what is asked for");
+                    warn!(source, problem, "the value cannot be read, so the last good value stays in use");
                     last.problem = Some(problem.clone());
                 }
                 Err((last.good.clone(), problem))

@@ -3,8 +3,11 @@
 //! Invariant: a file that cannot be used is an error that names it and says what to change. The errors contain no part
 //! of a key.
 use std::{
+    fs,
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::Arc,
+    time::SystemTime,
 };
 
 use rustls::{
@@ -73,6 +76,21 @@ impl TlsError {
     }
 }
 
+/// A version of a file, which differs after the file was replaced or written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FileVersion {
+    modified: Option<SystemTime>,
+    length: u64,
+    inode: u64,
+}
+
+impl FileVersion {
+    fn of(path: &Path) -> Option<Self> {
+        let found = fs::metadata(path).ok()?;
+        Some(Self { modified: found.modified().ok(), length: found.len(), inode: found.ino() })
+    }
+}
+
 impl Default for ClientTls {
     /// Trusts the authorities that this machine trusts, and has no certificate.
     fn default() -> Self {
@@ -128,6 +146,13 @@ impl ClientTls {
     pub fn files(&self) -> impl Iterator<Item = &Path> {
         let own = self.certificate.iter().flat_map(|own| [&own.chain, &own.key]);
         self.ca_file.iter().chain(own).map(PathBuf::as_path)
+    }
+
+    /// Returns the versions of [`Self::files`]. They must be taken before [`Self::config`] is called, so that a file
+    /// that is replaced meanwhile is read again.
+    #[must_use]
+    pub fn versions(&self) -> Vec<Option<FileVersion>> {
+        self.files().map(FileVersion::of).collect()
     }
 
     fn with_certificate(

@@ -4,6 +4,7 @@
 use std::{fmt, path::PathBuf};
 
 use bb8_redis::redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo, RedisConnectionInfo};
+use rollcall_base::tls::ClientTls;
 
 /// The hint in errors: the forms of a valid URL.
 const WRITE: &str = "write redis://USER:PASSWORD@HOST:6379/0 (rediss:// for TLS), redis+cluster://HOST:6379,HOST2 or \
@@ -93,6 +94,14 @@ impl RedisUrl {
             (_, "sentinel") if is_redis(base) => Self::sentinel(rest, tls),
             (_, "") if tls => Self::single(&format!("redis://{rest}"), tls),
             _ => Self::single(text, tls),
+        }
+    }
+
+    /// Refuses certificates for servers without TLS.
+    pub(crate) fn check_certificates(&self, files: &ClientTls) -> Result<(), &'static str> {
+        match self.tls || *files == ClientTls::default() {
+            true => Ok(()),
+            false => Err("has to begin with rediss: certificates are given, and redis is without TLS"),
         }
     }
 

@@ -31,6 +31,14 @@ pub fn check_url(text: &str) -> Result<(), String> {
     RedisUrl::parse(text).map(drop)
 }
 
+/// Checks that certificates are given only for a REDIS_URL with TLS.
+///
+/// # Errors
+/// Returns an error that says what to write instead, without any part of the URL.
+pub fn check_certificates(url: &BackendUrl, files: &ClientTls) -> Result<(), String> {
+    RedisUrl::parse(url.reveal())?.check_certificates(files).map_err(str::to_owned)
+}
+
 /// Connects, and makes one call.
 ///
 /// # Errors

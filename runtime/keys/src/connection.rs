@@ -104,7 +104,7 @@ pub(super) struct ConnectionManager {
 }
 
 impl ConnectionManager {
-    /// `timeout` limits the time for connecting and the server's greeting.
+    /// Creates a manager. `timeout` limits the time for connecting and the server's greeting.
     pub(super) fn new(dialer: Arc<Dialer>, node: Option<Endpoint>, timeout: Duration, clock: Arc<Clock>) -> Self {
         Self { dialer, node, timeout, clock, failure: Arc::default() }
     }

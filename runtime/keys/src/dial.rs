@@ -2,23 +2,19 @@
 //!
 //! Invariant: the URL and the files are read again for each connection, so the next connection uses a replaced password
 //! or certificate.
-use std::{
-    error::Error,
-    io,
-    path::Path,
-    sync::{Arc, Mutex, PoisonError},
-    time::SystemTime,
-};
+use std::{error::Error, io, sync::Arc};
 
 use bb8_redis::redis::{
     AsyncConnectionConfig, Client, ConnectionAddr, IntoConnectionInfo, RedisConnectionInfo, RedisError,
     aio::MultiplexedConnection, io::tcp::TcpSettings,
 };
-use rollcall_base::{BackendUrl, tls::ClientTls, tls_failure};
-use tokio::{
-    net::TcpStream,
-    task::{JoinSet, spawn_blocking},
+use rollcall_base::{
+    BackendUrl,
+    reloaded::Reloaded,
+    tls::{ClientTls, FileVersion},
+    tls_failure,
 };
+use tokio::{net::TcpStream, task::JoinSet};
 use tokio_rustls::{
     TlsConnector,
     rustls::{ClientConfig, pki_types::ServerName},
@@ -49,13 +45,16 @@ pub(super) struct Dialer {
     url: BackendUrl,
     /// The URL as it was at the start. A URL of another kind is used only after a restart.
     first: RedisUrl,
-    tls: Arc<TlsFiles>,
+    files: ClientTls,
+    /// `None` until a URL asks for TLS.
+    tls: Reloaded<Option<Tls>>,
 }
 
 impl Dialer {
-    pub(super) fn new(url: BackendUrl, tls: ClientTls) -> Result<Self, String> {
+    pub(super) fn new(url: BackendUrl, files: ClientTls) -> Result<Self, String> {
         let first = RedisUrl::parse(url.reveal())?;
-        Ok(Self { url, first, tls: Arc::new(TlsFiles { files: tls, last: Mutex::default() }) })
+        let read = first.tls.then(|| Tls::read(&files)).transpose()?;
+        Ok(Self { url, first, files, tls: Reloaded::new("the certificates for REDIS_URL", read) })
     }
 
     /// Returns the URL as it was at the start.
@@ -69,12 +68,19 @@ impl Dialer {
         if !url.is_like(&self.first) {
             return Err(ConnectError("REDIS_URL leads to another kind of servers now: restart this node".into()));
         }
-        // At the start the same combination is refused.
-        if !url.tls && self.tls.files != ClientTls::default() {
-            let problem = "REDIS_URL is without TLS now, for which there are certificates: let it begin with rediss";
-            return Err(ConnectError(problem.into()));
-        }
+        url.check_certificates(&self.files).map_err(|problem| ConnectError(format!("REDIS_URL {problem}")))?;
         Ok(url)
+    }
+
+    /// Returns the TLS configuration for a new connection. The files are read again if one of them has changed.
+    async fn tls(&self) -> Result<Arc<ClientConfig>, ConnectError> {
+        let files = self.files.clone();
+        let read = move |last: &Option<Tls>| match last {
+            Some(last) if last.versions == files.versions() => Ok(None),
+            _ => Tls::read(&files).map(|tls| Some(Some(tls))),
+        };
+        let tls = self.tls.current_if(Option::is_some, read).await.map_err(ConnectError)?;
+        tls.map(|tls| tls.config).ok_or_else(|| ConnectError("the certificates were not read".into()))
     }
 
     /// Connects to one of the URL's servers. The caller limits the time.
@@ -103,7 +109,7 @@ impl Dialer {
         access: &RedisConnectionInfo,
         config: AsyncConnectionConfig,
     ) -> Result<Line, ConnectError> {
-        let connector = TlsConnector::from(TlsFiles::current(&self.tls).await?);
+        let connector = TlsConnector::from(self.tls().await?);
         let name = ServerName::try_from(host.to_owned()).map_err(|error| ConnectError(format!("{host}: {error}")))?;
         let stream = async {
             let stream = TcpStream::connect((host, port)).await?;
@@ -158,48 +164,19 @@ fn tls_error(error: &(dyn Error + 'static)) -> Option<ConnectError> {
     tls_failure::explain(error).map(|why| ConnectError(format!("{why} (settings: {SETTINGS})")))
 }
 
-/// The TLS configuration from the files. It is made again when one of them was replaced.
-struct TlsFiles {
-    files: ClientTls,
-    last: Mutex<Option<(Vec<Stamp>, Arc<ClientConfig>)>>,
+/// The TLS configuration of a connection.
+#[derive(Clone)]
+struct Tls {
+    config: Arc<ClientConfig>,
+    /// The versions of the files from which it was made.
+    versions: Vec<Option<FileVersion>>,
 }
 
-/// The time and the length of a file. `None` if the file does not exist.
-type Stamp = Option<(SystemTime, u64)>;
-
-fn stamp(path: &Path) -> Stamp {
-    let metadata = path.metadata().ok()?;
-    Some((metadata.modified().ok()?, metadata.len()))
-}
-
-impl TlsFiles {
-    async fn current(this: &Arc<Self>) -> Result<Arc<ClientConfig>, ConnectError> {
-        let this = Arc::clone(this);
-        let read = spawn_blocking(move || this.read());
-        read.await.unwrap_or_else(|_| Err(ConnectError("reading the certificates' files panicked".into())))
-    }
-
-    /// Reads the files if they have changed. If one cannot be used, for example while it is being replaced, the last
-    /// good configuration stays in use.
-    fn read(&self) -> Result<Arc<ClientConfig>, ConnectError> {
-        // The option is consistent after any panic.
-        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        let stamps: Vec<Stamp> = self.files.files().map(stamp).collect();
-        if let Some((_, config)) = last.as_ref().filter(|(read, _)| *read == stamps) {
-            return Ok(Arc::clone(config));
-        }
-        match (self.files.config(), &*last) {
-            (Ok(config), _) => {
-                let config = Arc::new(config);
-                *last = Some((stamps, Arc::clone(&config)));
-                Ok(config)
-            }
-            (Err(error), Some((_, config))) => {
-                tracing::warn!(%error, "the last good certificates stay in use");
-                Ok(Arc::clone(config))
-            }
-            (Err(error), None) => Err(ConnectError(error.to_string())),
-        }
+impl Tls {
+    fn read(files: &ClientTls) -> Result<Self, String> {
+        let versions = files.versions();
+        let config = files.config().map_err(|error| error.to_string())?;
+        Ok(Self { config: Arc::new(config), versions })
     }
 }
 
@@ -214,12 +191,12 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("url");
         let url = BackendUrl::in_file("rediss://h", "REDIS_URL", file.clone(), |_| Ok(()));
-        let tls = ClientTls { system_roots: false, ca_file: Some(folder.path().join("ca.pem")), certificate: None };
+        let tls = ClientTls { system_roots: false, ca_file: None, certificate: None };
         let dialer = Dialer::new(url, tls).unwrap();
         fs::write(&file, "rediss://other").unwrap();
         assert!(dialer.url().await.is_ok_and(|url| url.tls));
         fs::write(&file, "redis://other").unwrap();
         let refused = dialer.url().await.unwrap_err().to_string();
-        assert!(refused.contains("let it begin with rediss"), "{refused}");
+        assert!(refused.contains("has to begin with rediss"), "{refused}");
     }
 }

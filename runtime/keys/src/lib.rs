@@ -19,7 +19,7 @@ mod scripts;
 mod sentinel;
 mod state;
 
-pub use connect::{RedisOptions, check_url, connect};
+pub use connect::{RedisOptions, check_certificates, check_url, connect};
 
 use std::{collections::BTreeMap, time::Duration};
 

@@ -176,7 +176,7 @@ impl KeyCleanupWorker {
                 }
             }
             while let Err(error) = self.remove(&mut fields, &mut ended).await {
-                warn!(%error, "fields of who left wait");
+                warn!(%error, "the fields of ended sessions wait for their removal");
                 sleep(RETRY_AFTER).await;
             }
             for done in finishing {
@@ -244,7 +244,7 @@ impl KeyCleanupWorker {
             }
         }
         if repeated > 0 {
-            info!(repeated, "removals are repeated, for the key store may have lost them");
+            info!(repeated, "removals are repeated, because Redis may have lost them");
         }
         Ok(())
     }

@@ -21,7 +21,7 @@ use crate::{
 
 /// How long a change waits until an earlier one is undone. A client learns within two seconds that it must try again
 /// later.
-const PATIENCE: Duration = Duration::from_secs(1);
+const RESTORE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A change that is put back if the guard is dropped before it is done.
 #[must_use]
@@ -48,7 +48,7 @@ impl Presence {
         user: Option<UserId>,
     ) -> Result<LessonGuard<'a>, StoreError> {
         if let Some(restore) = &mut membership.restore {
-            if timeout(PATIENCE, restore.done()).await.is_err() {
+            if timeout(RESTORE_TIMEOUT, restore.done()).await.is_err() {
                 return Err(StoreError::Unavailable("an earlier change of the lesson is not undone yet".to_owned()));
             }
             membership.restore = None;

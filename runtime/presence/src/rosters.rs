@@ -79,7 +79,7 @@ impl Rosters {
         })
     }
 
-    /// Rosters with this query. `query` returns a page for each of its queries, in their order.
+    /// Creates rosters with this query. `query` returns a page for each of its queries, in their order.
     fn with<Q, F>(tasks: &Tasks, query: Q) -> Self
     where
         Q: Fn(Vec<RosterQuery>, usize) -> F + Clone + Send + Sync + 'static,

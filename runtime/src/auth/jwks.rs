@@ -49,7 +49,7 @@ impl fmt::Display for Location {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::File(path) => path.display().fmt(f),
-            Self::Url(url) => f.write_str(&redacted(&url.to_string())),
+            Self::Url(url) => f.write_str(&redacted(url)),
         }
     }
 }

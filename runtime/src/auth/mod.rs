@@ -108,8 +108,8 @@ pub enum AuthError {
     /// The issuer has no key with this `kid`.
     #[error("the token's key is unknown")]
     Key,
-    /// It is unknown whether the issuer has such a key, because its keys could not be loaded or were loaded too
-    /// recently.
+    /// The gateway does not know whether the issuer has such a key, because its keys could not be loaded or were loaded
+    /// too recently.
     #[error("the issuer's keys cannot be looked up now")]
     KeysUnavailable,
     /// The header's `alg` is not the key's algorithm.

@@ -122,16 +122,16 @@ pub async fn check(config: &Config, reached: ConnectedBackends) -> Vec<Finding> 
     }
     for function in config.functions.iter().flat_map(|config| &config.functions) {
         // A call would report an event of a client that does not exist.
-        let place = format!("{} at {} (not asked)", function.event, redacted(&function.url.to_string()));
+        let place = format!("{} at {} (not asked)", function.event, redacted(&function.url));
         findings.push(Finding { part: "function", place, verdict: CheckOutcome::Fine });
     }
     if let Some(traces) = &config.traces {
-        let place = format!("{} (not asked)", redacted(&traces.url.to_string()));
+        let place = format!("{} (not asked)", redacted(&traces.url));
         findings.push(Finding { part: "traces", place, verdict: CheckOutcome::Fine });
     }
     if let Some(mixpanel) = &config.mixpanel {
         // A request to Mixpanel would add an event to the project's statistics.
-        let place = format!("{} (not asked)", redacted(&mixpanel.url.to_string()));
+        let place = format!("{} (not asked)", redacted(&mixpanel.url));
         findings.push(Finding { part: "mixpanel", place, verdict: CheckOutcome::Fine });
     }
     findings

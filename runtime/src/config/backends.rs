@@ -1,7 +1,7 @@
 //! The settings of the backends that keep sessions, keys and events.
 use std::path::PathBuf;
 
-use rollcall_base::{BackendUrl, RotatingSecret, tls::ClientTls};
+use rollcall_base::{BackendUrl, RotatingSecret};
 use rollcall_bus::nats::NatsOptions;
 use rollcall_keys::RedisOptions;
 use rollcall_store::postgres::{SchemaName, check_url};
@@ -105,8 +105,8 @@ fn redis(source: &mut Source<'_>) -> Option<RedisOptions> {
     let prefix = source.optional(&names::REDIS_PREFIX, value::prefix).unwrap_or_default();
     let tls = client_tls(source, [&names::REDIS_CA_FILE, &names::REDIS_CERT, &names::REDIS_KEY]);
     let url = url?;
-    if tls != ClientTls::default() && !["rediss", "valkeys"].iter().any(|scheme| url.reveal().starts_with(scheme)) {
-        source.fault(&names::REDIS_URL, "has to begin with rediss: certificates are given, and redis is without TLS");
+    if let Err(problem) = rollcall_keys::check_certificates(&url, &tls) {
+        source.fault(&names::REDIS_URL, problem);
     }
     Some(RedisOptions { url, prefix, tls })
 }

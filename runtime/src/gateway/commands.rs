@@ -67,7 +67,7 @@ pub enum WorkerCommand {
     Answered {
         /// The connection.
         socket: SocketId,
-        /// Its session.
+        /// The connection's session.
         session: Box<Session>,
         /// The ack, in the connection's dialect.
         ack: Option<Vec<u8>>,

@@ -24,7 +24,7 @@ pub(super) const STATE: &str = "select coalesce(max(version), 0), coalesce(max(c
 pub(super) struct State {
     /// The newest migration's version; 0 if there is none.
     pub(super) version: i32,
-    /// The version that a binary must know.
+    /// The lowest version of the tables that a binary must know to use these tables.
     pub(super) compatible_from: i32,
 }
 

@@ -44,7 +44,7 @@ pub trait Application: Sized + Send + 'static {
         let _ = sockets;
     }
 
-    /// Called each tick (1 s), after pings and deadlines were checked.
+    /// Handles a tick. This is called once a second, after pings and deadlines were checked.
     fn tick(&mut self, sockets: &mut Sockets<Self::Peer>, now: Instant) {
         let _ = (sockets, now);
     }

@@ -32,7 +32,7 @@ pub struct TlsFiles {
 }
 
 impl Certificate {
-    /// Why clients refuse the certificate at this time, and what to change. `None` if its time is valid.
+    /// Returns why clients refuse the certificate at this time, and what to change, or `None` if its time is valid.
     #[must_use]
     pub fn problem(&self) -> Option<&'static str> {
         let own = ParsedCertificate::try_from(self.chain.first()?).ok()?;

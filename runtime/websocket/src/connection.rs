@@ -139,7 +139,7 @@ pub(crate) struct WorkerContext {
     /// The number of slab entries and of connections on their way to this worker. The listener reads it.
     pub(crate) connections: Arc<WorkerCount>,
     pub(crate) gauge: Gauge,
-    /// What all workers share of Engine.IO.
+    /// The part of Engine.IO that all workers share.
     pub(crate) engine: Arc<Engine>,
     /// Long-polling sessions that may have packets for a waiting GET.
     pub(crate) payloads: Vec<SocketId>,

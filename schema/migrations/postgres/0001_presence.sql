@@ -49,7 +49,7 @@ create table node (
     -- tell that this one is dead.
     process text,
     taken boolean not null default false,
-    -- The node that ends this node's sessions. If that one dies, another node does it. Null: no node does so yet.
+    -- The node that ends this node's sessions. If that node dies, another node does it. Null: no node does so yet.
     taken_by bigint,
     -- The node's statistics as JSON of at most 4 KiB, and since when they hold. They are written when the lease is
     -- renewed.

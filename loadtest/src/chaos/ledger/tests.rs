@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use serde_json::json;
+
 use super::super::aftermath::Aftermath;
 use super::super::journal::Success;
 use super::*;
@@ -94,8 +96,8 @@ fn each_broken_promise_is_found() {
     type Break = (&'static str, fn(&mut Evidence, &mut Vec<Stored>));
     let break_it: [Break; 10] = [
         ("refused for good", |evidence, _| {
-            let end = "came instead: {\"type\":\"unrecoverable_session_error\"}".to_owned();
-            evidence.connections.push(Connection { success: None, end, ..connection(3) });
+            let error = Some(json!({"type": "unrecoverable_session_error"}));
+            evidence.connections.push(Connection { success: None, error, ..connection(3) });
         }),
         ("no history", |evidence, _| drop(evidence.history.pop())),
         ("two rows", |evidence, _| evidence.history.push(past(2))),

@@ -20,7 +20,6 @@ const CLASSROOM: &str = "00000000-0000-4000-8000-a77e0da9ce00";
 const MARK: u8 = b'Q';
 /// The number of bytes of a list after which the gateway's memory is read again.
 const LOOK_EVERY: usize = 4 << 20;
-const MIB: f64 = 1_048_576.0;
 const SILENT: Duration = Duration::from_secs(30);
 
 pub(crate) fn run(stage: &mut Stage) -> io::Result<()> {
@@ -42,7 +41,7 @@ fn measure(stage: &mut Stage, kind: Kind) -> io::Result<()> {
         let mut note = stage.note("attendance", kind);
         note.figure(&format!("rows as {format}"), rows as f64, "", Some(Limit::AtLeast(ROWS as f64)));
         note.figure(&format!("rows as {format}, a second"), rows as f64 / seconds, "/s", None);
-        note.figure(&format!("memory that {format} adds"), grown as f64 / MIB, "MiB", Some(Limit::AtMost(16.0)));
+        note.figure(&format!("memory that {format} adds"), grown as f64 / proc::MIB, "MiB", Some(Limit::AtMost(16.0)));
     }
 
     let mut crew = Crew::for_agents(crowd.agents)?;

@@ -88,7 +88,7 @@ struct LastOf50 {
     lost: f64,
 }
 
-/// Returns the latency at half of the load that the floor bears.
+/// Returns the latency at half of the load that the floor can handle.
 fn last_of_50(stage: &Stage, kind: Kind, floor: f64) -> io::Result<LastOf50> {
     // The floor has one room.
     let rooms = if kind == Kind::Floor { 1 } else { SMALL_ROOMS };

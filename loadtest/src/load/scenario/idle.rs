@@ -36,12 +36,12 @@ fn measure(stage: &mut Stage, kind: Kind) -> io::Result<()> {
     let second = crew.prepare(&rest, system.address())?;
 
     let before = system.pss()?;
-    let mut curve = vec![(0.0, before as f64 / 1_048_576.0)];
+    let mut curve = vec![(0.0, before as f64 / proc::MIB)];
     let mut sizes = Vec::new();
     for (band, present) in [(&first, few.agents), (&second, stage.agents)] {
         crew.gather(band)?;
         sizes.push(at_rest(&system)?);
-        curve.push((present as f64, sizes[sizes.len() - 1] as f64 / 1_048_576.0));
+        curve.push((present as f64, sizes[sizes.len() - 1] as f64 / proc::MIB));
     }
     let slope = (sizes[1] as f64 - sizes[0] as f64) / rest.agents as f64;
 
@@ -73,7 +73,7 @@ fn measure(stage: &mut Stage, kind: Kind) -> io::Result<()> {
     }
     let growth = after_second as f64 / after_first as f64 * 100.0;
     let mut note = stage.note("idle", kind);
-    note.figure("memory after one wave has left", after_first as f64 / 1_048_576.0, "MiB", None);
+    note.figure("memory after one wave has left", after_first as f64 / proc::MIB, "MiB", None);
     note.figure("after a second one, of the first", growth, "%", Some(Limit::AtMost(110.0)));
     Ok(())
 }

@@ -36,7 +36,7 @@ const ROOM_TO_SPARE: f64 = 0.5;
 const COUNTED: &str = "select coalesce(sum(calls), 0), coalesce(sum(total_exec_time + total_plan_time), 0) * 1000, \
     (select sum(sessions) from pg_stat_database) from pg_stat_statements";
 
-/// What Postgres has done since it was started.
+/// What Postgres has done since its start.
 #[derive(Debug, Clone, Copy)]
 struct Cost {
     at: Instant,

@@ -67,7 +67,7 @@ pub(crate) fn run(stage: &mut Stage, soak: Soak) -> io::Result<()> {
     );
     note.figure("connections lost while held", lost as f64, "", Some(Limit::AtMost(0.0)));
     for (part, bytes) in parts {
-        note.figure(&format!("memory of {part}"), bytes as f64 / 1_048_576.0, "MiB", None);
+        note.figure(&format!("memory of {part}"), bytes as f64 / proc::MIB, "MiB", None);
         note.figure(&format!("memory of {part}, an agent"), bytes as f64 / band.agents() as f64, "bytes", None);
     }
     Ok(())

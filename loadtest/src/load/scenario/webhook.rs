@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use futures_util::StreamExt;
 use rollcall_loadtest::client::ClientError;
 use rollcall_loadtest::webhook::{Receiver, SECRET};
-use rollcall_loadtest::{Client, Gateway, token};
+use rollcall_loadtest::{Client, Gateway, retry, token};
 use tokio::runtime::Builder;
 use tokio::time::{sleep, sleep_until, timeout};
 
@@ -37,7 +37,6 @@ const LEASE: Duration = Duration::from_secs(2);
 const PEACE: Duration = Duration::from_secs(4);
 /// How long nodes still break after the receiver is back.
 const BROKEN_CATCHING_UP: Duration = Duration::from_secs(15);
-const RESTART_AGAIN: Duration = Duration::from_millis(100);
 /// If no new event comes for this long, missing events are lost. This is longer than the longest pause between two
 /// attempts.
 const SILENCE: Duration = Duration::from_secs(45);
@@ -178,12 +177,5 @@ fn break_nodes(gateways: &mut [Gateway], over: &mpsc::Receiver<()>) -> io::Resul
 
 /// Starts a node again. It may have to wait for the end of its own lease.
 fn start_again(node: &mut Gateway) -> io::Result<()> {
-    let deadline = Instant::now() + ENTER_LIMIT + 2 * LEASE;
-    loop {
-        match node.restart() {
-            Err(error) if Instant::now() >= deadline => return Err(error),
-            Err(_) => thread::sleep(RESTART_AGAIN),
-            Ok(()) => return Ok(()),
-        }
-    }
+    retry(ENTER_LIMIT + 2 * LEASE, || node.restart())
 }

@@ -29,7 +29,7 @@ pub struct LogLimits {
     pub age: Duration,
 }
 
-/// An hour, as for the stream, but at most 4 MiB, which is about six thousand events of presence.
+/// The default is an hour, as for the stream, but at most 4 MiB, which is about six thousand events of presence.
 impl Default for LogLimits {
     fn default() -> Self {
         Self { events: 100_000, bytes: 4 * 1024 * 1024, age: Duration::from_secs(60 * 60) }

@@ -147,8 +147,8 @@ impl LiveBuffer {
         }
     }
 
-    /// Returns the time for which this holds: whatever was stored before an event that arrived until then was
-    /// republished, and needs no backfill.
+    /// Returns a time. Every event that was stored before an event that arrived until this time was republished, and
+    /// needs no backfill.
     pub(super) fn republished(&self) -> Instant {
         let inner = self.lock();
         let first = inner.pending.first().map(|(at, _)| *at);

@@ -126,7 +126,7 @@ impl LiveConnection {
 
     /// Adds the SUB and UNSUB lines of all rooms, and after them one question for all waiting callers.
     fn add_lines(&mut self, out: &mut Vec<u8>) {
-        if self.questions.is_waiting() || Instant::now() < self.questions.next_at() {
+        if !self.questions.may_begin() {
             return out.extend(self.rooms.take_outgoing());
         }
         let (lines, waiters) = self.rooms.take_round_trip();

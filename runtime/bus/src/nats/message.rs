@@ -1,7 +1,7 @@
 //! Encodes one message, and reads its answer.
 //!
-//! Invariant: the encoded bytes are one message, whatever its headers contain, and no larger than the server accepts,
-//! because it would close the connection over a larger one.
+//! Invariant: the encoded bytes are one message, whatever its headers contain. They are no larger than the server
+//! accepts, because the server closes the connection if a message is larger.
 use serde::Deserialize;
 
 use super::refusals;
@@ -82,7 +82,8 @@ pub(super) fn parse_answer(head: &[u8], body: &[u8]) -> Result<Stored, PublishFa
     }
 }
 
-/// Why the server would close the connection over this message, or read a different message from its bytes.
+/// Returns why the server would close the connection because of this message, or would read a different message from
+/// its bytes.
 pub(super) fn why_unsendable(publication: &Publication, limit: usize) -> Option<String> {
     let lines = |text: &str| text.contains(['\r', '\n']);
     let headers = publication.headers.iter().map(|(_, value)| value).chain(&publication.message_id);

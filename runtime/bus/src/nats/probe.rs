@@ -45,10 +45,10 @@ const GRANTED: [&str; 5] = ["classroom.>", "lesson.>", "live.>", "_INBOX.>", "ro
 /// What a probe does to the stream.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Depth {
-    /// It stores nothing, because each message names a stream that does not exist. With `create` it also checks the
-    /// right to make the stream.
+    /// The probe stores nothing, because each message names a stream that does not exist. With `create` the probe also
+    /// checks the right to create the stream.
     Rights { create: bool },
-    /// It stores one message for each subject, waits for its copy, and deletes it.
+    /// The probe stores one message for each subject, waits for its copy, and deletes it.
     Write,
 }
 

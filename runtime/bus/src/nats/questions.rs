@@ -63,7 +63,7 @@ struct Question {
 /// What an answer leads to.
 pub(super) enum Heard {
     Nothing,
-    /// These bytes are to be written.
+    /// The bytes to write next.
     Next(Vec<u8>),
     Answer(Answer),
 }
@@ -83,7 +83,7 @@ pub(super) struct Answer {
 
 /// What follows if no answer has come in time.
 pub(super) enum Again {
-    /// These bytes are to be written.
+    /// The bytes to write next.
     Next(Vec<u8>),
     /// The question is given up. In a cluster the stream may have lost its leader.
     GivenUp { in_cluster: bool },
@@ -101,8 +101,14 @@ impl Questions {
         format!("{}*", self.inbox)
     }
 
+    /// Returns whether a round trip is under way.
     pub(super) fn is_waiting(&self) -> bool {
         self.current.is_some()
+    }
+
+    /// Returns whether a round trip may begin now: none is under way, and the last one began long enough ago.
+    pub(super) fn may_begin(&self) -> bool {
+        !self.is_waiting() && Instant::now() >= self.next_at
     }
 
     /// Returns when the next round trip may begin, if none is under way.

@@ -50,13 +50,13 @@ struct Delivered {
 /// How an arriving event compares with those that were delivered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Arrival {
-    /// It was not delivered before.
+    /// The event was not delivered before.
     New,
-    /// It was delivered before.
+    /// The event was delivered before.
     Duplicate,
-    /// Another event was delivered with its offset, so one of the two is not the stream's.
+    /// Another event was delivered with the event's offset, so one of the two is not the stream's.
     Conflicting,
-    /// It is too old for the tracker to know.
+    /// The event is too old for the tracker to know.
     Stale,
 }
 

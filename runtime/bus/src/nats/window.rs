@@ -30,6 +30,6 @@ impl WindowSize {
 pub(super) struct Window {
     /// The events in order.
     pub(super) events: Vec<Incoming>,
-    /// There are no other events through this offset.
+    /// The offset through which there are no other events.
     pub(super) through: u64,
 }

@@ -70,7 +70,7 @@ async fn what_others_publish_wrongly_does_not_break_the_feed() {
     send(format!("{room}.note"), &[("Entity-Event-Sequence-Id", "many")], "{}").await;
     send(format!("live.{room}.note"), &[], "{}").await;
     send(format!("live.{room}.note"), &[("Nats-Sequence", "first")], "{}").await;
-    // These pass, because the gateway checks bodies.
+    // The node accepts these messages, because the gateway checks bodies.
     send(format!("{room}.note"), &[("Nats-Sequence", "99999"), ("Nats-Last-Sequence", "99998")], "not JSON").await;
     send(format!("{room}.note"), &[], "").await;
     send(format!("{room}.note"), &[("Sender-Agent-Id", "a service")], "{}").await;
@@ -108,7 +108,8 @@ async fn a_classroom_in_upper_case_is_the_same_classroom() {
     let events = collect(&mut feed, 4).await;
     assert_eq!(ids(&events), [0, 1, 2, 3]);
     assert!(events.iter().all(|event| event.room == room));
-    // The same holds for events that are read from the stream, after a break and for a client that comes back.
+    // Both spellings are also heard in events that are read from the stream, after a break and for a client that comes
+    // back.
     proxy.cut().await;
     for number in 4..8 {
         publish(number).await;
@@ -222,7 +223,8 @@ async fn broken_headers_of_others_lose_nothing() {
     }
 }
 
-/// Rooms that are added at the same moment share a question to the stream, because there are at most 200 in a second.
+/// Rooms that are added at the same time share a question to the stream, because a connection may ask at most 200
+/// questions in a second.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn rooms_that_are_added_together_share_a_question_to_jetstream() {
     const TOGETHER: usize = 100;

@@ -260,7 +260,7 @@ async fn a_stream_deleted_under_a_live_connection_is_noticed() {
         if made_by_others {
             context.create_stream(settings.clone()).await.unwrap();
         }
-        // Its offsets are below those of the old stream, and its message ids are new.
+        // The offsets of the new stream are below those of the old stream, and its message ids are new.
         publish_surely(&bus, &room, BEFORE).await;
         // The event may also come before the node has noticed the new stream. After the reset it must come.
         while !matches!(fed(&mut feed).await, BusEvent::StreamReset) {}
@@ -318,7 +318,7 @@ async fn the_end_is_not_before_what_was_on_the_feed_where_the_stream_is_silent()
     let asked = Instant::now();
     assert_eq!(bus.end().await.offset, last);
     assert!(asked.elapsed() < Duration::from_secs(1), "a connect waits for it");
-    // The same holds for a room that is new on this node.
+    // A room that is new on this node also begins at the end of the stream.
     let late = classroom();
     timeout(PAUSE, bus.subscribe(&late)).await.unwrap_err();
     let end = bus.end().await.offset;

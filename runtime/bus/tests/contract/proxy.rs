@@ -71,7 +71,7 @@ impl Proxy {
         self.frozen.send(()).unwrap();
     }
 
-    /// New connections pass again.
+    /// Lets bytes pass on new connections again.
     pub(crate) fn mend(&self) {
         self.whole.send(true).unwrap();
     }

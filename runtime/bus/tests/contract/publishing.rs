@@ -52,7 +52,7 @@ async fn events_that_were_not_stored_are_not_sent_when_the_server_is_back() {
     let publisher = EventPublisher::new(Arc::new(bus), limits);
     publisher.publish(note(&room, "before", 1)).await.unwrap();
     server.kill().unwrap();
-    // These are more events than the limits allow, and than the connection takes at once.
+    // The events are more than the limits allow, and than the connection accepts at once.
     let lost = (0..200).map(|number| in_time(publisher.publish(note(&room, format!("lost-{number}"), number))));
     let results = join_all(lost).await;
     let busy = results.iter().filter(|result| matches!(result, Err(PublishError::Busy))).count();

@@ -197,8 +197,8 @@ impl Router {
 
 /// How a refused command goes on.
 enum Next {
-    /// It is sent to the node that the error names.
+    /// The command is sent to the node that the error names.
     At { node: Endpoint, asking: bool },
-    /// It is sent again a moment later.
+    /// The command is sent again a moment later.
     Later,
 }

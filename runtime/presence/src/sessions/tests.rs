@@ -131,7 +131,7 @@ fn mend(bench: &Bench, session: SessionId) {
 async fn an_end_that_is_refused_holds_up_nobody_and_is_written_once_that_is_mended() {
     let bench = Bench::new().await;
     let mut poisoned = Vec::new();
-    // These are more sessions than may end in one batch.
+    // The sessions are more than may end in one batch.
     for number in 0..300 {
         let agent = AgentId::parse(&format!("web.u{number}.example.org")).expect("an agent");
         let open = Open { user: agent.user(), agent, ..alice() };

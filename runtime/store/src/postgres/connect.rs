@@ -258,7 +258,7 @@ fn flatten<T>(answer: Result<Result<T, tokio_postgres::Error>, Elapsed>) -> Resu
     }
 }
 
-/// Data exceptions, violated constraints and syntax errors: the same statement would fail again.
+/// Returns whether the same statement would fail again: data exceptions, violated constraints and syntax errors.
 fn refused(error: &tokio_postgres::Error) -> bool {
     error.code().is_some_and(|code| ["22", "23", "42"].contains(&&code.code()[..2]))
 }

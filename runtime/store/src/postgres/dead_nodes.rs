@@ -1,7 +1,7 @@
 //! Ends the sessions of dead nodes, and takes over their stale fields.
 //!
-//! Invariant: one node at a time ends a dead node's sessions: the one that took its lease. If that one dies, too,
-//! another takes over. [`super::dead_node_looks`] says when a node looks for dead ones.
+//! Invariant: only the node that took a dead node's lease ends its sessions. If that node dies, too, another node takes
+//! over. [`super::dead_node_looks`] says when a node looks for dead nodes.
 use rollcall_schema::{SessionId, Shards};
 
 use super::{

@@ -20,7 +20,7 @@ use tokio::{
 /// How many connections may be used at first. There are two, so that a connect need not wait for a join's commit.
 const FIRST: usize = 2;
 /// How long a caller waits for one of the allowed connections before one more may be allowed.
-const PATIENCE: Duration = Duration::from_millis(50);
+const WAIT_BEFORE_GROWTH: Duration = Duration::from_millis(50);
 /// The least time between two connections that are allowed for that reason.
 const PAUSE: Duration = Duration::from_millis(250);
 
@@ -66,7 +66,7 @@ impl Growth {
         let permit = Arc::clone(&self.permits).acquire_owned();
         tokio::pin!(permit);
         loop {
-            if let Ok(permit) = timeout(PATIENCE, &mut permit).await {
+            if let Ok(permit) = timeout(WAIT_BEFORE_GROWTH, &mut permit).await {
                 return permit.expect("the semaphore is never closed");
             }
             self.grow();
@@ -99,9 +99,9 @@ mod tests {
         let _rest: Vec<_> = futures_util::future::join_all((1..FIRST).map(|_| growth.permit())).await;
         assert_eq!(began.elapsed(), Duration::ZERO);
         let _one_more = growth.permit().await;
-        assert_eq!(began.elapsed(), PATIENCE);
+        assert_eq!(began.elapsed(), WAIT_BEFORE_GROWTH);
         let _another = growth.permit().await;
-        assert!(began.elapsed() >= PATIENCE + PAUSE, "not many in a moment");
+        assert!(began.elapsed() >= WAIT_BEFORE_GROWTH + PAUSE, "not many in a moment");
         assert!(timeout(10 * PAUSE, growth.permit()).await.is_err(), "no more than the pool has");
         assert_eq!(growth.waiting(), 0);
         drop(first);

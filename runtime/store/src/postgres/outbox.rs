@@ -79,10 +79,16 @@ impl PostgresOutbox {
         })
     }
 
-    async fn rows(&self, sql: &'static str, parameters: Parameters<'_>) -> Result<Vec<Row>, StoreError> {
-        if self.connection.is_closed() {
-            return Err(StoreError::Unavailable("the relay's connection is closed".to_owned()));
+    /// Returns an error if the relay's connection is closed.
+    fn expect_open(&self) -> Result<(), StoreError> {
+        match self.connection.is_closed() {
+            true => Err(StoreError::Unavailable("the relay's connection is closed".to_owned())),
+            false => Ok(()),
         }
+    }
+
+    async fn rows(&self, sql: &'static str, parameters: Parameters<'_>) -> Result<Vec<Row>, StoreError> {
+        self.expect_open()?;
         self.connection.rows(LIMIT, sql, parameters).await
     }
 
@@ -153,9 +159,7 @@ fn row(row: &Row) -> Result<OutboxRow, StoreError> {
 #[async_trait]
 impl Outbox for PostgresOutbox {
     async fn claim(&mut self) -> Result<usize, StoreError> {
-        if self.connection.is_closed() {
-            return Err(StoreError::Unavailable("the relay's connection is closed".to_owned()));
-        }
+        self.expect_open()?;
         self.shared.rest();
         let wants = !self.yielding.yields(self.claims.has_others());
         if self.claims.are_settled(wants) {
@@ -270,9 +274,7 @@ impl Outbox for PostgresOutbox {
         }
         self.delete_unwanted().await?;
         timeout(max, shared.wait()).await.ok();
-        if self.connection.is_closed() {
-            return Err(StoreError::Unavailable("the relay's connection is closed".to_owned()));
-        }
+        self.expect_open()?;
         Ok(())
     }
 }

@@ -201,14 +201,14 @@ impl Pool {
                 }
                 Err(Failure::Broken(error)) => return Err(error),
                 Err(Failure::ReadOnly(error)) => {
-                    tracing::debug!(%error, "postgres: looks for the server that takes writes");
+                    tracing::debug!(%error, "the server is read-only, so the server that accepts writes is looked for");
                     busy.discard();
                     self.backends.retain(|_, _| false);
                 }
                 Err(Failure::Again(error)) => {
                     busy.answered();
                     conflicts += 1;
-                    tracing::debug!(conflicts, %error, "postgres: again");
+                    tracing::debug!(conflicts, %error, "a statement is tried again");
                     sleep(PAUSE * conflicts).await;
                 }
             }

@@ -76,7 +76,10 @@ impl TakenNodes {
         let rows = connection.rows("reap", TAKE_AGAIN, &[&node.0, &epoch.0, &ids, &epochs]).await?;
         let again: i64 = get(rows.first().ok_or(StoreError::Fenced)?, 0)?;
         if again > 0 {
-            tracing::warn!(nodes = again, "leases are taken once more, for the database has lost that they were");
+            tracing::warn!(
+                nodes = again,
+                "leases are taken over again, because the database lost that they were taken over"
+            );
         }
         self.lock().known = incarnation;
         Ok(())

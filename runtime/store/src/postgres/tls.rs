@@ -5,11 +5,11 @@
 //! certificate is not checked, but the server must always prove that the certificate is its own. The name is checked in
 //! verify-full only. If the URL asks for something else than before, and its files cannot be used, no connection is
 //! made rather than a weaker one.
-use std::{fs, path::Path, sync::Arc, time::SystemTime};
+use std::sync::Arc;
 
 use rollcall_base::{
     reloaded::Reloaded,
-    tls::{ClientTls, TlsError, provider},
+    tls::{ClientTls, FileVersion, TlsError, provider},
 };
 use rustls::{
     ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
@@ -39,14 +39,6 @@ pub(super) struct Tls {
     versions: Vec<Option<FileVersion>>,
 }
 
-/// A version of a file, which differs after the file was replaced or written.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct FileVersion {
-    modified: Option<SystemTime>,
-    length: u64,
-    inode: u64,
-}
-
 /// The TLS configuration of the latest connection, which is renewed from its files.
 pub(super) struct TlsSource(Reloaded<Tls>);
 
@@ -61,7 +53,7 @@ impl TlsSource {
     pub(super) async fn current(&self, parameters: TlsParameters) -> Result<Tls, ConnectError> {
         let asked = parameters.clone();
         let read = move |last: &Tls| {
-            let same = last.parameters == parameters && last.versions == versions(&files(&parameters));
+            let same = last.parameters == parameters && last.versions == files(&parameters).versions();
             if same { Ok(None) } else { Tls::read(&parameters).map(Some).map_err(|error| error.to_string()) }
         };
         let current = self.0.current_if(|last| last.parameters == asked, read).await;
@@ -72,8 +64,7 @@ impl TlsSource {
 impl Tls {
     fn read(parameters: &TlsParameters) -> Result<Self, TlsError> {
         let files = files(parameters);
-        // The versions are taken before the files are read, so that a file that is replaced meanwhile is read again.
-        let versions = versions(&files);
+        let versions = files.versions();
         let mut config = match (&parameters.roots, parameters.mode) {
             (Some(_), SslMode::VerifyFull) => files.config()?,
             (roots, _) => {
@@ -95,16 +86,6 @@ fn files(parameters: &TlsParameters) -> ClientTls {
         },
         certificate: parameters.certificate.clone(),
     }
-}
-
-fn versions(files: &ClientTls) -> Vec<Option<FileVersion>> {
-    files.files().map(version).collect()
-}
-
-fn version(path: &Path) -> Option<FileVersion> {
-    use std::os::unix::fs::MetadataExt;
-    let found = fs::metadata(path).ok()?;
-    Some(FileVersion { modified: found.modified().ok(), length: found.len(), inode: found.ino() })
 }
 
 /// Checks less than rustls does: everything but the name, or only that the certificate is the server's own.

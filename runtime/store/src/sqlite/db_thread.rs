@@ -172,7 +172,8 @@ pub(super) fn in_savepoint<T>(
     answer
 }
 
-/// Data that the tables do not accept is refused. Every other error (a full disk, another writer) may pass.
+/// Converts an error. Data that the tables do not accept is refused. Every other error (a full disk, another writer)
+/// may be temporary.
 pub(super) fn failed(error: rusqlite::Error) -> StoreError {
     let hint = match error.sqlite_error_code() {
         Some(ErrorCode::DiskFull) => "; free space on the disk of the database's file",

@@ -35,7 +35,7 @@ impl NodeLeases for SqliteStore {
         self.writer.call("renew_lease", move |connection| renew_lease(connection, lease, ttl)).await
     }
 
-    /// There is no other node that could read the statistics.
+    /// Does nothing, because there is no other node that could read the statistics.
     fn report(&self, _: String) {}
 
     async fn ack_takeovers(&self, _: NodeId, replaced: &[Sid]) -> Result<(), StoreError> {

@@ -124,7 +124,7 @@ impl Outbox for SqliteOutbox {
         if self.claimed.is_none() {
             return Ok(0);
         }
-        // Most of the time there is nothing to release, and a write would be a commit in vain.
+        // Most of the time there is nothing to release, and a write would be a useless commit.
         let count = |connection: &Connection| {
             connection.query_row(QUARANTINED, [], |row| row.get::<_, u32>(0)).map(u64::from).map_err(failed)
         };

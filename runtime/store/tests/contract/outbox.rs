@@ -150,7 +150,7 @@ async fn a_reason_of_a_newer_version_is_left_out(world: World) {
     assert_eq!(changes, [Change::Entered, Change::Left(None)]);
 }
 
-/// Everything that is read until no row is left, as agent and change.
+/// Reads until no row is left, and returns each row as agent and change.
 async fn drained(outbox: &mut dyn Outbox) -> Vec<(String, Change)> {
     let mut all = Vec::new();
     loop {

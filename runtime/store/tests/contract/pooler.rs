@@ -188,7 +188,7 @@ async fn what_follows_a_lost_write_waits(version: PgbouncerVersion) {
     let (pooled, store, lease) = Pooled::start(version).await;
     let alice = Member::new(classroom(), "web.alice");
     store.open(lease, &[Member::new(alice.classroom, "web.bob").open()]).await.expect("opened");
-    // Its backend is stopped in the middle of it, and goes on long after the caller has given up.
+    // A lock stops the write of a session, which goes on long after the caller has given up.
     let (client, connection) =
         tokio_postgres::connect(&pooled.postgres.url(), tokio_postgres::NoTls).await.expect("connected");
     tokio::spawn(connection);

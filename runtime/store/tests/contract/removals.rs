@@ -14,7 +14,7 @@ on_both!(
     what_is_held_is_found_page_by_page,
 );
 
-/// Alice's field, which was removed, and whose row is deleted or kept.
+/// Returns alice's field, which was removed. Its row is deleted or kept.
 async fn carried_out(world: &World, keep: bool) -> KeyField {
     let alice = Member::new(classroom(), "web.alice");
     let lesson = world.lesson("algebra-1", alice.classroom, &[]).await;

@@ -74,7 +74,7 @@ impl World {
         Self { store, lease, database }
     }
 
-    /// Another process's store on the same database.
+    /// Returns the store of another process on the same database.
     pub(crate) fn another(&self) -> Arc<dyn Store> {
         match &self.database {
             Database::Postgres(url) => connect(url),

@@ -129,7 +129,7 @@ fn half_open_connections_are_bounded_and_one_more_evicts_the_oldest() {
         client
     };
     let head = upgrade("/ws", "");
-    // They are accepted in this order.
+    // The connections are accepted in this order.
     let (mut oldest, mut second, mut third) = (dial(""), dial(&head[..10]), dial(&head));
     assert!(third.head().starts_with("HTTP/1.1 101"));
     assert_eq!(oldest.rest(), b"");
