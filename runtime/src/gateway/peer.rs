@@ -53,13 +53,11 @@ pub struct Peer {
     pub(super) expires: u64,
     /// The reason if the gateway closed the connection.
     pub(super) closed_by_us: Option<LeftReason>,
-    /// Whether the client connected without a classroom. Such a connection moves to the classroom of each lesson that
-    /// it joins.
+    /// Whether the client connected without a classroom, so that it moves to the classrooms of its lessons.
     pub(super) roams: bool,
     /// Whether the client was told that the node drains.
     pub(super) knows_of_drain: bool,
-    /// Whether the client said DISCONNECT, or was told a final error. Such a client does not resume its session after a
-    /// break.
+    /// Whether the client said DISCONNECT or was told a final error, so that it does not resume its session.
     pub(super) ends_for_good: bool,
     /// Whether the client's page answers pings.
     pub(super) heartbeat: bool,
@@ -136,8 +134,7 @@ impl ColdState {
         self.replaying.iter_mut().for_each(|replaying| replaying.abandoned = true);
     }
 
-    /// Records that a connection that resumes has joined a lesson. The lesson's events through `begins` are not for
-    /// this connection.
+    /// Records that a resuming connection joined a lesson. The lesson's events through `begins` are not sent.
     pub(super) fn start_lesson(&mut self, begins: Offset) {
         self.cursor.iter_mut().for_each(|cursor| cursor.start_lesson(begins));
     }
@@ -211,8 +208,7 @@ impl Peer {
         Self::socketio(deadline, state, self.permit.clone(), waiting)
     }
 
-    /// Records that connect was refused. No handler runs any more, so nothing waits for a handler. A client that may
-    /// try again on this connection is already waiting for its next CONNECT.
+    /// Records that connect was refused, unless the client may try again and its next CONNECT is already awaited.
     pub(super) fn connect_refused(&mut self) {
         if let PeerState::Connecting(waiting) = &mut self.state {
             self.state = PeerState::Refused(waiting.take());
@@ -305,8 +301,7 @@ impl Peer {
         self.trim();
     }
 
-    /// Records that the client is let in. The connection no longer waits for that, and earlier refusals no longer
-    /// count.
+    /// Records that the client is let in. Earlier refusals no longer count.
     pub(super) fn was_let_in(&mut self) {
         self.state = PeerState::Busy;
         if let Some(state) = self.cold.as_mut().and_then(|cold| cold.socketio.as_mut()) {
