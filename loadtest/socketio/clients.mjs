@@ -96,7 +96,7 @@ const cases = {
       { transports: [...transports].reverse(), tryAllTransports: true },
     ]) {
       const socket = connect({ transports, auth: { token: token("options"), lesson_id: "algebra" }, ...options });
-      // Each waits for the one before, and the library sends those again whose answer does not come.
+      // Each event waits for the event before, and the library sends an event again if its answer does not come.
       socket.volatile.emit("nonsense");
       socket.compress(false).emit("join_lesson");
       assert.deepEqual(await socket.timeout(SOON).emitWithAck("ping"), SUCCESS);

@@ -17,7 +17,7 @@ use crate::wait::poll;
 
 const START_LIMIT: Duration = Duration::from_secs(20);
 const PORT_ATTEMPTS: usize = 5;
-/// How many lines of a gateway are shown where a test fails.
+/// How many lines of a gateway's output are shown if a test fails.
 const LINES_OF_FAILURE: usize = 60;
 
 /// Variables of the tests' environment that a gateway must not get.
@@ -168,7 +168,7 @@ impl Gateway {
         all_output(self.folder.path())
     }
 
-    /// Prints its last lines when it is dropped in a test that fails.
+    /// Returns a value that prints the gateway's last lines when it is dropped in a test that fails.
     #[must_use]
     pub fn log_of_failure(&self) -> LogOfFailure<'_> {
         LogOfFailure(self)
@@ -279,7 +279,8 @@ impl Drop for Gateway {
     }
 }
 
-/// Prints the last lines of a gateway when a test fails: a failure that does not come again is understood from them only.
+/// Prints the last lines of a gateway when a test fails. They are the only way to understand a failure that does not
+/// occur again.
 pub struct LogOfFailure<'a>(&'a Gateway);
 
 impl Drop for LogOfFailure<'_> {

@@ -40,7 +40,7 @@ enum Verb {
     Fanout(Options),
     /// Functions over HTTP: calls in a second, and how long the last of 50 agents waits
     Functions(Options),
-    /// A handler that publishes: calls a second, and the wait of the last of 50.
+    /// A handler that publishes: calls per second, and the wait of the last of 50 agents
     Publisher(Options),
     /// A thousand agents enter one room, without and with a roster for each
     Rosters(Options),

@@ -44,7 +44,8 @@ const IDLE_TIMEOUT_OF_SINGLE_ATTEMPTS: Duration = Duration::from_secs(4);
 /// How long one call may take in total by default.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long an answer's body is read whose status alone counts, so that its connection can be kept.
+/// How long the body of an answer is read if only its status counts. The body is read so that the connection can be
+/// kept.
 const DISCARD_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// The largest head of an answer, in bytes, and how many bytes are read at once. A server that sends endless heads
@@ -159,11 +160,11 @@ impl Client {
         timeout(self.timeout, answer).await.map_err(|_| FetchError::Timeout(self.timeout))?
     }
 
-    /// Posts JSON and returns the status, as soon as it has come. Of the body at most `max` bytes are read, so that the
-    /// connection can be kept; its length and its end change nothing.
+    /// Posts JSON, and returns the status as soon as it has come. At most `max` bytes of the body are read, so that the
+    /// connection can be kept. The length and the end of the body do not change the result.
     ///
     /// # Errors
-    /// [`FetchError`], where no answer began.
+    /// Returns a [`FetchError`] if no answer began.
     pub async fn post_for_status(
         &self,
         url: Uri,

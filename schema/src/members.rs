@@ -1,7 +1,7 @@
-//! The values that a JSON object has under one name.
+//! Finds the values that a JSON object has under one name.
 //!
-//! Invariant: of a name that stands several times every value is found, since parsers differ in which one counts; a name
-//! is found with or without escapes.
+//! Invariant: if a name occurs several times, every value is found, because parsers differ in which value they use. A
+//! name is found with or without escapes.
 use std::fmt;
 
 use serde::{
@@ -10,7 +10,7 @@ use serde::{
 };
 use serde_json::value::RawValue;
 
-/// All values under this name; none where the text is no JSON object.
+/// Returns all values under this name, or none if the text is not a JSON object.
 pub(crate) fn members<'a>(object: &'a str, name: &str) -> Vec<&'a RawValue> {
     let mut json = serde_json::Deserializer::from_str(object);
     json.deserialize_map(Members(name)).unwrap_or_default()
@@ -37,7 +37,8 @@ impl<'de> Visitor<'de> for Members<'_> {
     }
 }
 
-/// Whether a key is this one. It is read as bytes, because a key with a lone surrogate is JSON, but no text.
+/// Returns whether a key is this name. The key is read as bytes, because a key with a lone surrogate is JSON but not a
+/// text.
 struct Is<'n>(&'n str);
 
 impl<'de> DeserializeSeed<'de> for Is<'_> {

@@ -77,7 +77,7 @@ impl<'a> Push<'a> {
         (fine(&entity_type) && fine(&operation)).then(|| format!("{entity_type}.{operation}"))
     }
 
-    /// Whether a body's own `id` says that it is an event of this entity type.
+    /// Returns whether a body's own `id` says that it is an event of this entity type.
     #[must_use]
     pub fn names_entity(body: &str, entity_type: &str) -> bool {
         let is_it =

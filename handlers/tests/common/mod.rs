@@ -112,7 +112,7 @@ pub(crate) struct Backend {
 }
 
 impl Backend {
-    /// Runs a test on it. If it fails, it shows what the gateway said last.
+    /// Runs a test on this backend. If the test fails, shows the last lines of the gateway.
     pub(crate) async fn run(&'static self, case: impl AsyncFnOnce(&'static Self)) {
         let _log = self.gateway.log_of_failure();
         case(self).await;

@@ -50,7 +50,7 @@ impl SocketIo {
         Self::open_with(backend, query, None).await
     }
 
-    /// A transport whose handshake has this `Authorization`.
+    /// Opens a transport whose handshake has this `Authorization`.
     pub(crate) async fn open_with(backend: &Backend, query: &str, authorization: Option<&str>) -> Self {
         Self::open_at(backend.gateway.address(), query, authorization).await
     }

@@ -170,7 +170,7 @@ fn read_slowly(gateway: &Gateway, path: &str) -> (usize, usize) {
     (count, seen.len())
 }
 
-/// A list that has begun outlives a time without the database, for nobody can ask for the rest of it.
+/// A list that has begun goes on after a time without the database, because a client cannot ask for the rest of a list.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_list_waits_for_a_history_that_cannot_be_read() {
     let backend = Backend::real().another(Clone::clone);

@@ -1,4 +1,5 @@
-//! PROTOCOL 7, files of settings, secrets, certificates and keys that are none: a pipe, a device, one that is too large.
+//! Files of settings, secrets, certificates and keys that cannot be used (PROTOCOL 7): a pipe, a device, and a file
+//! that is too large.
 
 use std::fs;
 use std::path::Path;
@@ -16,7 +17,7 @@ fn pipe(path: &Path) {
     assert!(Command::new("mkfifo").arg(path).status().unwrap().success());
 }
 
-/// A JWKS document of RFC 7517's own key.
+/// Returns a JWKS document with the key of RFC 7517.
 fn keys() -> String {
     let (x, y) = ("MKBCTNIcKUSDii11ySs3526iDZ8AiTo7Tu6KPAqv7D4", "4Etl6SRW2YiLUrN5vfvVHuhp7x8PxltmWWlbbM4IFyM");
     let key = json!({"kty": "EC", "crv": "P-256", "use": "sig", "alg": "ES256", "kid": "1", "x": x, "y": y});
@@ -86,7 +87,7 @@ async fn a_pipe_in_the_place_of_a_file_is_a_fault_of_a_reload_and_the_next_one_i
     }
     let said = gateway.output();
     assert_eq!(said.matches("it is a pipe").count(), 2, "{said}");
-    // Nor does a pipe that stays hold up the drain.
+    // A pipe that stays does not delay the drain either.
     pipe(&jwks);
     let renewal = async || gateway.output();
     until("the keys are to be renewed", SOON, renewal, |said| said.contains("the keys are not renewed")).await;

@@ -78,7 +78,7 @@ async fn an_event_is_published_and_tailed(backend: &Backend) {
     tail.wait().unwrap();
 }
 
-/// A tree that a parser must not refuse, and numbers and spaces that it must not change.
+/// Tests with a tree that a parser must not refuse, and with numbers and spaces that it must not change.
 async fn what_clients_wrote_is_printed_at_any_depth(backend: &Backend) {
     let room = backend.classroom();
     let deep = (0..400).fold(json!([]), |inner, _| json!([inner]));

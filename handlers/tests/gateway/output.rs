@@ -1,4 +1,4 @@
-//! PROTOCOL 7, what the process prints: where nobody reads it, and the log as JSON, whatever happens.
+//! The output of the process (PROTOCOL 7): when nobody reads it, and the log as JSON in every case.
 
 use std::fs::File;
 use std::io::pipe;
@@ -15,7 +15,7 @@ fn options() -> GatewayOptions {
     GatewayOptions::new(env!("CARGO_BIN_EXE_rollcall"))
 }
 
-/// A command whose reader has closed its output, as `head` does.
+/// Gives a command a reader that has closed the output, as `head` does.
 fn unread(command: &mut Command) -> &mut Command {
     let (reader, writer) = pipe().unwrap();
     drop(reader);
@@ -36,7 +36,7 @@ fn a_command_whose_output_is_closed_or_full_does_not_panic() {
         let said = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.code() == Some(1) && said.contains("error: the output: "), "{arguments:?}: {said}");
     }
-    // The exit code says what stderr cannot.
+    // The exit code reports the fault that stderr cannot report.
     let mut faulty = options().env("ROLLCALL_LEASE", "soon").command();
     assert_eq!(faulty.stderr(full()).status().unwrap().code(), Some(64));
 }

@@ -106,7 +106,7 @@ async fn a_packet_may_lack_its_data(backend: &Backend) {
     client.send("427").await;
     let invalid = json!({"status": "ERROR", "message": "invalid payload"});
     assert_eq!(client.next().await, Packet::Ack(7, vec![invalid]));
-    // Half of a surrogate pair is a name, too.
+    // Half of a surrogate pair is also a valid name.
     client.send(r#"428["\ud800"]"#).await;
     let Packet::Ack(8, answers) = client.next().await else { panic!("no answer") };
     assert_eq!(answers[0]["message"], "unknown event");

@@ -258,7 +258,7 @@ async fn any_free_ports_are_printed() {
 fn a_listener_that_cannot_be_is_named_with_its_setting() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
-    // The last one is nobody's (RFC 5737).
+    // The last address belongs to no machine (RFC 5737).
     for (setting, address, advice) in [
         ("ROLLCALL_LISTEN", address.as_str(), "a free address and port"),
         ("ROLLCALL_ADMIN_LISTEN", &address, "a free address and port"),

@@ -1,4 +1,5 @@
-//! PROTOCOL 9 and 10 while PostgreSQL is away: each request that needs it is put off, and the connection is where it was.
+//! Requests while PostgreSQL is away (PROTOCOL 9 and 10). Each request that needs PostgreSQL is refused for now, and
+//! its connection stays as it was.
 
 use std::net::SocketAddr;
 
@@ -10,7 +11,7 @@ use tokio::time::timeout;
 
 use crate::common::{Backend, SOON, Servers, until};
 
-/// The status of an answer, which may be asked for again where it is 503.
+/// Returns the status of an answer. A request with the status 503 is repeated.
 async fn status(address: SocketAddr, method: &str, path: &str, body: &Value) -> u16 {
     let body = if body.is_null() { String::new() } else { body.to_string() };
     let mut stream = TcpStream::connect(address).await.unwrap();
@@ -61,7 +62,7 @@ async fn what_needs_sql_is_put_off() {
         assert_eq!(status(*address, method, path, body).await, 503, "{path}");
     }))
     .await;
-    // Nobody knows which lessons there are: an event is published all the same.
+    // The gateway cannot find out which lessons exist, so the event is published anyway.
     let event = json!({"subject": "lesson.nowhere.note", "body": {}});
     assert_eq!(status(admin, "POST", "/api/v1/publish", &event).await, 202);
 

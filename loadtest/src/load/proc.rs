@@ -35,13 +35,13 @@ pub(crate) fn cpu_seconds(pid: u32) -> io::Result<f64> {
     Ok(processor_times(pid)?.0)
 }
 
-/// The processor time that everything on this machine has used, in seconds.
+/// Returns the processor time that all processes on this machine have used, in seconds.
 pub(crate) fn busy_seconds() -> io::Result<f64> {
     let stat = fs::read_to_string("/proc/stat")?;
     let times = stat.lines().next().and_then(|line| line.strip_prefix("cpu "));
     let times =
         times.ok_or(io::ErrorKind::InvalidData)?.split_whitespace().map_while(|ticks| ticks.parse::<f64>().ok());
-    // The fourth and fifth are of cores that have nothing to do, or that wait for the disk.
+    // The fourth and fifth times are of cores that are idle or wait for the disk.
     let busy: f64 = times.enumerate().filter(|(place, _)| !(3..=4).contains(place)).map(|(_, ticks)| ticks).sum();
     Ok(busy / TICKS_PER_SECOND)
 }

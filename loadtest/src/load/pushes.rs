@@ -16,7 +16,8 @@ pub(super) struct Pushes {
     histogram: Histogram<u64>,
     /// How many agents have got a push, by the push's `at`. A push that all agents of `LastOf` have got is removed.
     incomplete: HashMap<u64, u32>,
-    /// What stands before the moment: in a body of ours, and in one that the handler of README's example publishes.
+    /// Finds the text before the time: in an event of the load generator, and in an event that the handler of README's
+    /// example publishes.
     sent_at: [Finder<'static>; 2],
 }
 

@@ -72,7 +72,7 @@ impl Stage {
         self.start_on(kind, count, crowds, settings, PostgresOptions::default())
     }
 
-    /// Starts one of the examples that stand beside the gateway's binary.
+    /// Starts one of the examples, which cargo puts beside the gateway's binary.
     pub(crate) fn start_example(
         &self,
         name: &str,
@@ -89,7 +89,7 @@ impl Stage {
         System::gateways_on(&binary, kind, 1, crowds, settings, PostgresOptions::default())
     }
 
-    /// As [`Stage::start_with`], with such a PostgreSQL.
+    /// Starts gateways as [`Stage::start_with`] does, with such a PostgreSQL.
     pub(crate) fn start_on(
         &self,
         kind: Kind,

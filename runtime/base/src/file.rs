@@ -1,7 +1,8 @@
-//! Files that an operator names: settings, secrets, certificates, keys.
+//! Reads files that an operator names: settings, secrets, certificates, keys.
 //!
-//! Invariant: no read waits for another process, and none takes more than [`MAX`] bytes of memory, whatever is at the path:
-//! a start that waits says nothing, and a node that reads its settings again must not run out of memory.
+//! Invariant: no read waits for another process, and no read takes more than [`MAX`] bytes of memory, whatever the path
+//! leads to. A start that waits would print nothing, and a node that reads its settings again must not run out of
+//! memory.
 use std::{
     fs::OpenOptions,
     io::{Error, ErrorKind, Read, Result},
@@ -14,10 +15,11 @@ use nix::fcntl::OFlag;
 /// The largest file, in bytes.
 pub const MAX: u64 = 4 << 20;
 
-/// Reads a file. It blocks.
+/// Reads a file. This call blocks.
 ///
 /// # Errors
-/// Where it cannot be opened or read, is a pipe or is larger than [`MAX`]; the text says what is wrong, and nothing of the file.
+/// Returns an error if the file cannot be opened or read, is a pipe, or is larger than [`MAX`]. The text says what is
+/// wrong, and contains nothing of the file.
 pub fn read(path: &Path) -> Result<Vec<u8>> {
     // Without the flag, opening a pipe waits until another process writes to it.
     let file = OpenOptions::new().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path)?;
@@ -32,10 +34,10 @@ pub fn read(path: &Path) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Reads a file of UTF-8. It blocks.
+/// Reads a file of UTF-8. This call blocks.
 ///
 /// # Errors
-/// As [`read`], and where it is not UTF-8.
+/// Returns the errors of [`read`], and an error if the file is not UTF-8.
 pub fn read_text(path: &Path) -> Result<String> {
     String::from_utf8(read(path)?).map_err(|_| Error::new(ErrorKind::InvalidData, "it is not UTF-8"))
 }

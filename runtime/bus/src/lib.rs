@@ -201,7 +201,8 @@ pub trait Bus: Send + Sync + 'static {
     fn unsubscribe(&self, room: &RoomId);
     /// Returns the last position that the stream has confirmed. The feed may be ahead of it.
     fn position(&self) -> Position;
-    /// How many readers of the feed wait for its watermark, which comes sooner while there are any. They count themselves.
+    /// Returns the number of readers of the feed that wait for its watermark. The readers change the number themselves.
+    /// While it is not zero, the watermark comes sooner.
     fn followers(&self) -> &AtomicUsize;
     /// Waits until one of the bus's tasks has ended. The bus does not work after that.
     async fn failed(&self) -> TaskEnded {
@@ -211,7 +212,8 @@ pub trait Bus: Send + Sync + 'static {
     /// not answer within half a second, this is the last event known: every event on the feed before the call is up to
     /// there.
     async fn end(&self) -> Position;
-    /// Before the oldest event that can still be replayed for a while: those that are about to be forgotten are left out.
+    /// Returns the position before the oldest event that can still be replayed for a while. Events that will be
+    /// forgotten soon are left out.
     async fn oldest(&self) -> Result<Position, BusError>;
     /// Returns the events of these rooms after `after.offset`, merged in order, up to the end of the stream.
     async fn replay(&self, rooms: &[RoomId], after: &Position) -> Result<Replay, BusError>;
@@ -240,7 +242,8 @@ pub trait Bus: Send + Sync + 'static {
     }
 }
 
-/// [`Bus::oldest`] of a stream with these events: if it forgets, a 60th of them is about to go.
+/// Returns the result of [`Bus::oldest`] for a stream with these events. If the stream `forgets`, the oldest 60th of
+/// them is left out, because it will be forgotten soon.
 fn before_oldest(first: u64, last: u64, forgets: bool) -> Offset {
     let gone = first.saturating_sub(1);
     Offset(if forgets { gone + last.saturating_sub(gone).div_ceil(60) } else { gone })

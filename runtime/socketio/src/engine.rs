@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::Malformed;
 
-/// Reads what clients write, with and without padding.
+/// Reads base64 with and without padding, because clients send both.
 const LENIENT: GeneralPurpose = GeneralPurpose::new(
     &alphabet::STANDARD,
     GeneralPurposeConfig::new()
@@ -61,7 +61,7 @@ impl<'a> EnginePacket<'a> {
     }
 }
 
-/// Reads base64. The client for Java breaks it into lines.
+/// Reads base64. The Java client sends it in several lines.
 fn decode(base64: &[u8]) -> Result<Vec<u8>, Malformed> {
     if !base64.iter().any(u8::is_ascii_whitespace) {
         return LENIENT.decode(base64).map_err(|_| Malformed);
@@ -141,7 +141,7 @@ impl Transport {
 /// What the query of a request asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Query {
-    /// The transport that it names.
+    /// The transport that the query names.
     pub transport: Transport,
     /// The session. `None` if the request asks for a new one.
     pub sid: Option<String>,
@@ -150,10 +150,10 @@ pub struct Query {
 }
 
 impl Query {
-    /// Reads a query. Of several values of a name the last counts, as in the reference.
+    /// Reads a query. If a name has several values, the last counts, as in the reference server.
     ///
     /// # Errors
-    /// [`RequestError::UnknownTransport`].
+    /// Returns [`RequestError::UnknownTransport`] if the query names no known transport.
     pub fn parse(query: &str) -> Result<Self, RequestError> {
         let (mut transport, mut sid, mut is_current) = (None, None, false);
         for (name, value) in form_urlencoded::parse(query.as_bytes()) {
@@ -168,10 +168,10 @@ impl Query {
         Ok(Self { transport, sid: sid.map(Into::into), is_current })
     }
 
-    /// Checks a request for a new session, which is made by this transport.
+    /// Checks a request for a new session that came by this transport.
     ///
     /// # Errors
-    /// [`RequestError`], in the order in which the reference server looks for them.
+    /// Returns a [`RequestError`] for the first fault, in the order in which the reference server checks a request.
     pub fn check_handshake(&self, is_get: bool, by: Transport) -> Result<(), RequestError> {
         match self.transport {
             _ if !is_get => Err(RequestError::HandshakeMethod),
@@ -181,10 +181,10 @@ impl Query {
         }
     }
 
-    /// Checks a request for a session that is there, which is made by this transport.
+    /// Checks a request for an existing session that came by this transport.
     ///
     /// # Errors
-    /// [`RequestError::BadRequest`].
+    /// Returns [`RequestError::BadRequest`] if the request is invalid.
     pub fn check_request(&self, by: Transport) -> Result<(), RequestError> {
         if self.transport == by && self.is_current { Ok(()) } else { Err(RequestError::BadRequest) }
     }

@@ -66,7 +66,7 @@ struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
 fn name_of(json: &str) -> Option<Cow<'_, str>> {
     match json.as_bytes().first()? {
-        // Half of a surrogate pair can be written, but is no text: such a name stays as it is written.
+        // Half of a surrogate pair is valid JSON, but not a valid text. A name with such a half stays as it is written.
         b'"' => Some(serde_json::from_str(json).map_or(json.into(), |Text(name)| name)),
         b'-' | b'0'..=b'9' => Some(json.into()),
         _ => None,

@@ -110,8 +110,8 @@ impl<'a> Packet<'a> {
     }
 }
 
-/// The number at the start of a text, and what follows; none where there is none. One above 64 bits is read as the highest
-/// of these: the reference reads it, not exactly either.
+/// Returns the number at the start of a text, and the rest, or `None` if there is no number. A number of more than 64
+/// bits is read as the highest 64-bit number. The reference does not read such a number exactly either.
 fn digits(text: &str) -> Option<(u64, &str)> {
     let after = text.trim_start_matches(|c: char| c.is_ascii_digit());
     let number = &text[..text.len() - after.len()];

@@ -44,7 +44,7 @@ fn the_descriptions_examples_are_read_and_written() {
         assert_eq!(Packet::parse(text), Ok(expected), "{text}");
         assert_eq!(String::from_utf8(expected.encode()).as_deref(), Ok(text));
     }
-    // Clients may leave out the data, and the last comma.
+    // Clients may leave out the data and the last comma.
     for (text, kind) in [("2", Kind::Event), ("3", Kind::Ack)] {
         assert_eq!(Packet::parse(text), Ok(packet(kind, "/", None, "")), "{text}");
     }

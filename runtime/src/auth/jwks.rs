@@ -31,7 +31,7 @@ use rollcall_base::{file, redacted};
 
 /// The longest document that is read, in bytes.
 const MAX_DOCUMENT: usize = 256 * 1024;
-/// How long a file may take to be read. A connect may wait for it, and must have time left for its answer.
+/// How long reading a file may take. A connect may wait for the file, and must have time left for its answer.
 const READ_TIMEOUT: Duration = Duration::from_secs(3);
 /// For how many keys an error says why they cannot be used. A document may have many keys.
 const REASONS: usize = 10;
@@ -125,7 +125,7 @@ pub(super) fn choose<'k>(keys: &'k [Key], token: &Unchecked<'_>) -> Result<&'k K
     }
 }
 
-/// Loads and parses a document. While a file is read, `reading` is held.
+/// Loads and parses a document. The lock `reading` is held while a file is read.
 pub(super) async fn load(
     location: &Location,
     client: &Client,
@@ -137,7 +137,7 @@ pub(super) async fn load(
     }
 }
 
-/// A file system that hangs keeps one thread, and not one for each attempt.
+/// Reads a file. If the file system hangs, only one thread is blocked, however many reads are tried.
 async fn read_file(path: &Path, reading: &Arc<Mutex<()>>) -> io::Result<Vec<u8>> {
     let (path, reading) = (path.to_owned(), Arc::clone(reading));
     let read = async {

@@ -24,7 +24,7 @@ pub(super) struct Issuer {
     pub(super) location: Location,
     keys: RwLock<Vec<Key>>,
     loads: Mutex<Loads>,
-    /// Held while a file is read.
+    /// A lock that is held while a file is read.
     reading: Arc<tokio::sync::Mutex<()>>,
 }
 
@@ -75,7 +75,7 @@ impl Issuer {
             Ok(load) => load,
             Err(known) => return known,
         };
-        // Requests and reads have a timeout, so this ends.
+        // Requests and reads have a timeout, so this wait ends.
         match load.wait_for(Option::is_some).await.map(|succeeded| *succeeded) {
             Ok(Some(true)) => Lookup::Loaded,
             Ok(_) | Err(_) => Lookup::Unavailable,

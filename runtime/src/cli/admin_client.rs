@@ -1,7 +1,7 @@
 //! The client of the commands for a running gateway's server API (PROTOCOL 7).
 //!
-//! Invariant: what goes wrong is told with what to change; an answer that is no JSON of the API is never taken for one. What
-//! clients wrote (an event, a state) is not read, but passed on as it is: it may be nested to any depth.
+//! Invariant: every error says what to change. An answer that is not JSON of the API is always an error. The data that
+//! clients wrote (an event, a state) is not parsed but passed on unchanged, because it may be nested to any depth.
 use std::{io::Write, time::Duration};
 
 use bytes::Bytes;
@@ -98,7 +98,7 @@ impl AdminClient {
     }
 }
 
-/// What is read of an error.
+/// The part of an error that is read.
 #[derive(Deserialize)]
 struct Refusal {
     detail: String,

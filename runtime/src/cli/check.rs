@@ -39,7 +39,7 @@ pub struct Finding {
 }
 
 impl Finding {
-    /// Of a variable that is not known, with what to write instead.
+    /// Returns the finding about an unknown variable, with advice on what to write instead.
     pub(super) fn of_variable((name, advice): (String, String)) -> Self {
         Self { part: "environment", place: name, verdict: CheckOutcome::Doubtful(advice) }
     }
@@ -112,9 +112,9 @@ pub async fn check(config: &Config, reached: ConnectedBackends) -> Vec<Finding> 
         };
         findings.push(Finding { part: "certificate", place: tls.certificate.display().to_string(), verdict });
     }
-    // A question would be one about a client that is not there.
+    // A question would be about a client that does not exist.
     let asked = config.access.authz.iter().map(|authz| ("authorization", &authz.url));
-    // An event would be one that did not happen.
+    // An event would report something that did not happen.
     let asked = asked.chain(config.webhook.iter().map(|webhook| ("webhook", &webhook.url)));
     for (part, url) in asked {
         let place = format!("{} (not asked)", redacted(&url.to_string()));
@@ -260,7 +260,7 @@ mod tests {
             ("ROLLCALL_AUTHZ_URL", "http://127.0.0.1:1/authz?key=hunter2"),
             ("ROLLCALL_WEBHOOK_URL", "http://127.0.0.1:1/webhook?key=hunter2"),
             ("ROLLCALL_WEBHOOK_SECRET", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"),
-            // More than any machine's files.
+            // This is more than the number of files that any machine can open.
             ("ROLLCALL_MAX_CONNECTIONS", &usize::MAX.to_string()),
         ]);
         let reached = ConnectedBackends {

@@ -28,7 +28,7 @@ pub(super) async fn run(config: &Config, args: &HealthArgs) -> Result<(), Comman
         StartError::at(&url, hint)(why)
     };
     let uri: Uri = url.parse().map_err(|error| failed(format!("{error}")))?;
-    // Whatever its address is, it is this machine's: no proxy knows it.
+    // No proxy is used, because the gateway is on this machine whatever its address is.
     let client = Client::new(&node::egress(&EgressOptions::default())?).timeout(TIMEOUT);
     client.get(uri, MAX_ANSWER).await.map_err(|error| failed(error.to_string()))?;
     Ok(())

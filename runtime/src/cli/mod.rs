@@ -70,7 +70,7 @@ pub fn run(table: Table) -> ExitCode {
         }
     };
     let serves = matches!(command, Task::Serve);
-    // What other commands say is for the people who type them.
+    // The output of other commands is for the people who type them.
     let format = if serves { config.log_format } else { LogFormat::Text };
     let log = log::init(&config.log, format, spans);
     if serves {
@@ -89,7 +89,7 @@ pub fn run(table: Table) -> ExitCode {
     }
 }
 
-/// Tells what was asked for and is not done.
+/// Warns of settings that were asked for and have no effect.
 fn warn_of(config: &Config) {
     for (variable, advice) in misspelt(std::env::vars_os().map(|(name, _)| name)) {
         tracing::warn!(variable, "{advice}");
@@ -156,10 +156,10 @@ async fn ask(gateway: &AdminClient, command: Task) -> Result<(), CommandError> {
 /// Why a command failed.
 #[derive(Debug, thiserror::Error)]
 enum CommandError {
-    /// It was not done.
+    /// The command was not carried out.
     #[error(transparent)]
     Failed(#[from] StartError),
-    /// It was done, and what it says was not printed.
+    /// The command was carried out, but its output could not be printed.
     #[error(transparent)]
     Output(#[from] io::Error),
 }

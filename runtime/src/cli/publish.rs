@@ -13,7 +13,7 @@ use crate::{
     node::StartError,
 };
 
-/// The event as it is sent. Its body goes byte for byte as it was written.
+/// The event as it is sent. Its body is sent byte for byte as it was written.
 #[derive(Serialize)]
 struct Event<'a> {
     subject: &'a str,

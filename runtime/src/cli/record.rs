@@ -1,17 +1,17 @@
-//! A JSON object of an answer of the gateway, whose fields are read one by one.
+//! A JSON object in an answer of the gateway. Its fields are read one by one.
 //!
-//! Invariant: a field that is not asked for is not looked into. What clients wrote may be nested to any depth, which a
-//! parser that builds a tree refuses.
+//! Invariant: a field that is not asked for is not parsed. The data that clients wrote may be nested to any depth,
+//! which a parser that builds a tree would refuse.
 use std::collections::BTreeMap;
 
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 
-/// An object; without fields where the value is none.
+/// An object. It has no fields if the value is not an object.
 #[derive(Debug, Default)]
 pub(super) struct Record(BTreeMap<String, Box<RawValue>>);
 
-/// A record of each value.
+/// Returns a record for each value.
 pub(super) fn records(values: &[Box<RawValue>]) -> Vec<Record> {
     values.iter().map(|value| Record::of(value)).collect()
 }
@@ -21,7 +21,7 @@ impl Record {
         Self(serde_json::from_str(value.get()).unwrap_or_default())
     }
 
-    /// A field, as it was written; `null` where it is missing.
+    /// Returns a field as it was written, or `null` if it is missing.
     pub(super) fn raw(&self, field: &str) -> &str {
         self.0.get(field).map_or("null", |value| value.get())
     }
@@ -38,12 +38,12 @@ impl Record {
         self.parsed(field).unwrap_or_default()
     }
 
-    /// A field that is an object itself.
+    /// Returns a field that is an object.
     pub(super) fn record(&self, field: &str) -> Self {
         self.0.get(field).map_or_else(Self::default, |value| Self::of(value))
     }
 
-    /// A field as a table shows it.
+    /// Returns a field as a table shows it.
     pub(super) fn cell(&self, field: &str) -> String {
         match self.parsed::<Option<String>>(field) {
             Some(text) => text.unwrap_or_default(),

@@ -23,7 +23,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// The pause before the next try, if the gateway is away.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// What the gateway answers.
+/// The answer of the gateway.
 #[derive(Deserialize)]
 struct Page {
     epoch: String,
@@ -72,7 +72,8 @@ fn is_gone(error: &StartError) -> bool {
     error.why.starts_with("410")
 }
 
-/// JSON without line ends: a publisher may have written them between the tokens; within a text they are escaped.
+/// Returns JSON without line ends. A publisher may have written line ends between tokens. Within a text they are
+/// escaped.
 fn one_line(json: &str) -> String {
     json.replace(['\n', '\r'], " ")
 }

@@ -11,7 +11,7 @@ use rollcall_websocket::certificate::TlsFiles;
 /// How many files may be open that are not clients' connections: connections to backends and of operators, and database
 /// files.
 const RESERVED_FILES: usize = 128;
-/// With room for fewer connections than this, an operator who asked for no number is told.
+/// If there is room for fewer connections than this, the operator is told, even if the settings name no number.
 const FEW: usize = 1000;
 /// The share of the remaining files for connections that have not upgraded yet, as a divisor, and its maximum.
 const HALF_OPEN: (usize, usize) = (16, 8192);
@@ -37,7 +37,7 @@ pub struct AccessConfig {
     pub half_open: usize,
     /// Whether connections begin with a header of the PROXY protocol.
     pub proxy_protocol: bool,
-    /// Where fewer connections are possible than are wanted: how many, and what to change.
+    /// The warning that fewer connections are possible than the settings ask for: how many, and what to change.
     pub too_few_files: Option<String>,
 }
 

@@ -55,7 +55,7 @@ impl Stop {
             }
             Self::Configuration(faults) => {
                 for fault in faults {
-                    // If it cannot be printed, the exit code still tells.
+                    // If the text cannot be printed, the exit code still reports the fault.
                     drop(writeln!(stderr(), "error: {fault}"));
                 }
                 ExitCode::from(FAULTY)

@@ -79,17 +79,17 @@ pub struct Whom {
 /// The body of an event that is published.
 #[derive(Debug, Clone)]
 pub enum EventBody {
-    /// An object, byte for byte as it was written.
+    /// A JSON object, byte for byte as it was written.
     Object(Box<RawValue>),
-    /// What stdin has.
+    /// The text of stdin.
     Stdin,
 }
 
 impl EventBody {
-    /// Reads an object.
+    /// Reads a JSON object.
     ///
     /// # Errors
-    /// A text that says what to write instead.
+    /// Returns a text that says what to write instead.
     pub fn object(text: &str) -> Result<Box<RawValue>, String> {
         let object = serde_json::from_str::<Box<RawValue>>(text).ok().filter(|value| value.get().starts_with('{'));
         object.ok_or_else(|| "write a JSON object in quotes, like '{\"text\":\"hello\"}', or - for stdin".to_owned())

@@ -1,10 +1,10 @@
-//! Ids on the command line: one that is none is answered with its rule.
+//! Ids on the command line. The error for an invalid id names the rule for ids of its kind.
 use rollcall_schema::{AgentId, ClassroomId, LessonId, UserId};
 
-/// What a user's id is.
+/// The rule for a user's id.
 pub const USER: &str = "1 to 128 printable ASCII characters without space * > { } quotes backslash, not starting with \
                         lesson_ or rollcall:";
-/// What a lesson's id is.
+/// The rule for a lesson's id.
 pub const LESSON: &str = "1 to 64 of A-Z a-z 0-9 _ -";
 
 pub(super) fn user(text: &str) -> Result<UserId, String> {

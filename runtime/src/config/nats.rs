@@ -32,7 +32,7 @@ pub(super) fn read(source: &mut Source<'_>) -> Option<NatsOptions> {
 /// Reads `nats://...`, or several such addresses separated by commas.
 fn url(given: &Given) -> Result<BackendUrl, String> {
     backend(&names::NATS_URL, given, |text| {
-        // The library reads others, of which it then makes no connection.
+        // The library accepts other schemes, too, but cannot connect with them.
         let known = |part: &str| ["nats://", "tls://"].iter().any(|scheme| part.starts_with(scheme));
         let has_host = |part: &str| ServerAddr::from_str(part).is_ok_and(|address| !address.host().is_empty());
         let is_address = |part: &str| known(part) && has_host(part);

@@ -1,23 +1,24 @@
-//! Names of settings that are not known, and what the operator may have meant by them.
+//! Finds unknown names of settings, and the settings that the operator may have meant.
 //!
-//! Invariant: a variable that is like none of ours is not told of: Kubernetes gives each pod variables of its services, which
-//! may begin as ours do.
+//! Invariant: a variable that is not similar to a setting's variable is not reported. Kubernetes gives each pod
+//! variables of its services, which may begin like the variables of settings.
 use std::ffi::OsString;
 
 use super::names::{self, Setting};
 
-/// How many letters may differ.
+/// How many letters of similar names may differ.
 const FAR: usize = 2;
-/// What the variables of Rollcall's own settings begin with.
+/// The beginning of the variables of Rollcall's own settings.
 const PREFIX: &str = "ROLLCALL_";
 
-/// The one of the known names that is most like this one, if one is.
+/// Returns the known name that is most similar to this name, if any is similar.
 pub(super) fn similar(written: &str, known: impl Iterator<Item = String>) -> Option<String> {
     let distance = |name: String| (strsim::osa_distance(written, &name), name);
     known.map(distance).filter(|(distance, _)| *distance <= FAR).min().map(|(_, name)| name)
 }
 
-/// Variables that look like a setting's and are none, each with what is wrong and what to write instead.
+/// Returns the variables that look like a setting's variable but are none, each with what is wrong and what to write
+/// instead.
 #[must_use]
 pub fn misspelt(variables: impl Iterator<Item = OsString>) -> Vec<(String, String)> {
     let told = |name: &str| Some((name.to_owned(), format!("this variable is not known; {}", advice(name)?)));
@@ -38,7 +39,7 @@ fn advice(name: &str) -> Option<String> {
     }
 }
 
-/// The variables of all settings.
+/// Returns the variables of all settings.
 fn variables() -> impl Iterator<Item = String> {
     let of = |setting: &Setting| {
         let file = setting.may_be_in_file().then(|| format!("{}_FILE", setting.name));
@@ -62,7 +63,7 @@ mod tests {
         told("ROLLCALL_DATABASE_URL", "write DATABASE_URL");
         told("ROLLCALL_NATS_URL_FILE", "write NATS_URL_FILE");
         told("ROLLCALL_LISTEN_FILE", "only secrets and addresses may be in a file of their own; write ROLLCALL_LISTEN");
-        // Of services named rollcall and rollcall-admin, and others' own.
+        // These are variables of services named rollcall and rollcall-admin, and of other programs.
         let of_others = [
             "ROLLCALL_PORT",
             "ROLLCALL_SERVICE_HOST",

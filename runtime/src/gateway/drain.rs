@@ -1,7 +1,8 @@
 //! A worker's part of a drain (PROTOCOL 2, "Drain, make before break").
 //!
-//! Invariant: a client gets `terminated` once, after connect_success; its connection is served until it is closed. Clients of
-//! Socket.IO are told when the drain begins, since they go elsewhere only once they are closed.
+//! Invariant: a client gets `terminated` once, after connect_success. Its connection is served until it is closed.
+//! Clients of Socket.IO are told when the drain begins, because they connect to another node only after their
+//! connection was closed.
 use std::time::Duration;
 
 use rollcall_schema::SessionError;

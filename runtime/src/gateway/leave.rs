@@ -16,7 +16,8 @@ impl Gateway {
         self.fanout.remove_member(id, &peer);
         self.enumeration.connection_ended(id);
         let reason = match cause {
-            // The client knows that the node drains: it may be on its way to another one, unless it said DISCONNECT.
+            // The client knows that the node drains, so it may be on its way to another node, unless it said
+            // DISCONNECT.
             Cause::ClosedByClient | Cause::Lost | Cause::PongTimedOut if peer.knows_of_drain && !peer.ends_for_good => {
                 LeftReason::Drained
             }

@@ -21,7 +21,8 @@ impl Call<'_> {
     }
 }
 
-/// Reads a JSON object; `form` shows how it must look. Serde alone would take an array of the fields' values for one.
+/// Reads a JSON object. `form` shows the required form in the error. Serde alone would also accept an array of the
+/// fields' values.
 pub(super) fn object<'a, T: Deserialize<'a>>(text: &'a [u8], form: &str) -> Result<T, HttpError> {
     if text.trim_ascii_start().first().is_some_and(|first| *first != b'{') {
         return Err(HttpError::bad(format!("not {form}")));

@@ -1,6 +1,7 @@
 //! Answers a request on the admin address: checks the caller, finds the route, and reads the body.
 //!
-//! Invariant: nothing is told to a caller that may not ask, not even what there is; no body is kept beyond its limit.
+//! Invariant: a caller without access learns nothing, not even which paths exist. No body is kept in memory beyond its
+//! limit.
 use std::{
     net::SocketAddr,
     pin::{Pin, pin},
@@ -25,10 +26,10 @@ use super::{
     url_parameters::UrlParameters,
 };
 
-/// How much of a refused request's body is read, in bytes: a client that is still sending when its connection is closed
-/// loses the answer.
+/// How much of a refused request's body is read, in bytes. If a connection is closed while its client still sends, the
+/// client loses the answer.
 const MAX_DISCARD: u64 = 64 << 20;
-/// For how long it is read.
+/// For how long the body of a refused request is read.
 const DISCARD_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Answers one request. `address` is the address of the peer.
@@ -48,7 +49,7 @@ where
     }
 }
 
-/// Reads what is left of a body, unless its client waits to be asked for it.
+/// Reads the rest of a body, unless its client waits until it is asked for the body.
 async fn discard<B: Body<Data = Bytes>>(head: &Parts, mut body: Pin<&mut B>) {
     if head.headers.contains_key(header::EXPECT) || body.size_hint().lower() > MAX_DISCARD {
         return;
@@ -61,7 +62,7 @@ async fn discard<B: Body<Data = Bytes>>(head: &Parts, mut body: Pin<&mut B>) {
             length += frame.data_ref().map_or(0, |data| data.len() as u64);
         }
     };
-    // The client may be slow, or gone.
+    // The client may be slow or gone.
     drop(timeout(DISCARD_TIMEOUT, rest).await);
 }
 

@@ -1,6 +1,7 @@
-//! Lines that no filter leaves out: a panic, and why the process ends. Where the log is JSON they are objects, as all others.
+//! Lines that no filter leaves out: a panic, and the reason why the process ends. If the log is JSON, these lines are
+//! JSON objects like all other lines.
 //!
-//! Invariant: a line that cannot be written changes nothing: the exit code tells, too.
+//! Invariant: a line that cannot be written changes nothing, because the exit code also reports the fault.
 use std::{
     backtrace::{Backtrace, BacktraceStatus},
     fmt::Display,
@@ -16,7 +17,7 @@ use tracing_subscriber::fmt::{
 
 use super::LogFormat;
 
-/// In the order of the other lines.
+/// The fields of a line, in the order that all other lines have.
 #[derive(Serialize)]
 struct Line {
     timestamp: String,
@@ -27,7 +28,7 @@ struct Line {
     target: &'static str,
 }
 
-/// Why the process ends.
+/// Writes the reason why the process ends.
 pub fn last_line(format: LogFormat, error: &dyn Display) {
     match format {
         LogFormat::Text => drop(writeln!(stderr(), "error: {error}")),
@@ -35,7 +36,7 @@ pub fn last_line(format: LogFormat, error: &dyn Display) {
     }
 }
 
-/// From now on a panic is a line of JSON.
+/// Writes a panic as a line of JSON from now on.
 pub(super) fn log_panics() {
     panic::set_hook(Box::new(|panic| {
         let thread = thread::current();
@@ -52,7 +53,7 @@ fn write(message: String, backtrace: Option<String>, target: &'static str) {
     let line = Line { timestamp, level: "ERROR", message, backtrace, target };
     if let (Ok(()), Ok(mut line)) = (formatted, serde_json::to_vec(&line)) {
         line.push(b'\n');
-        // In one piece, so that no other line is inside it.
+        // The line is written at once, so that no other line is inside it.
         drop(stderr().write_all(&line));
     }
 }

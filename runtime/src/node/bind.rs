@@ -8,7 +8,7 @@ use super::StartError;
 /// Listens on the address that this setting gives.
 ///
 /// # Errors
-/// Where the system refuses.
+/// Returns an error if the system refuses.
 pub(super) fn bind(address: SocketAddr, setting: &'static str) -> Result<TcpListener, StartError> {
     rollcall_websocket::bind(address).map_err(|error| {
         let hint = match error.kind() {

@@ -1,6 +1,6 @@
-//! What a start prints: the addresses, and what to try there.
+//! Prints the addresses at the start, and what to try there.
 //!
-//! Invariant: a node serves, also if nobody can read what it prints.
+//! Invariant: a node also serves if nobody can read its output.
 use std::{
     fmt::Display,
     io::{Write, stdout},

@@ -144,7 +144,8 @@ mod tests {
         );
     }
 
-    /// A receiver that answers each request with these bytes, keeps its connection or closes it, and says nothing more.
+    /// Returns a receiver that answers each request with these bytes, and then keeps or closes the connection and sends
+    /// nothing more.
     async fn answering(bytes: Vec<u8>, keeps: bool) -> Receiver {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -155,7 +156,7 @@ mod tests {
                 while !request.ends_with(br#""events":[]}"#) {
                     assert!(stream.read_buf(&mut request).await.unwrap() > 0);
                 }
-                // The gateway may hang up before it has read all.
+                // The gateway may close the connection before it has read all bytes.
                 let _ = stream.write_all(&bytes).await;
                 kept.extend(keeps.then_some(stream));
             }

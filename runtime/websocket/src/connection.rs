@@ -75,7 +75,7 @@ pub(crate) struct Connection {
     pub(crate) transport: Transport,
     pub(crate) generation: u32,
     pub(crate) state: ConnectionState,
-    /// The tick that is nearest to an Engine.IO session's handshake, from which its pings are counted.
+    /// The tick that is nearest to the handshake of an Engine.IO session. The session's pings are counted from it.
     pub(crate) engine_since: Option<NonZeroU32>,
     /// The application wants no messages now.
     pub(crate) paused: bool,
@@ -125,7 +125,7 @@ pub(crate) struct WorkerContext {
     pub(crate) encoded: Vec<u8>,
     /// The present tick. Ticks start at 1.
     pub(crate) now: u32,
-    /// When it began.
+    /// When the current tick began.
     pub(crate) ticked: Instant,
     pub(crate) send_budget: Arc<SendBudget>,
     /// Connections that ended in this iteration of the loop and must be reported to the application.

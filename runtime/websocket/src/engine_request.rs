@@ -10,8 +10,8 @@ use crate::{application::Upgrade, handoff::Handoff, id::SocketId, polling_sessio
 pub(crate) enum EngineRequest {
     /// Begins a session by long-polling. The answer is its first packet. `None` if there is no room.
     Open { upgrade: Upgrade, answer: oneshot::Sender<Option<String>> },
-    /// A GET, which is answered by the worker itself. The lines are for its response's head; `is_followed` where the next
-    /// request has come on its connection already.
+    /// A GET that the worker answers itself. The lines are for the head of the response. `is_followed` if the next
+    /// request has already come on the same connection.
     Get { named: SocketId, handoff: Handoff, headers: Box<str>, is_followed: bool },
     /// A POST whose body is still to be read.
     PostBegins { named: SocketId, answer: oneshot::Sender<Result<(), RequestError>> },

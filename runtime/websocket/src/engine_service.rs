@@ -72,7 +72,7 @@ impl<C: Send + 'static, H: HttpHooks> UpgradeService<'_, C, H> {
         }
     }
 
-    /// The session that a request by this transport is for; none where it asks for a new one.
+    /// Returns the session that a request by this transport is for, or `None` if it asks for a new session.
     fn engine_session(
         &self,
         request: &Request<Incoming>,

@@ -1,7 +1,7 @@
 //! The opening handshake (RFC 6455, 4.2): checks a request's head, and answers it.
 //!
 //! Invariant: a request that gets a 101 is an HTTP/1.1 GET with a key of 16 bytes and version 13, from an allowed
-//! origin. No extension that it offers is accepted, and a subprotocol only for Engine.IO.
+//! origin. No extension that the request offers is accepted, and a subprotocol is accepted only for Engine.IO.
 use base64::{
     Engine, alphabet,
     engine::{GeneralPurpose, GeneralPurposeConfig},
@@ -144,7 +144,7 @@ pub(crate) fn asks_for_websocket(headers: &HeaderMap) -> bool {
 /// accepts none of those that its page offers.
 pub(crate) fn first_protocol(headers: &HeaderMap) -> Option<HeaderValue> {
     let first = headers.get(SEC_WEBSOCKET_PROTOCOL)?.to_str().ok()?.split(',').next()?.trim();
-    // Subprotocols are tokens (RFC 6455, 4.1), as the names of headers are.
+    // Subprotocols are tokens (RFC 6455, 4.1), like the names of headers.
     HeaderName::from_bytes(first.as_bytes()).ok()?;
     HeaderValue::from_str(first).ok()
 }

@@ -113,8 +113,8 @@ impl SocketIo<'_> {
         }
     }
 
-    /// Delivers no more messages until `resume`. Input that was read is kept, at most one read buffer full; meanwhile
-    /// the client is not closed for its silence, and pinged only where it counts on that.
+    /// Delivers no more messages until `resume`. Input that was read is kept, at most one full read buffer. Meanwhile
+    /// the connection is not closed because its client is silent, and the client is pinged only if it relies on pings.
     pub fn pause(&mut self) {
         if !std::mem::replace(&mut self.connection.paused, true) {
             self.note_paused();

@@ -1,4 +1,4 @@
-//! Agents that send events of an app, as fast as they are answered or at a given rate.
+//! Agents that send events of an app, each as soon as the previous event is answered, or at a given rate.
 
 use std::io;
 use std::time::Duration;
@@ -14,14 +14,14 @@ use crate::load::clock::now;
 use crate::load::order::Crowd;
 use crate::load::system::System;
 
-/// How long they call.
+/// How long the agents call, in seconds.
 pub(super) const SECONDS: f64 = 5.0;
 /// Settings with which no client is limited.
 pub(super) const NO_RATE_LIMIT: [(&str, &str); 2] =
     [("ROLLCALL_EVENT_RATE", "1000000"), ("ROLLCALL_USER_EVENT_RATE", "1000000")];
 const CALLERS_A_ROOM: usize = 3;
 
-/// The same number in each of a crowd's lessons.
+/// The agents that call. Each lesson of a crowd has the same number of them.
 pub(super) struct Callers {
     runtime: Runtime,
     clients: Vec<Client>,
@@ -42,7 +42,7 @@ impl Callers {
         Ok(Self { runtime, clients })
     }
 
-    /// Each calls again once it is answered, for some seconds; returns how many calls succeeded.
+    /// Lets each agent call again as soon as it has its answer, for some seconds. Returns how many calls succeeded.
     pub(super) fn as_fast_as_they_go(&mut self, event: &str) -> io::Result<usize> {
         let until = Instant::now() + Duration::from_secs_f64(SECONDS);
         let calling = self.clients.iter_mut().map(async |client| {
@@ -56,7 +56,8 @@ impl Callers {
         Ok(self.runtime.block_on(try_join_all(calling)).map_err(failed)?.into_iter().sum())
     }
 
-    /// All of them together call at this rate a second, each as often as the others; returns how often.
+    /// Lets all agents together call at this rate per second, each as often as the others. Returns how many calls
+    /// succeeded.
     pub(super) fn paced(&mut self, event: &str, rate: f64) -> io::Result<usize> {
         let (began, count) = (Instant::now(), self.clients.len());
         let each = (rate * SECONDS / count as f64) as usize;
@@ -73,7 +74,7 @@ impl Callers {
     }
 }
 
-/// `hand` is for the handler of README's example, which publishes nothing else.
+/// Makes one call. `hand` is for the handler of README's example, which publishes nothing else.
 async fn call(client: &mut Client, event: &str) -> Result<(), Box<dyn std::error::Error>> {
     let payload = json!({"hand": now().to_string(), "text": "x".repeat(70)});
     let ack = client.request(event, payload).await?;

@@ -1,8 +1,8 @@
-//! A handler that publishes, README's `raise_hand`: how many calls a second one gateway handles where each is told to 50, and
-//! how long the last of them waits, from the caller's frame on, while there are fewer calls.
+//! Measures a handler that publishes, README's `raise_hand`: how many calls per second one gateway handles if each
+//! event goes to 50 agents, and how long the last agent waits after the caller's frame if there are fewer calls.
 //!
-//! Callers and listeners need the same two cores, and with fewer events at once each costs more, so half of the rate that goes
-//! is more than half of the load: `busy` tells how much of the machine is in use.
+//! Callers and listeners need the same two processor cores, and with fewer events at the same time each event costs
+//! more. So half of the highest rate is more than half of the load. `busy` shows how much of the machine is in use.
 
 use std::io;
 use std::time::Duration;
@@ -27,7 +27,7 @@ pub(crate) fn run(stage: &mut Stage) -> io::Result<()> {
     Ok(())
 }
 
-/// Those who do not resume, and those who do.
+/// Returns a crowd of agents that do not resume, and a crowd of agents that do.
 pub(super) fn crowds() -> [Crowd; 2] {
     [Crowd::guests(33, ROOM * ROOMS, ROOM), Crowd::new(34, ROOM * ROOMS, ROOM).resuming()]
 }
@@ -68,7 +68,7 @@ impl Listeners {
         Ok(Self { crew, band })
     }
 
-    /// Has events published, which all of them get; returns how many.
+    /// Lets events be published that all agents get. Returns how many events were published.
     pub(super) fn count(&mut self, publish: impl FnOnce() -> io::Result<usize>) -> io::Result<usize> {
         self.crew.listen(Listen::Count)?;
         let told = publish()?;
@@ -76,7 +76,8 @@ impl Listeners {
         Ok(told)
     }
 
-    /// Has events published, and notes how long the last of a room waits for each, and the use of the processors meanwhile.
+    /// Lets events be published. Records how long the last agent of a room waits for each, and how busy the processors
+    /// are meanwhile.
     pub(super) fn last_of_50(
         &mut self,
         note: &mut Note<'_>,

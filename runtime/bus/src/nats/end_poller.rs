@@ -14,8 +14,9 @@ use super::{stream_end::StreamEnd, subscriptions::Subscriptions};
 
 /// The shortest time between two questions, while events arrive.
 const MIN_INTERVAL: Duration = Duration::from_millis(50);
-/// The same while connections follow the watermark, which does not pass an event before the stream has confirmed it. It is
-/// shorter than [`SETTLING`](super::sequence_tracker::SETTLING), so that the confirmation makes no event wait longer than that.
+/// The shortest interval while connections follow the watermark, which does not pass an event before the stream has
+/// confirmed the event. The interval is shorter than [`SETTLING`](super::sequence_tracker::SETTLING), so that no event
+/// waits longer than that for the confirmation.
 const MIN_INTERVAL_FOLLOWED: Duration = Duration::from_millis(20);
 /// The time between two questions while no event arrives.
 const IDLE_INTERVAL: Duration = Duration::from_secs(1);

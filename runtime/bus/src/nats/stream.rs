@@ -23,7 +23,7 @@ use crate::Position;
 /// The request for the stream's state.
 pub(super) const INFO: &str = "STREAM.INFO";
 const SUBJECTS: [&str; 2] = ["classroom.>", "lesson.>"];
-/// A stream forgets when this part of a limit is left: of an hour two minutes.
+/// A stream begins to forget events when only this part of a limit is left: two minutes of an hour.
 const NEAR: u64 = 30;
 
 /// The state of the stream.
@@ -39,7 +39,7 @@ pub(super) struct State {
     pub(super) bytes: u64,
     /// The stream's limit in bytes. `None` if it has no limit.
     pub(super) max_bytes: Option<u64>,
-    /// Whether its age or its size makes it forget its oldest events about now.
+    /// Whether the stream's age or size makes it forget its oldest events about now.
     pub(super) forgets: bool,
     /// The server that leads the stream. `None` if its server is in no cluster.
     pub(super) leader: Option<String>,
@@ -96,13 +96,14 @@ struct Sequences {
 struct Limits {
     /// The limit in bytes. It is negative if there is no limit.
     max_bytes: i64,
-    /// In nanoseconds; 0 where there is none.
+    /// The age in nanoseconds. 0 if there is no limit.
     #[serde(default)]
     max_age: u64,
 }
 
 impl Sequences {
-    /// Whether the first event is about to be forgotten. Its age is by this machine's clock, so this is a guess.
+    /// Returns whether the stream will soon forget its first event. The event's age is measured with this machine's
+    /// clock, so the result is a guess.
     fn forgets(&self, limits: &Limits) -> bool {
         let stored = OffsetDateTime::parse(&self.first_ts, &Rfc3339).ok();
         let age = stored.and_then(|at| u64::try_from((OffsetDateTime::now_utc() - at).whole_nanoseconds()).ok());

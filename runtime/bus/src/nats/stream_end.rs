@@ -15,7 +15,7 @@ use crate::Position;
 pub(super) struct StreamEnd {
     inner: Mutex<Inner>,
     poll_requests: Notify,
-    /// See [`crate::Bus::followers`].
+    /// The number of readers that [`crate::Bus::followers`] returns.
     pub(super) followers: AtomicUsize,
 }
 

@@ -34,7 +34,8 @@ async fn two_nodes_share_one_stream() {
     assert_eq!(first.position().epoch, second.position().epoch);
 }
 
-/// The sequence numbers of probes, which are deleted, are missing from the beginning: that is no sign that it forgets.
+/// The sequence numbers of probes, which are deleted, are missing at the beginning of the stream. This does not mean
+/// that the stream forgets events.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_oldest_event_of_a_young_stream_is_read() {
     let server = Nats::start().unwrap();

@@ -23,9 +23,9 @@ use rollcall_store::{HistoryPosition, Moment, Store, StoreError, Visit, VisitEnd
 
 /// How many sessions are read at once.
 const PAGE: usize = 1000;
-/// For how long a page of a list that has begun is asked for again, while the database is away or busy.
-const PATIENCE: Duration = Duration::from_secs(10);
-/// Between two such attempts.
+/// For how long a page of a list that has begun is requested again while the database is away or busy.
+const RETRY_LIMIT: Duration = Duration::from_secs(10);
+/// The pause between two such requests.
 const PAUSE: Duration = Duration::from_millis(250);
 
 /// The columns, which are also the members of each JSON object.
@@ -115,7 +115,8 @@ struct Pages {
 }
 
 impl Pages {
-    /// The next sessions that were asked for, which may be none; [`None`] after the last.
+    /// Returns the next page of the sessions that the query includes, which may be empty, or [`None`] after the last
+    /// page.
     async fn next(&mut self) -> Result<Option<Vec<Visit>>, StoreError> {
         let mut page = match self.place {
             Place::Present(after) => {
@@ -142,12 +143,13 @@ impl Pages {
         Ok(Some(page))
     }
 
-    /// The same; asks again while the database does not answer, for a list that has begun cannot be asked for later.
+    /// Returns the next page, as [`Pages::next`] does. While the database does not answer, it is asked again, because a
+    /// client cannot request the rest of a list that has begun.
     async fn next_in_time(&mut self) -> Result<Option<Vec<Visit>>, StoreError> {
         let began = Instant::now();
         loop {
             match self.next().await {
-                Err(StoreError::Unavailable(_) | StoreError::Overloaded) if began.elapsed() < PATIENCE => {
+                Err(StoreError::Unavailable(_) | StoreError::Overloaded) if began.elapsed() < RETRY_LIMIT => {
                     sleep(PAUSE).await;
                 }
                 answered => return answered,
@@ -161,10 +163,10 @@ impl Pages {
     }
 }
 
-/// Writes the answer, part by part.
+/// The text of the answer, which is written part by part.
 struct Text {
     format: Format,
-    /// Whether no session is written yet.
+    /// Whether no session has been written yet.
     is_empty: bool,
 }
 
@@ -222,7 +224,7 @@ struct Line<'a> {
     reason: Option<&'a str>,
 }
 
-/// Lines of CSV.
+/// Returns the records as lines of CSV.
 fn records<'a>(records: impl IntoIterator<Item = [Cow<'a, str>; COLUMNS.len()]>) -> Vec<u8> {
     let mut writer = csv::WriterBuilder::new().terminator(csv::Terminator::CRLF).from_writer(Vec::new());
     for record in records {

@@ -1,6 +1,7 @@
-//! The headers of events that other services publish: those of the request, and those that stand beside an event's body.
+//! The headers of events that other services publish: headers of the request, and headers beside an event's body.
 //!
-//! Invariant: a header that is given twice, in any spelling, is refused: nodes could read the laxer one.
+//! Invariant: a header that is given twice, in any spelling, is refused, because nodes could read the less strict of
+//! the two.
 use std::fmt;
 
 use hyper::HeaderMap;
@@ -12,7 +13,7 @@ use serde::{
 
 use crate::http::reply::HttpError;
 
-/// A header's name, its check, and what the check asks for.
+/// A header's name, its check, and the rule that the check enforces.
 type Header = (&'static str, fn(&str) -> bool, &'static str);
 
 /// The headers that are passed on with the event.
@@ -61,7 +62,7 @@ impl<'de> Visitor<'de> for OwnHeadersVisitor {
     }
 }
 
-/// The headers of an event, checked; `Is-Internal` is always among them.
+/// Returns the headers of an event after checking them. `Is-Internal` is always among them.
 pub(super) fn passed_on(
     request: &HeaderMap,
     OwnHeaders(own): &OwnHeaders,
@@ -91,7 +92,7 @@ pub(super) fn passed_on(
         }
         passed.push((name, value.to_owned()));
     }
-    // W3C asks to go on without one that cannot be read.
+    // The standard of the W3C asks to ignore a trace header that cannot be read.
     let own = own.iter().find(|(name, _)| is_trace(name)).map(|(_, value)| value.as_str());
     let trace = own.or_else(|| request.get(header::TRACEPARENT)?.to_str().ok()).and_then(TraceParent::parse);
     passed.extend(trace.map(|trace| (header::TRACEPARENT, trace.to_string())));

@@ -51,7 +51,7 @@ async fn requests_are_answered_and_nonsense_refused() {
     assert!(talk(address, announced).await.starts_with("HTTP/1.1 413"));
 }
 
-/// It sends all of its body before it reads.
+/// The client sends all of its body before it reads the answer.
 #[tokio::test]
 async fn a_client_whose_body_is_refused_learns_why() {
     let bench = Bench::new().await;
@@ -66,7 +66,7 @@ async fn a_client_whose_body_is_refused_learns_why() {
             assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{path}: {answer}");
         }
     }
-    // A client that asks first sends nothing.
+    // A client that sends `Expect` first sends no body.
     let asking =
         "POST /api/v1/erase HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\nContent-Length: 6000000\r\n\r\n";
     assert!(talk(address, asking).await.starts_with("HTTP/1.1 413"));

@@ -1,4 +1,4 @@
-//! `POST publish`: what is published, and everything that is refused.
+//! Tests of `POST publish`: the events that are published, and every refusal.
 use rollcall_schema::RoomId;
 use serde_json::json;
 
@@ -83,7 +83,7 @@ async fn a_header_that_is_given_twice_is_refused() {
     refused(event(r#"{"Is-Internal":"true","IS-INTERNAL":"false"}"#), &[]).await;
     refused(event(r#"{"Is-Internal":"true","Is-Internal":"false"}"#), &[]).await;
     assert_eq!(bench.bus.position().offset.0, 0, "nothing was stored");
-    // One beside the event wins over the request's.
+    // A header beside the event overrides the header of the request.
     let request = Request::post("/api/v1/publish").header("Is-Internal", "false");
     let request = request.body(Full::new(event(r#"{"is-internal":"true"}"#).into())).unwrap();
     assert_eq!(bench.ask(request).await.0, StatusCode::ACCEPTED);
@@ -103,7 +103,7 @@ async fn presence_cannot_be_published() {
     refused("lesson.a.agent", "note").await;
     refused(&format!("classroom.{ROOM}.note"), "agent").await;
     assert_eq!(bench.bus.position().offset.0, 0, "nothing was stored");
-    // A client goes by the event's own `id`, whatever its subject.
+    // A client uses the event's own `id`, whatever the event's subject is.
     for body in [
         r#"{"id":{"entity_type":"agent","operation":"left","sequence_id":1},"payload":{}}"#,
         r#"{"\u0069d":{"entity_type":"\u0061gent"},"id":1}"#,

@@ -30,8 +30,8 @@ macro_rules! past {
     };
 }
 
-/// In two parts: of `(ended_at, id) > (...)` SQLite gives the index only the end, and would read all that ended at one
-/// moment, as those of a node that died do, for each page anew.
+/// The query has two parts. For `(ended_at, id) > (...)` SQLite uses only the end in the index. Then it would read, for
+/// each page again, all sessions that ended at the same time, as the sessions of a dead node do.
 const PAST: &str = concat!(
     past!("= strftime('%Y-%m-%d %H:%M:%f', ?2 / 1000 / 1000.0, 'unixepoch') and id > ?3"),
     " union all ",
@@ -108,7 +108,7 @@ mod tests {
 
     const MANY: u32 = 100_000;
     const PAGE: usize = 100;
-    /// A walk over all rows takes several times as many.
+    /// A query that reads all rows takes several times as many steps.
     const MAX_STEPS: i32 = 50_000;
 
     #[tokio::test]

@@ -1,4 +1,4 @@
-//! Engine.IO: which requests are refused, and what pages may read.
+//! Tests of Engine.IO: the requests that are refused, and the answers that pages may read.
 use crate::{
     client::{Client, upgrade},
     engine::{BAD, UNKNOWN, ask, begin, finish, is, post, server, session},
@@ -94,7 +94,7 @@ fn a_get_that_another_request_follows_is_answered() {
     let answer = finish(&mut client);
     assert!(answer.0.contains("connection: close\r\n"), "{answer:?}");
     is(&answer, 200, "6");
-    // The session goes on, and has had neither.
+    // The session goes on, and has received neither body.
     is(&post(&server, &sid, "4b"), 200, "ok");
     assert_eq!(server.seen(), Seen::Text(id, "b".into()));
 }

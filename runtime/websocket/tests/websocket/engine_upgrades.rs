@@ -1,4 +1,4 @@
-//! Engine.IO: the upgrade of a session by long-polling to a WebSocket.
+//! Tests of Engine.IO: the upgrade of a long-polling session to a WebSocket.
 use std::time::Duration;
 
 use rollcall_websocket::{Cause, SocketOptions};
@@ -9,7 +9,7 @@ use crate::{
     harness::{Seen, Server},
 };
 
-/// A WebSocket for a session.
+/// Opens a WebSocket for a session.
 pub(crate) fn probe(server: &Server, sid: &str) -> Client {
     let mut client = Client::dial(server.address);
     client.send(upgrade(&format!("/engine/?EIO=4&transport=websocket&sid={sid}"), "").as_bytes());
@@ -27,7 +27,7 @@ fn an_upgrade_loses_and_reorders_nothing() {
     client.send(&text("2probe"));
     assert_eq!(client.frame(), (0x81, b"3probe".to_vec()));
     is(&finish(&mut waiting), 200, "6");
-    // Nobody fetches these any more.
+    // No request fetches these messages any more.
     server.with_socket(id, |socket| {
         socket.send_text(b"one");
         socket.send_binary(&[7]);
@@ -123,7 +123,7 @@ fn a_websocket_that_probes_is_answered_as_long_as_it_reads() {
     while server.workers.connections() > 1 {
         std::thread::yield_now();
     }
-    // Nobody asks its client to stop polling any more.
+    // The client is no longer asked to stop polling.
     let mut waiting = begin(&server, "GET", &format!("&sid={sid}"), "", "");
     server.with_socket(id, |socket| socket.send_text(b"still"));
     is(&finish(&mut waiting), 200, "4still");
