@@ -62,7 +62,7 @@ const cases = {
     assert.equal((await join(bob, { file: Buffer.from([1, 2, 3]) })).message, "invalid payload");
     bob.disconnect();
     await event(alice, "agent.left", (push) => push.id.sequence_id === session_id);
-    // The same socket connects again after its namespace was left.
+    // The client's socket connects again after its namespace was left.
     bob.connect();
     assert.deepEqual(await join(bob, {}), SUCCESS);
   },

@@ -86,7 +86,7 @@ struct Options {
     /// The backends of the gateway
     #[arg(long, value_delimiter = ',', default_value = "embedded,real")]
     backends: Vec<Kind>,
-    /// The most agents at once on each node
+    /// The maximum number of agents at once on each node
     #[arg(long, default_value_t = 18_000)]
     agents: usize,
     /// The folder for the results and the report

@@ -18,7 +18,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 
 const DIAL_LIMIT: Duration = Duration::from_secs(1);
-/// The most pieces of bytes under way in one direction, and the size of a piece.
+/// The maximum number of pieces of bytes under way in one direction, and the size of a piece.
 const UNDER_WAY: (usize, usize) = (64, 16 << 10);
 
 /// The relay has a runtime of its own, because a test may block the threads of its runtime.

@@ -17,7 +17,7 @@ use crate::{
 /// Why a request failed, in a form for clients. The connection stays as it was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AckError {
-    /// Neither payload, nor URL, nor token names a lesson.
+    /// Neither the payload, nor the URL, nor the token names a lesson.
     LessonIdRequired,
     /// The gateway has no such lesson, or the token does not admit it.
     LessonNotFound,
@@ -86,7 +86,7 @@ impl AckMessage {
     /// Creates a message that is known when the program is compiled.
     ///
     /// # Panics
-    /// Panics if it is empty or has more than 200 bytes; in a constant, that is an error of the compiler.
+    /// Panics if the text is empty or has more than 200 bytes. In a constant, this is a compile-time error.
     #[must_use]
     pub const fn from_static(text: &'static str) -> Self {
         assert!(!text.is_empty() && text.len() <= MAX_MESSAGE, "a message has 1 to 200 characters");

@@ -11,7 +11,7 @@ use crate::{
     wire,
 };
 
-/// The most agents in a page.
+/// The maximum number of agents in a page.
 pub const MAX_PAGE: usize = 1000;
 /// The longest text of a page for clients, in bytes. A page ends before it, but has at least one agent.
 pub const MAX_PAGE_BYTES: usize = 64 * 1024;

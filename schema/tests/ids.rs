@@ -50,7 +50,7 @@ fn every_check() -> [(&'static str, Check); 7] {
 fn hostile_texts_are_no_ids() {
     for (kind, is_valid) in every_check() {
         for text in HOSTILE {
-            // These are valid in a sub, because its dots and signs are encoded in an agent's id.
+            // These texts are valid in a sub, because its dots and signs are encoded in an agent's id.
             let fine = kind == "sub" && [".", "..", ".a", "a.", "a..b", "a;b", "a:b"].contains(&text);
             assert_eq!(is_valid(text), fine, "{text:?} as {kind}");
         }

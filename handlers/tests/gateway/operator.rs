@@ -133,7 +133,7 @@ async fn a_session_is_taken_out_of_its_lesson(backend: &Backend) {
     assert_eq!(leave(), Value::Null);
     let mut keys = backend.keys().await;
     expect_field(&mut keys, &student_hash(&room.algebra), &room.user("alice"), None).await;
-    // This request is answered after the connection has left the lesson's room.
+    // The request is answered only after the connection has left the lesson's room.
     alice.client.request("made_up", json!({})).await.unwrap();
     backend.settled(room, [&mut alice]).await;
     backend.publish(&format!("lesson.{}.board", room.algebra), &json!({}));

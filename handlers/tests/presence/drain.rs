@@ -196,7 +196,7 @@ async fn connections_without_a_session_are_told_and_closed() {
     let mut guest = Client::connect(second.address()).await.unwrap();
     guest.connect_request_with(json!({"classroom_id": room.id, "agent_label": "web"})).await.unwrap();
     let mut silent = Client::connect(second.address()).await.unwrap();
-    // This connect takes a moment, in which the second node learns of the first.
+    // The connect takes a moment, in which the second node learns of the first.
     let alice = enters(&second, room, "alice").await.unwrap();
     let mut witness = first.participant(room, "witness").await;
     first.settled(room, [&mut witness]).await;

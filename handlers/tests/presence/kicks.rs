@@ -107,7 +107,7 @@ async fn a_session_of_another_node_is_taken_out_of_its_lesson() {
     assert_eq!(asked, (200, json!({"lesson_id": room.algebra}).to_string()));
     first.wait_for_rows(&format!("select lesson_id from agent_session where id = {}", bob.session), &[""]).await;
     first.wait_for_rows("select count(*) from kick", &["0"]).await;
-    // This request is answered after the connection has left the lesson's room.
+    // The request is answered only after the connection has left the lesson's room.
     bob.client.request("made_up", json!({})).await.unwrap();
     first.settled(room, [&mut bob]).await;
     first.publish(&format!("lesson.{}.board", room.algebra), &json!({}));

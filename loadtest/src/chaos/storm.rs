@@ -218,7 +218,7 @@ fn start_again(victim: &mut dyn Victim) -> io::Result<()> {
     retry(RESTART_LIMIT, || victim.restart())
 }
 
-/// Drains the node by SIGTERM, and returns what it did wrong.
+/// Drains the node with SIGTERM, and returns what it did wrong.
 fn drain(node: &mut Gateway) -> io::Result<Option<String>> {
     node.terminate()?;
     match node.wait(DRAIN + DRAIN_SLACK) {

@@ -70,7 +70,7 @@ impl Connection {
         }
     }
 
-    /// Sends a whole request. It is an error if it does not fit into the empty send buffer.
+    /// Sends a whole request. Returns an error if the request does not fit into the empty send buffer.
     pub(super) fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
         let stream = self.stream.as_mut().ok_or(io::ErrorKind::NotConnected)?;
         stream.write_all(bytes)

@@ -109,8 +109,8 @@ pub(crate) struct Arrive {
 /// When agents arrive.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub(crate) enum Pace {
-    /// This many in a second, however fast the server is. The latency counts from the moment at which each agent was
-    /// due.
+    /// This many agents arrive in a second, however fast the server is. The latency counts from the time at which each
+    /// agent was due.
     Rate(f64),
     /// As fast as the server accepts them, with this many under way at once.
     Window(usize),

@@ -29,7 +29,7 @@ pub(crate) struct Stage {
     /// The gateway's binary. Without it only the floor can be measured.
     pub(crate) gateway: Option<PathBuf>,
     pub(crate) kinds: Vec<Kind>,
-    /// The most agents at once.
+    /// The maximum number of agents at once.
     pub(crate) agents: usize,
     pub(crate) results: Results,
     floor: Option<FloorRates>,

@@ -22,8 +22,8 @@ const EMPTY_LIMIT: Duration = Duration::from_secs(60);
 /// The longest age of a gateway's count of its outbox, and a little more.
 const COUNTED_EVERY: Duration = Duration::from_millis(600);
 
-/// The most seats of a lesson. A seat map is a hash in Redis with a field for each seat, and no real lesson has 10,000
-/// seats.
+/// The maximum number of seats of a lesson. A seat map is a hash in Redis with a field for each seat, and no real
+/// lesson has 10,000 seats.
 const MOST_SEATS: usize = 1000;
 
 /// The backends of a gateway, or the floor instead of a gateway.

@@ -31,7 +31,7 @@ pub struct PgbouncerOptions {
     pub version: PgbouncerVersion,
     /// The port of PostgreSQL on 127.0.0.1.
     pub postgres: u16,
-    /// The most connections to each database.
+    /// The maximum number of connections to each database.
     pub pool_size: u32,
 }
 

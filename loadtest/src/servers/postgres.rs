@@ -29,7 +29,7 @@ pub type Postgres = Server<PostgresKind>;
 pub struct PostgresOptions {
     /// Whether commits wait for the disk. Tests that are not about durability are faster without.
     pub fsync: bool,
-    /// The most connections.
+    /// The maximum number of connections.
     pub max_connections: u32,
     /// Further settings, as in `postgresql.conf`.
     pub settings: Vec<(String, String)>,
@@ -89,7 +89,7 @@ impl Kind for PostgresKind {
             ("port", port.to_string()),
             ("fsync", options.fsync.to_string()),
             ("synchronous_commit", "on".to_owned()),
-            // Without this, a server that was killed would sync a thousand files one by one.
+            // Without this setting, a server that was killed would sync a thousand files one by one.
             ("recovery_init_sync_method", "syncfs".to_owned()),
             ("max_connections", options.max_connections.to_string()),
         ];

@@ -10,7 +10,7 @@ use super::{Nats, Postgres, Redis, RedisCluster};
 /// [`create_database`](Postgres::create_database).
 ///
 /// # Panics
-/// Panics if it cannot be started.
+/// Panics if the server cannot be started.
 pub fn postgres() -> &'static Postgres {
     static SERVER: LazyLock<Postgres> = LazyLock::new(|| Postgres::start().expect("a private PostgreSQL starts"));
     &SERVER
@@ -19,7 +19,7 @@ pub fn postgres() -> &'static Postgres {
 /// Returns the Redis of this process. A test uses its own prefix of keys.
 ///
 /// # Panics
-/// Panics if it cannot be started.
+/// Panics if the server cannot be started.
 pub fn redis() -> &'static Redis {
     static SERVER: LazyLock<Redis> = LazyLock::new(|| Redis::start().expect("a private Redis starts"));
     &SERVER
@@ -28,7 +28,7 @@ pub fn redis() -> &'static Redis {
 /// Returns the Redis Cluster of this process. A test uses its own prefix of keys.
 ///
 /// # Panics
-/// Panics if it cannot be started.
+/// Panics if the server cannot be started.
 pub fn redis_cluster() -> &'static RedisCluster {
     static SERVER: LazyLock<RedisCluster> =
         LazyLock::new(|| RedisCluster::start(None).expect("a private Redis Cluster starts"));
@@ -38,7 +38,7 @@ pub fn redis_cluster() -> &'static RedisCluster {
 /// Returns the NATS server of this process. A test uses its own classrooms.
 ///
 /// # Panics
-/// Panics if it cannot be started.
+/// Panics if the server cannot be started.
 pub fn nats() -> &'static Nats {
     static SERVER: LazyLock<Nats> = LazyLock::new(|| Nats::start().expect("a private NATS starts"));
     &SERVER

@@ -43,7 +43,7 @@ fn of_certificate(error: &CertificateError) -> String {
             "its certificate is signed by no authority that is trusted here: add that authority's certificate to the CA file"
                 .to_owned()
         }
-        // This happens if an authority was made again under its old name.
+        // This error occurs if an authority was created again under its old name.
         CertificateError::BadSignature => {
             "its certificate is signed by another authority than the trusted one of that name: add that authority's certificate to the CA file"
                 .to_owned()

@@ -16,7 +16,7 @@ const OVERHEAD: usize = 256;
 /// How much may wait on this node to be stored.
 #[derive(Clone, Copy, Debug)]
 pub struct PublishLimits {
-    /// The most events.
+    /// The maximum number of events.
     pub events: usize,
     /// The most bytes: bodies, headers and an overhead for each event.
     pub bytes: usize,

@@ -29,7 +29,7 @@ use rollcall_base::{failpoint, names, tasks::Tasks};
 use rollcall_keys::{KeyField, LessonKeys, StaleField};
 use rollcall_store::{Lease, Store, StoreError};
 
-/// The most fields that wait for SQL. Each costs some 100 bytes.
+/// The maximum number of fields that wait for SQL. Each costs some 100 bytes.
 const QUEUE: usize = 100_000;
 /// How many fields are removed in one round trip to Redis.
 const BATCH: usize = 500;
@@ -41,7 +41,7 @@ const UPKEEP_EVERY: Duration = Duration::from_secs(10);
 const ADOPT_EVERY: Duration = Duration::from_secs(300);
 /// How many removals are deleted or repeated in one statement.
 const PAGE: usize = 5_000;
-/// The most statements that delete removals in each [`UPKEEP_EVERY`].
+/// The maximum number of statements that delete removals in each [`UPKEEP_EVERY`].
 const PAGES: usize = 50;
 /// After a loss, the first and the last pause until the removals of dead nodes are repeated, too. Each pause is twice
 /// the one before. Other nodes find a node dead only after its lease, which may have begun just before the loss.

@@ -67,7 +67,7 @@ impl Operator {
         loop {
             let lease = *self.lease.borrow();
             let kicked = self.store.kick(lease, target, BATCH).await?;
-            // Without this the heartbeat would do it a moment later.
+            // These connections are closed at once. Otherwise the node's heartbeat would close them a moment later.
             for own in kicked.iter().filter(|kicked| kicked.node == lease.node) {
                 self.connections.close(own.sid, SessionError::Kicked).await;
             }

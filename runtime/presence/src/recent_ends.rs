@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 /// How long an end is kept. A replica that may be promoted is behind by less than this.
 const KEPT: Duration = Duration::from_secs(30);
-/// The most ends. Each costs some 300 bytes.
+/// The maximum number of ends. Each costs some 300 bytes.
 const MAX: usize = 10_000;
 
 /// The recent ends. It is cheap to clone.

@@ -14,7 +14,7 @@ use tracing::{error, info};
 use rollcall_base::{log_limit::LogLimit, names, tasks::Tasks};
 use rollcall_store::{Close, Lease, Store, StoreError};
 
-/// The most ends that wait. Each costs some 200 bytes.
+/// The maximum number of ends that wait. Each costs some 200 bytes.
 const MAX: usize = 10_000;
 /// The first pause between two attempts, and the longest.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(60));

@@ -24,7 +24,7 @@ use tokio::{
 use rollcall_base::tasks::Tasks;
 use rollcall_store::{RosterQuery, Store, StoreError};
 
-/// The most pages in one query.
+/// The maximum number of pages in one query.
 const MAX_BATCH: usize = 16;
 /// How many queries run at once. A classroom's queries are always in the same lane.
 const LANES: usize = 2;
@@ -47,7 +47,7 @@ pub enum RosterForm {
 pub struct RosterRequest {
     /// The agents to read.
     pub query: RosterQuery,
-    /// The most agents of the page, from 1 to [`MAX_PAGE`].
+    /// The maximum number of agents of the page, from 1 to [`MAX_PAGE`].
     pub limit: usize,
     /// The form in which the agents are written.
     pub form: RosterForm,
@@ -139,7 +139,7 @@ where
             let batch: Vec<_> = pages.drain(..pages.len().min(MAX_BATCH)).collect();
             let queries = batch.iter().map(|(request, _)| request.query.clone()).collect();
             let limit = batch.iter().map(|(request, _)| request.limit).max().unwrap_or(0).min(MAX_PAGE);
-            // One agent more than a page has tells whether another page follows.
+            // If there is one agent more than a page has, another page follows.
             answer(batch, query(queries, limit + 1).await);
         }
     }

@@ -25,7 +25,7 @@ pub const NOOP: &str = "6";
 pub const CLOSE: &str = "1";
 /// The first message of a WebSocket that is to replace long-polling, and the answer to it.
 pub const PROBE: (&str, &str) = ("2probe", "3probe");
-/// The message with which that WebSocket replaces long-polling.
+/// The message with which a probing WebSocket replaces long-polling.
 pub const UPGRADE: &str = "5";
 
 /// A packet that a client sends.

@@ -3,7 +3,7 @@ use serde_json::value::RawValue;
 
 use crate::Malformed;
 
-/// The most attachments of a packet, as in the reference implementation.
+/// The maximum number of attachments of a packet, as in the reference implementation.
 pub const MAX_ATTACHMENTS: usize = 10;
 /// The main namespace, which packets do not name.
 pub const MAIN: &str = "/";

@@ -117,7 +117,7 @@ pub async fn check(config: &Config, reached: ConnectedBackends) -> Vec<Finding> 
     // An event would report something that did not happen.
     let asked = asked.chain(config.webhook.iter().map(|webhook| ("webhook", &webhook.url)));
     for (part, url) in asked {
-        let place = format!("{} (not asked)", redacted(&url.to_string()));
+        let place = format!("{} (not asked)", redacted(url));
         findings.push(Finding { part, place, verdict: CheckOutcome::Fine });
     }
     for function in config.functions.iter().flat_map(|config| &config.functions) {

@@ -91,7 +91,7 @@ pub struct LoadArgs {
 /// The arguments of `rollcall health`.
 #[derive(Debug, Clone, Args)]
 pub struct HealthArgs {
-    /// Ask whether it is ready for clients, instead of whether it lives
+    /// Ask whether the gateway is ready for clients, instead of whether it runs
     #[arg(long)]
     pub ready: bool,
 }

@@ -74,7 +74,7 @@ impl SilentConnections {
         Unauthenticated { connections: self.clone(), place, since, spoken: AtomicBool::new(false) }
     }
 
-    /// Counts a further connection that has already sent its request. It ends if the request is refused.
+    /// Counts a further connection that has already sent its request. The connection ends if the request is refused.
     pub(super) fn add_spoken(&self) -> Unauthenticated {
         self.table().unauthenticated += 1;
         let (since, spoken) = (Instant::now(), AtomicBool::new(true));

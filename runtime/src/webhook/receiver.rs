@@ -66,7 +66,7 @@ impl Receiver {
     /// Posts events. Ok means that the receiver accepted them.
     pub(super) async fn post(&self, epoch: &str, events: &[Arc<LoggedEvent>]) -> Result<(), Refusal> {
         let body = body(epoch, events);
-        // The same events have the same id, even if another node sends them.
+        // The id is made of the events, so that it is the same even if another node sends them.
         let id = RequestId::of_content(&body);
         let headers = self.key.sign(&id, unix_now(), &body);
         let span = trace::request("webhook", None);

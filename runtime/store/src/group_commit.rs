@@ -33,11 +33,11 @@ const THROTTLE: Duration = Duration::from_millis(50);
 /// How requests are grouped.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// The most requests in a batch.
+    /// The maximum number of requests in a batch.
     pub max_batch: usize,
     /// How many batches run at once, one in each lane. A key is always in the same lane.
     pub lanes: usize,
-    /// The most requests that wait, in all lanes together. More are refused at once.
+    /// The maximum number of requests that wait, in all lanes together. More are refused at once.
     pub queue: usize,
     /// How long a request may wait for its batch to begin.
     pub queue_timeout: Duration,

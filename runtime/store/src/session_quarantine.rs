@@ -12,7 +12,7 @@ use std::{
 use rollcall_base::{log_limit::LogLimit, names};
 use rollcall_schema::SessionId;
 
-/// The most sessions in the quarantine.
+/// The maximum number of sessions in the quarantine.
 const MAX: usize = 10_000;
 /// The first pause between two attempts, and the longest.
 const PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));

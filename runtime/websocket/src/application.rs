@@ -71,7 +71,7 @@ pub trait Application: Sized + Send + 'static {
 /// How a client is asked whether it is still there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ping {
-    /// It is not asked, because the application has a deadline of its own.
+    /// The client is not pinged, because the application has its own deadline for it.
     No,
     /// A ping frame, which a browser answers without telling its page.
     Frame,

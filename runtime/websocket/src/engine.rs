@@ -1,7 +1,7 @@
-//! What all workers and listeners share of Engine.IO: the ids of sessions, and the first packet.
+//! The part of Engine.IO that all workers and listeners share: the ids of sessions, and the first packet.
 //!
-//! Invariant: a session's id cannot be guessed, and no table of sessions is needed: the id contains its socket, and a
-//! signature by a key of this process.
+//! Invariant: a session's id cannot be guessed, and no table of sessions is needed, because the id contains its socket,
+//! and a signature with a key of this process.
 use std::{
     sync::atomic::{AtomicUsize, Ordering},
     time::Duration,

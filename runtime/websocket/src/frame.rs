@@ -53,7 +53,7 @@ pub(crate) fn parse(bytes: &[u8], expect: Expect) -> Result<Option<(Header, usiz
     }
 
     let Some(&second) = bytes.get(1) else { return Ok(None) };
-    // This is checked before the limits, because an unmasked frame breaks the protocol whatever it contains.
+    // The mask is checked before the limits, because an unmasked frame breaks the protocol whatever it contains.
     if second & 0x80 == 0 {
         return Err(Violation::Unmasked);
     }

@@ -7,9 +7,9 @@ use std::fmt;
 pub struct SocketId(u64);
 
 impl SocketId {
-    /// The most sockets of one worker.
+    /// The maximum number of sockets of one worker.
     pub(crate) const MAX_SOCKETS: usize = 1 << 24;
-    /// The most workers of a process.
+    /// The maximum number of workers of a process.
     pub(crate) const MAX_WORKERS: usize = 1 << 8;
 
     pub(crate) fn new(worker: u8, index: usize, generation: u32) -> Self {

@@ -14,7 +14,7 @@ use crate::{
 pub struct SocketOptions {
     /// The most bytes of one message with all its fragments. A longer message is closed with 1009.
     pub max_message: usize,
-    /// The most fragments of one message. More are closed with 1008.
+    /// The maximum number of fragments of one message. More are closed with 1008.
     pub max_fragments: u32,
     /// Whether binary messages are accepted. If not, they are closed with 1003.
     pub binary: bool,
@@ -113,10 +113,10 @@ pub struct ListenerOptions {
     pub http_timeout: Duration,
     /// The most bytes of a head. A longer head gets 431.
     pub max_head: usize,
-    /// The most headers of a head. More get 431.
+    /// The maximum number of headers of a head. More get 431.
     pub max_headers: usize,
-    /// The most connections that have not upgraded. If there are that many, a new one evicts the oldest that is older
-    /// than a second. This does not change while the listener runs.
+    /// The maximum number of connections that have not upgraded. If there are that many, a new one evicts the oldest
+    /// that is older than a second. This does not change while the listener runs.
     pub max_half_open: usize,
 }
 

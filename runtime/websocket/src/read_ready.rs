@@ -18,7 +18,7 @@ use crate::{
 
 /// The size of a worker's read buffer in bytes.
 const READ_BUFFER: usize = 64 << 10;
-/// The most messages that are delivered from one connection in one iteration of the worker's loop.
+/// The maximum number of messages that are delivered from one connection in one iteration of the worker's loop.
 const MAX_MESSAGES: u32 = 256;
 /// The most bytes of pongs that are sent to one client in one iteration. If there are more, only the latest pong is
 /// sent.

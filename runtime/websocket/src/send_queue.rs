@@ -12,7 +12,7 @@ use crate::{send_budget::SendBudget, transport::Transport};
 
 /// The bytes that each queued slice costs in addition to its content.
 const SLICE: usize = size_of::<Bytes>();
-/// The most slices that are given to the kernel in one call.
+/// The maximum number of slices that are given to the kernel in one call.
 const BATCH: usize = 32;
 
 /// The slices in the order in which they are sent. Between two iterations of the worker the queue is empty only if TLS

@@ -1,11 +1,11 @@
 -- All times are the database's clock_timestamp(), because now() does not change during a transaction.
 
--- This is part of every message id, so that two databases on one NATS server never make the same id.
+-- The id is part of every message id, so that two databases on one NATS server never make the same message id.
 create table installation (
     id uuid not null,
     -- The server's system identifier and timeline at the latest change of `incarnation`.
     timeline text,
-    -- It gets a new value whenever the database has lost commits.
+    -- The incarnation gets a new value whenever the database has lost commits.
     incarnation uuid not null default gen_random_uuid(),
     -- The highest session id from before the latest loss of commits, or 0. A left of such a session may have been
     -- published that this database does not know. So when its agent comes again, the session is ended and not taken
@@ -41,7 +41,8 @@ create table node (
     -- When the lease was last renewed. Some seconds later other nodes may revoke the node's claims on shards of the
     -- outbox, long before the lease ends.
     renewed_at timestamptz not null default clock_timestamp(),
-    -- It is raised whenever all claims of the node end at once: a shard that was claimed under a lower value is free.
+    -- The claim epoch is raised whenever all claims of the node end at once. A shard that was claimed under a lower
+    -- value is free.
     claim_epoch bigint not null default 0,
     -- Whether the node wants shards.
     relays boolean not null default false,
@@ -147,7 +148,7 @@ create table outbox_shard (
     shard smallint primary key,
     node_id bigint,
     claim_epoch bigint,
-    -- It is raised whenever a node takes the shard.
+    -- The generation is raised whenever a node takes the shard.
     generation bigint not null default 0
 ) with (fillfactor = 50);
 insert into outbox_shard (shard) select generate_series(0, 7);

@@ -1,4 +1,5 @@
--- The same tables as in Postgres, for one node. UUIDs are text; times are text, UTC, with milliseconds.
+-- The tables have the same columns as in Postgres, for one node. UUIDs are text. Times are text in UTC with
+-- milliseconds.
 
 create table installation (
     id text not null,

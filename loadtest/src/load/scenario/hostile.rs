@@ -32,7 +32,8 @@ const FLOODERS: usize = 4;
 const PIECE: usize = 500;
 /// The largest payload of a ping.
 const PAYLOAD: [u8; 125] = [b'p'; 125];
-/// How many times as long the slowest of 100 events may take beside the flood as beside a flood that goes elsewhere.
+/// How many times as long the slowest of 100 events may take during a flood to the same gateway as during a flood to
+/// another address.
 const MOST: f64 = 2.0;
 
 pub(crate) fn run(stage: &mut Stage) -> io::Result<()> {

@@ -16,7 +16,7 @@ use crate::load::proc;
 use crate::load::results::Limit;
 use crate::load::stage::{Stage, WINDOW};
 
-/// The most agents: with more of them these servers would take minutes.
+/// The maximum number of agents: with more of them these servers would take minutes.
 const MAX_AGENTS: usize = 4_000;
 const WAVES: usize = 3;
 /// How many times as fast the gateway must be. Its connections must also be smaller by a factor.

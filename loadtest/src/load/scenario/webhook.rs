@@ -29,7 +29,7 @@ const VISIT: Duration = Duration::from_secs(1);
 const ENTER_LIMIT: Duration = Duration::from_secs(2);
 const TRIES: usize = 4;
 const TRY_AGAIN: Duration = Duration::from_millis(500);
-/// The most agents that are connected or connecting at once, including those that wait for stopped nodes.
+/// The maximum number of agents that are connected or connecting at once, including those that wait for stopped nodes.
 const MOST_AT_ONCE: usize = 8000;
 /// The lease is short, so that the sessions of every stopped node are taken over.
 const LEASE: Duration = Duration::from_secs(2);

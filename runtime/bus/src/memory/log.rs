@@ -21,7 +21,7 @@ const OVERHEAD: usize = 550;
 /// How much the log holds. The first limit that is reached counts.
 #[derive(Clone, Copy, Debug)]
 pub struct LogLimits {
-    /// The most events.
+    /// The maximum number of events.
     pub events: usize,
     /// The most bytes of all events, including the overhead.
     pub bytes: usize,
@@ -145,7 +145,7 @@ impl Log {
 #[derive(Debug)]
 struct RecentIds {
     hasher: RandomState,
-    /// The most ids of a window.
+    /// The maximum number of ids of a window.
     max: usize,
     newer: HashMap<u64, u64>,
     older: HashMap<u64, u64>,

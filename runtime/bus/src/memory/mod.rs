@@ -23,9 +23,9 @@ pub use self::log::LogLimits;
 use super::{Bus, BusError, BusEvent, Incoming, Position, Publication, PublishError, Replay, before_oldest};
 use rollcall_base::tasks::{TaskEnded, Tasks};
 
-/// The most unread events of the feed.
+/// The maximum number of unread events of the feed.
 const FEED: usize = 256;
-/// The most unread events of a replay.
+/// The maximum number of unread events of a replay.
 const REPLAY: usize = 64;
 /// How many offsets of the log are read under one lock.
 const MAX_CHUNK: usize = 256;

@@ -26,14 +26,14 @@ use super::{
 };
 use crate::{Fence, Publication, PublishError};
 
-/// The most messages without an answer.
+/// The maximum number of messages without an answer.
 const MAX_UNANSWERED: usize = 256;
 /// How many requests are handled at once. Further requests wait in the channel.
 const MAX_REQUESTS: usize = 256;
 /// How long after its request a message may be sent. The rest of [`CALL_TIMEOUT`] is for the answer.
 const SEND_TIMEOUT: Duration = Duration::from_millis(700);
-/// The most subjects whose last sequence is remembered. If there are more, all are forgotten, which costs one refused
-/// message for each subject.
+/// The maximum number of subjects whose last sequence is remembered. If there are more, all are forgotten, which costs
+/// one refused message for each subject.
 const MAX_SUBJECTS: usize = 100_000;
 
 pub(super) type Outcome = Result<Offset, PublishError>;

@@ -18,7 +18,7 @@ use crate::Incoming;
 const MAX_BYTES: usize = 8 * 1024 * 1024;
 /// The cost of an event beside its body, in bytes.
 const OVERHEAD: usize = 256;
-/// The most events that are taken at a time.
+/// The maximum number of events that are taken at a time.
 const BATCH_EVENTS: usize = 256;
 const BATCH_BYTES: usize = 1024 * 1024;
 

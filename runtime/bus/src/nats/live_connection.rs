@@ -52,7 +52,7 @@ impl LiveConnection {
         buffer: Arc<LiveBuffer>,
         stream_end: Arc<StreamEnd>,
     ) -> Self {
-        // This is set before the task runs, so that a round trip that starts now waits for it.
+        // The state is set before the task runs, so that a round trip that starts now waits for the connection.
         rooms.connected();
         let questions = questions(&connection, &servers);
         Self { connection, servers, rooms, buffer, stream_end, questions, unanswered: 0 }

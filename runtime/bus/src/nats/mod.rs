@@ -95,7 +95,7 @@ const START_TIMEOUT: Duration = Duration::from_secs(4);
 const END_TIMEOUT: Duration = Duration::from_millis(500);
 /// For this long after an event was stored, a probe need not write one.
 const PROVED: Duration = Duration::from_secs(5);
-/// The most unread events of the feed.
+/// The maximum number of unread events of the feed.
 const FEED: usize = 256;
 /// The bus through NATS.
 pub struct NatsBus {

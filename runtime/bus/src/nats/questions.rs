@@ -172,7 +172,7 @@ impl Questions {
         question.proving = false;
         question.sent.clear();
         if head.starts_with(NO_RESPONDERS) {
-            // The stream has no leader, or does not exist. The question that is asked again later tells which.
+            // The stream has no leader, or does not exist. The next question will show which.
             question.interrupted = true;
             return Heard::Nothing;
         }

@@ -27,7 +27,7 @@ use rollcall_base::{names, tasks::Tasks};
 
 /// How many requests are read together.
 const MAX_BATCH: usize = 2048;
-/// The most requests that wait.
+/// The maximum number of requests that wait.
 const MAX_WAITING: usize = 16 * 1024;
 /// How many events a replay may be ahead of its receiver.
 const MAX_AHEAD: usize = 512;

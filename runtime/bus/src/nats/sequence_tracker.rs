@@ -20,7 +20,7 @@ use tokio::time::Instant;
 /// by microseconds, unless the server's threads wait for a CPU. This time is several time slices of the scheduler, and
 /// too short for people to notice.
 pub(super) const SETTLING: Duration = Duration::from_millis(25);
-/// The most offsets that are remembered one by one.
+/// The maximum number of offsets that are remembered one by one.
 const MAX_REMEMBERED: usize = 64 * 1024;
 
 /// The offsets that were delivered.

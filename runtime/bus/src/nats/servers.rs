@@ -118,7 +118,7 @@ impl Servers {
                 }
                 Err(error) => {
                     self.note_failure(endpoint);
-                    // An error that an operator must fix is reported rather than that another server is away.
+                    // If an operator must fix an error, that error is reported, even if the last server is only away.
                     if let NatsError::Away(_) = why {
                         why = refused(error, endpoint, &credentials);
                     }
@@ -195,7 +195,8 @@ impl Servers {
         Ok(if self.options.tls_first { options.tls_first() } else { options })
     }
 
-    /// Records that a connection to this server failed, or that the server fell silent. Other servers are tried first.
+    /// Records that a connection to this server failed, or that the server stopped answering. Other servers are tried
+    /// first.
     pub(super) fn note_failure(&self, endpoint: &Endpoint) {
         self.known().note_failure(endpoint.socket.to_string());
     }

@@ -14,8 +14,8 @@ pub struct PostgresOptions {
     pub password: Option<RotatingSecret>,
     /// The schema of the tables. Without it, the first one in the role's `search_path` is used.
     pub schema: Option<SchemaName>,
-    /// The most connections for statements. There are up to four more: for heartbeats, for the relay, and two for
-    /// background work.
+    /// The maximum number of connections for statements. There are up to four more: for heartbeats, for the relay, and
+    /// two for background work.
     pub pool_size: usize,
     /// Whether the URL leads to a pooler that lends a connection for one transaction.
     pub pooler: bool,

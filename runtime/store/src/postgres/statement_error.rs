@@ -12,7 +12,7 @@ pub(super) const PAUSE: Duration = Duration::from_millis(3);
 pub(super) enum Failure {
     /// The backend answered, so its connection can be used.
     Answered(StoreError),
-    /// Another transaction was in the way. The same statement may succeed now.
+    /// Another transaction conflicted with the statement. The same statement may succeed now.
     Again(StoreError),
     /// The server takes no writes any more, because it became a standby. Another server may have replaced it.
     ReadOnly(StoreError),

@@ -79,8 +79,7 @@ impl PostgresStore {
         self.connector.reach().await
     }
 
-    /// Records that there are new rows in these shards, which wakes this process's relay, or makes other nodes' relays
-    /// be woken.
+    /// Records that there are new rows in these shards, and wakes this process's relay or the relays of other nodes.
     pub(super) fn wake(&self, shards: Shards) {
         self.shards.wake(shards);
     }

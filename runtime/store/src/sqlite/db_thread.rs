@@ -21,9 +21,9 @@ use rollcall_base::{failpoint, names, tasks::Tasks};
 
 /// How long a call may take, including its wait in the queue.
 const LIMIT: Duration = Duration::from_millis(1500);
-/// The most calls that wait. Each is a batch.
+/// The maximum number of calls that wait. Each is a batch.
 const QUEUE: usize = 1024;
-/// The most calls in one transaction.
+/// The maximum number of calls in one transaction.
 const MAX_BATCH: usize = 64;
 /// The time between two checkpoints.
 const CHECKPOINT: Duration = Duration::from_millis(250);

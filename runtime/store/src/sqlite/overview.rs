@@ -173,7 +173,7 @@ mod tests {
 
     const MANY: u32 = 100_000;
     const PAGE: usize = 100;
-    /// The most steps of a page. Stepping over all rows takes ten times as many.
+    /// The maximum number of steps of a page. Stepping over all rows takes ten times as many.
     const MAX_STEPS: i32 = 100_000;
 
     /// Returns how many rows a query returns, and how many steps of SQLite's machine it took.

@@ -10,7 +10,7 @@ use crate::world::{Member, World, classroom};
 
 const AGENTS: usize = 3;
 const ROOMS: usize = 2;
-/// The most connections of an agent.
+/// The maximum number of connections of an agent.
 const SIDS: usize = 3;
 
 #[derive(Clone, Copy, Debug)]

@@ -286,7 +286,7 @@ async fn whose_own_lease_has_run_out_takes_nobodys() {
     world.sql("update node set lease_until = clock_timestamp() - interval '1 minute'");
     assert_eq!(other.reap(lease, 10).await.expect("answered"), 0);
     other.renew_lease(lease, LEASE).await.expect("renewed");
-    // This reaper began before it could learn of the gap.
+    // The reaper began before it could learn of the gap.
     assert_eq!(other.reap(lease, 10).await.expect("answered"), 0);
     other.renew_lease(lease, LEASE).await.expect("renewed without a gap");
     assert_eq!(other.reap(lease, 10).await.expect("reaped"), 1);

@@ -88,7 +88,7 @@ async fn a_lease_is_renewed_and_the_dead_are_reaped_while_the_pool_waits() {
     let blocker = client(&world).await;
     blocker.batch_execute("begin; lock table lesson in access exclusive mode").await.expect("locked");
     world.sql(&format!("update node set lease_until = '2000-01-01' where id = {}", dead.node));
-    // These are more calls than the pool has connections, or makes in this time.
+    // The calls are more than the pool has connections, or makes in this time.
     let waiting: Vec<_> = (0..16)
         .map(|_| {
             let store = world.store.clone();

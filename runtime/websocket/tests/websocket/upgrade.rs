@@ -133,7 +133,7 @@ fn half_open_connections_are_bounded_and_one_more_evicts_the_oldest() {
     let (mut oldest, mut second, mut third) = (dial(""), dial(&head[..10]), dial(&head));
     assert!(third.head().starts_with("HTTP/1.1 101"));
     assert_eq!(oldest.rest(), b"");
-    // An upgraded connection gives its slot back once its worker has it.
+    // An upgraded connection gives its slot back when its worker has the connection.
     third.send(&frame(0x89, b""));
     assert_eq!(third.frame(), (0x8a, Vec::new()));
     let mut fourth = dial(&head);
