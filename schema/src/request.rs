@@ -101,13 +101,13 @@ impl Serialize for Ref {
 /// Why a message is not a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RequestError {
-    /// It is not a JSON object in UTF-8, or has a field of the envelope twice.
+    /// The message is not a JSON object in UTF-8, or has a field of the envelope twice.
     #[error("the message is not a JSON object")]
     Syntax,
     /// Its `ref` cannot be repeated: it is neither an integer of 64 bits nor a short text.
     #[error("the message has a faulty ref")]
     Reference,
-    /// It has no `type`, or one that is not a text.
+    /// The message has no `type`, or a `type` that is not a text.
     #[error("the message has no type")]
     NoEvent(Ref),
 }
