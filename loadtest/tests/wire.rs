@@ -1,4 +1,4 @@
-//! The network before a server passes on what both sides send.
+//! Tests of the wire in front of a server, which relays what both sides send.
 
 #![allow(clippy::unwrap_used)]
 

@@ -41,7 +41,7 @@ pub enum Ref {
 /// The longest text of a `ref`, in bytes of UTF-8.
 const MAX_REF: usize = 64;
 
-/// What a client is told of a `ref` that is neither an integer of 64 bits nor a short text.
+/// What a client is told about a `ref` that is neither an integer of 64 bits nor a short text.
 const REF_RULE: &str = "ref: an integer of 64 bits, or a text of at most 64 bytes";
 
 /// A short text that needs no allocation.
@@ -104,7 +104,7 @@ pub enum RequestError {
     /// The message is not a JSON object in UTF-8, or has a field of the envelope twice.
     #[error("the message is not a JSON object")]
     Syntax,
-    /// Its `ref` cannot be repeated: it is neither an integer of 64 bits nor a short text.
+    /// The message's `ref` cannot be repeated, because it is neither an integer of 64 bits nor a short text.
     #[error("the message has a faulty ref")]
     Reference,
     /// The message has no `type`, or a `type` that is not a text.

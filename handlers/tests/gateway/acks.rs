@@ -53,7 +53,7 @@ async fn a_faulty_ref_comes_back_as_null_and_its_request_is_invalid(backend: &Ba
     }
     let lesson = format!("select lesson_id from agent_session where id = {}", alice.session);
     assert_eq!(backend.value(&lesson).await, "");
-    // `null` is as good as none.
+    // A `ref` of `null` counts as no `ref`.
     let unknown = answer(&mut alice, r#"{"type":"nonsense","ref":null}"#).await;
     assert!(unknown.starts_with(r#"{"type":"ack","ref":null,"status":"ERROR","message":"unknown event""#), "{unknown}");
 }

@@ -45,7 +45,7 @@ async fn a_session_ends_with_its_token_whatever_waits_for_its_answer(backend: &B
     let own = backend.another(|options| file.on(options));
     let room = own.classroom();
     let mut alice = own.enters(room, &room.token_with("alice", &json!({"exp": soon()}))).await;
-    // All are there before the first is answered: from then on a handler runs without a pause.
+    // All requests arrive before the first is answered, so from then on handlers run without a pause.
     for reference in 0..CALLS {
         alice.client.send(&json!({"type": "raise_hand", "ref": reference})).await.unwrap();
     }

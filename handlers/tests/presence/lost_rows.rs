@@ -1,5 +1,5 @@
-//! PROTOCOL 2, "The view is whole": a session whose row is gone, although nothing says that the database has lost commits, is
-//! found by its next request, or by its end.
+//! A session whose row is gone, although nothing says that the database has lost commits (PROTOCOL 2, "The view is
+//! whole"). The next request of the session, or its end, finds that the row is gone.
 
 use serde_json::json;
 
@@ -15,7 +15,7 @@ async fn witness_and_alice<'b>(backend: &'b Backend, room: &'b Classroom) -> (Ag
     (witness, alice)
 }
 
-/// The row goes behind the gateway's back.
+/// Deletes the agent's row without the gateway.
 async fn loses_row(backend: &Backend, agent: &Agent) {
     backend.write(&format!("delete from agent_session where id = {}", agent.session)).await;
 }

@@ -98,12 +98,12 @@ impl Agent {
             });
         }
         for open in opened {
-            // A task that panicked has left nothing in the journal, so the ledger shows it.
+            // If a task panicked, its connection is missing in the journal, and the ledger reports that.
             open.task.await.ok();
         }
     }
 
-    /// Connects to the visit's node, or if that refuses, to the nodes after it.
+    /// Connects to the visit's node, or to the following nodes if that node refuses.
     async fn open(&self, visit: Visit) -> Option<Open> {
         for attempt in 0..TRIES {
             let node = (visit.node + attempt) % self.stage.nodes.len();

@@ -20,7 +20,7 @@ use super::plan::Setting;
 use super::primary::Primary;
 use super::webhook;
 
-/// The pooler's connections to the database. Three nodes have more to the pooler.
+/// The number of the pooler's connections to the database. Three nodes have more connections to the pooler.
 const POOLED: u32 = 8;
 /// The file of the armed failpoint in a node's folder.
 pub(super) const FAILPOINT: &str = "failpoint";

@@ -132,7 +132,7 @@ pub enum BusEvent {
     Watermark(Offset),
     /// Events up to this offset may be lost. Every view of a room that began before it is incomplete.
     Gap(Offset),
-    /// The stream was made anew, or put back to an earlier time. Offsets continue from this one. Later offsets of the
+    /// The stream was created again, or put back to an earlier time. Offsets continue from this one. Later offsets of the
     /// old stream are invalid, and no view is complete.
     StreamReset,
 }

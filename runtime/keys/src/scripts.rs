@@ -57,7 +57,7 @@ impl Scripts {
 }
 
 /// Returns whether an error says that a script is unknown, because the server was restarted or its scripts were
-/// flushed. In a pipeline each command may say so.
+/// flushed. In a pipeline each command may report this error.
 pub(super) fn lacks_script(error: &RedisError) -> bool {
     const CODE: &str = "NOSCRIPT";
     let among = |errors: Arc<[(usize, bb8_redis::redis::ServerError)]>| errors.iter().any(|(_, e)| e.code() == CODE);

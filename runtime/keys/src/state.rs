@@ -63,7 +63,7 @@ pub(super) fn of(error: &RedisError) -> Option<&'static State> {
     }
     let own = error.code().and_then(|code| find(code, error.detail().unwrap_or_default()));
     own.or_else(|| {
-        // In a pipeline each command may say so.
+        // In a pipeline each command may report the error.
         let several = error.clone().into_server_errors()?;
         several.iter().find_map(|(_, error)| find(error.code(), error.details().unwrap_or_default()))
     })

@@ -1,8 +1,8 @@
-//! A request finds that its connection does not own its session: another connection has it, an operator has ended it, or its
-//! row is gone.
+//! Handles a request which finds that its connection does not own its session: another connection has the session, an
+//! operator has ended it, or its row is gone.
 //!
-//! Invariant: the client is told which of these it is, and a session without a row does not stay in anybody's view: its end is
-//! written from memory. The request itself is answered with `try again later`.
+//! Invariant: the client is told which of these is the case. A session without a row does not stay in any client's
+//! state, because its end is written from memory. The request itself is answered with `try again later`.
 use rollcall_schema::LeftReason;
 use rollcall_store::StoreError;
 

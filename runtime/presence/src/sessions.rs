@@ -213,14 +213,14 @@ impl Sessions {
         closed
     }
 
-    /// Writes history and agent.left, if the session has neither a row nor an end in the history.
+    /// Writes history and agent.left if the session has neither a row nor an end in the history.
     async fn end_from_memory(&self, session: &Remembered) {
         while let Err(error) = self.verify.call(session.clone()).await {
             match error {
                 StoreError::Unavailable(_) | StoreError::Overloaded => {
                     warn!(%error, "a session's end waits for the database");
                 }
-                // Another node ended it.
+                // Another node ended the session.
                 StoreError::Fenced if !self.has_lost_commits() => return,
                 StoreError::Fenced => {}
                 StoreError::Refused(why) => {
@@ -266,7 +266,8 @@ impl Sessions {
     }
 }
 
-/// Whether the client knows that its session is not its own any more: another connection has it, or an operator has ended it.
+/// Returns whether the client knows that its session is no longer its own, because another connection has it or an
+/// operator has ended it.
 fn was_told(reason: LeftReason) -> bool {
     matches!(reason.cause(), Some(KickCause::Told(error)) if !error.is_recoverable())
 }

@@ -142,13 +142,14 @@ impl Keyring {
         let verdict = keys.check(token, unix_now());
         let Some(issuer) = keys.issuer(&token.issuer) else { return verdict };
         let renamed = verdict == Err(AuthError::Key) && plausible(token.kid.as_deref());
-        // If a key was replaced under its name, or without one, the old key does not match the signature.
+        // If a key was replaced by a key with the same name, or by a key without a name, the old key does not match the
+        // signature.
         let replaced = verdict == Err(AuthError::Signature);
         if renamed || replaced {
             return match issuer.load_for_token(&self.client, keys.cooldown, token.kid.as_deref()).await {
                 Lookup::Loaded => keys.check(token, unix_now()),
                 Lookup::Known => verdict,
-                // A wrong signature under a name that is known is a forger's, far more often than a new key's.
+                // A wrong signature with a known key's name is far more often a forger's than that of a new key.
                 Lookup::Unavailable if replaced && token.kid.is_some() => verdict,
                 Lookup::Unavailable => Err(AuthError::KeysUnavailable),
             };

@@ -131,7 +131,7 @@ impl Application for Gateway {
 
     fn ping(&mut self, peer: &mut Peer) -> Ping {
         match peer.state {
-            // connect_success is the first frame that a client gets.
+            // connect_success is the first frame that a client gets, so no ping may be sent before it.
             PeerState::Connecting(_) => Ping::No,
             PeerState::AwaitingConnect(_) | PeerState::Outside(_) | PeerState::Refused(_) => Ping::No,
             PeerState::Open(_) | PeerState::Busy if peer.heartbeat => {

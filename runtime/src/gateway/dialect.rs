@@ -47,10 +47,10 @@ impl AckTo {
     }
 }
 
-/// What a message asks for. An error if the text cannot be read, or has binary data, which no handler accepts.
+/// The request in a message. It is an error if the text cannot be read, or has binary data, which no handler accepts.
 pub(super) type ReadRequest<'a> = Result<Request<'a>, PayloadError>;
 
-/// Reads a request. In any case the form of the answer is known.
+/// Reads a request. The form of its answer is known in any case.
 pub(super) fn read_request(dialect: Dialect, text: &str) -> (ReadRequest<'_>, AckTo) {
     let Dialect::SocketIo(namespace) = dialect else {
         return match Request::parse(text.as_bytes()) {

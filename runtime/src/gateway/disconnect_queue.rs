@@ -47,7 +47,7 @@ pub struct DisconnectQueue {
 
 enum Message {
     Leave(Disconnected),
-    /// The connection, and what its client would have been told.
+    /// The connection, and the error that its client would have been told.
     TakenOver(Sid, SessionError),
     LeaveLesson(Sid, LessonId),
     /// Asks for the sessions in grace.
@@ -89,8 +89,9 @@ impl DisconnectQueue {
         came.await.unwrap_or_default()
     }
 
-    /// Runs disconnect now for the session of this connection if it is in grace here, because another connection has
-    /// the session, or an operator has ended it. `error` is what the client would have been told.
+    /// Runs disconnect now for the session of this connection if the session is in grace here, because another
+    /// connection has the session, or an operator has ended it. `error` is the error that the client would have been
+    /// told.
     pub fn taken_over(&self, sid: Sid, error: SessionError) {
         if *self.unfinished.borrow() > 0 {
             let _ = self.queue.send(Message::TakenOver(sid, error));

@@ -1,6 +1,6 @@
 //! The deadlines of connections, which are checked at each tick: the deadline for connect_request, and the expiry of a
-//! token. The expiry is checked before each request, too: a client that sends requests without a pause has a handler
-//! running at every tick.
+//! token. The expiry is also checked before each request, because a client that sends requests without a pause has a
+//! running handler at every tick.
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rollcall_schema::SessionError;
@@ -20,7 +20,8 @@ impl Gateway {
         millis(self.started.elapsed() + self.options.connect_timeout)
     }
 
-    /// Closes the connection of a client that was let in if its token has expired. Returns whether it has.
+    /// Closes the connection of a client that was let in if its token has expired. Returns whether the token has
+    /// expired.
     pub(super) fn end_expired(&mut self, socket: &mut Socket<'_, Peer>) -> bool {
         let expired = socket.peer.expires <= unix_millis();
         if expired {

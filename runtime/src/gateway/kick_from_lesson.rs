@@ -46,7 +46,7 @@ impl Gateway {
         }
     }
 
-    /// Takes the session out of the lesson that an operator named while the handler ran that is now done.
+    /// Takes the session out of the lesson that an operator named while the handler ran. The handler is done now.
     pub(super) fn kick_late(&mut self, socket: &mut Socket<'_, Peer>) {
         let waiting = socket.peer.cold.as_mut().and_then(|cold| cold.kicked_from.take());
         if let Some(lesson) = waiting.filter(|_| socket.is_open()) {

@@ -30,7 +30,7 @@ impl Rooms {
                     self.broadcast(|| RoomCommand::Gap(through)).await;
                 }
                 BusEvent::StreamReset => {
-                    warn!("the stream was made anew or put back: the connections of its rooms are closed");
+                    warn!("the stream was created again or put back: the connections of its rooms are closed");
                     self.0.watermark.store(0, Ordering::SeqCst);
                     self.read_epoch();
                     self.entries().values().for_each(|entry| entry.life.begin_anew());

@@ -57,7 +57,7 @@ pub enum Standing {
     Owned,
     /// The agent has entered the classroom again with another connection.
     Replaced,
-    /// An operator has ended it, and its client has not been told yet.
+    /// An operator has ended the session, and its client has not been told yet.
     Kicked,
     /// The row exists, but the takeover or the latest join is lost: an earlier connection owns it, or it is in another
     /// lesson. Or the history has its end already.
@@ -67,7 +67,7 @@ pub enum Standing {
 }
 
 impl Standing {
-    /// What the session's client is told; none where the session goes on.
+    /// Returns the error that the session's client is told, or `None` if the session goes on.
     #[must_use]
     pub fn error(self) -> Option<SessionError> {
         match self {

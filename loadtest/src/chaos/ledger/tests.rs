@@ -75,7 +75,7 @@ fn an_update_is_between_entered_and_left() {
     assert_eq!(wrong(&[entered.clone(), update(2, 7), update(3, 7), left.clone()]), 0);
     assert_eq!(wrong(&[entered.clone(), left.clone(), update(6, 7)]), 1);
     assert_eq!(wrong(&[update(1, 7), entered.clone(), left.clone()]), 1);
-    // The stream was made anew between the left and the update.
+    // The stream was created again between the left and the update.
     assert_eq!(wrong(&[entered, left, Stored { epoch: 1, ..update(1, 7) }]), 0);
     assert_eq!(
         updates(&[update(1, 7)], &BTreeSet::from([7]), 0).len() + updates(&[update(1, 7)], &BTreeSet::new(), 7).len(),

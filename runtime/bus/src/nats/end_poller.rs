@@ -1,5 +1,5 @@
 //! Asks the stream for its end, so that arriving events can be checked, and so that the node notices a stream that was
-//! deleted, made anew or put back while the connection lives.
+//! deleted, created again or put back while the connection lives.
 //!
 //! Invariant: the rate of the questions is bounded, however many events arrive and however many rooms there are. The
 //! live connection and the feed writer handle the answers.

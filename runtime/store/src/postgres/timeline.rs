@@ -52,7 +52,7 @@ struct Stored {
 }
 
 impl Stored {
-    /// Whether this is the history that the connection leads to, and has all sessions through `seen`.
+    /// Returns whether this is the history that the connection leads to, and has all sessions through `seen`.
     fn agrees(&self, here: &str, seen: i64) -> bool {
         self.timeline.as_deref() == Some(here) && self.last_session >= seen
     }
@@ -98,8 +98,8 @@ impl Timeline {
         Ok(Some(incarnation))
     }
 
-    /// Read before the database is asked for its last session: one that is opened meanwhile has a higher id than the answer,
-    /// and would be taken for a loss.
+    /// Returns the last session that this process knows. It is called before the database is asked for its last
+    /// session. A session that is opened meanwhile has a higher id than the answer, and would be taken for a loss.
     fn seen(&self) -> i64 {
         self.seen.load(Ordering::Relaxed)
     }

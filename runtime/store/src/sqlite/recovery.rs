@@ -16,8 +16,8 @@ use super::{
 };
 use crate::{Close, KeyField, Lease, Recovery, Remembered, Restored, Standing, StoreError};
 
-/// The owner of the row, whether that is this connection in this lesson, whether the history has its end, whether the
-/// agent has a later session, and whether an operator has ended this one.
+/// The owner of the row, whether the owner is this connection in this lesson, whether the history has the session's
+/// end, whether the agent has a later session, and whether an operator has ended this session.
 const STANDING: &str = "select (select sid from agent_session where id = ?1), \
     exists (select 1 from agent_session where id = ?1 and sid = ?4 and lesson_id is ?5), \
     exists (select 1 from agent_session_history where id = ?1), \

@@ -83,7 +83,7 @@ async fn a_session_that_an_operator_ended_is_known_as_such(world: World) {
     let alice = Member::new(classroom(), "web.alice");
     let session = world.open(&alice).await.session;
     world.store.kick(world.lease, &KickTarget::Session(session), 10).await.expect("kicked");
-    // Its agent may be back already.
+    // The agent may already be back.
     world.open(&alice.again()).await;
     assert_eq!(verify(&world, remembered(&alice, session)).await, Standing::Kicked);
     let kick = Kick { sid: alice.sid, lesson: None };

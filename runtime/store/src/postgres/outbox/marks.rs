@@ -17,7 +17,7 @@ const SETTLED: Duration = Duration::from_secs(10);
 const ANEW: Duration = Duration::from_secs(60);
 
 pub(super) struct Marks {
-    /// No row is left up to these ids.
+    /// The ids up to which no row is left.
     low: [i64; COUNT],
     /// No row was visible up to these ids at `since`.
     next: [i64; COUNT],
