@@ -143,6 +143,8 @@ impl ServerCertVerifier for Verifier {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use rcgen::generate_simple_self_signed;
 
     use super::*;
