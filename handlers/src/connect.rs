@@ -57,8 +57,8 @@ pub async fn handle(deps: &Deps, context: ConnectContext, request: ConnectReques
     let enter = Enter::new(agent, classroom, user.role, context.sid).info(user.info().cloned());
     let enter = enter.resume_id(context.resume_id).trace(context.outgoing_trace());
     deps.rooms.enter(context.socket, RoomId::Classroom(classroom)).await;
-    // The position is read before the row is written. So the session's own agent.left comes after it, whatever ends the
-    // session.
+    // The position is read before the row is written. So the session's own agent.left comes after that position,
+    // whatever ends the session.
     let start = if resume.is_some() { Some(deps.rooms.end().await) } else { None };
     let (membership, entered) = deps.presence.enter(enter).await?;
 
@@ -70,7 +70,7 @@ pub async fn handle(deps: &Deps, context: ConnectContext, request: ConnectReques
         None => None,
     };
     // The classroom's events are buffered until connect_success is sent, so none of them overtakes this roster. The
-    // future is boxed for the reason above.
+    // future is boxed, so that a connect that asks for no roster does not carry its state.
     let roster = match roster {
         Some(true) => Some(Box::pin(deps.presence.roster(&session.membership, Roster::default())).await?),
         Some(false) | None => None,

@@ -79,8 +79,8 @@ impl SocketIo {
         client
     }
 
-    /// Connects to a node as the library of a client does that was connected before: with what it kept. Returns the new
-    /// client, and whether it goes on with its session.
+    /// Connects to a node in the way in which the library of a client that was connected before does: with the data
+    /// that the library kept. Returns the new client, and whether the client goes on with its session.
     pub(crate) async fn comes_back(self, address: SocketAddr, query: &str, auth: &Value) -> (Self, bool) {
         let (pid, offset) = self.recovery;
         let mut client = Self::open_at(address, query, None).await;

@@ -35,7 +35,7 @@ pub(crate) async fn the_diagram(backend: &Backend) {
     let first_frame = next_text(&mut client, SOON).await;
 
     // 3. Presence ->> DB: create session in table agent_session for Agent
-    // It is there before success is: no waiting.
+    // The row is there before connect_success comes, so the test does not wait.
     let row = format!(
         "select id, agent_id, node_id is not null, sid, role, lesson_id, seat, started_at is not null \
          from agent_session where classroom_id = '{}' and agent_id = '{AGENT}'",
@@ -51,7 +51,7 @@ pub(crate) async fn the_diagram(backend: &Backend) {
     entered_is_in_the_stream(backend, room, session).await;
 
     // 5. Presence ->> Nats: subscribe to subject "classroom.<classroom_id>.*"
-    // Live before success: what is published once success is here arrives. (Seen in 10, 11 and 12.)
+    // The subscription is live before connect_success, so every event published after it arrives (see 10, 11 and 12).
 
     // 6. Presence ->> Agent: success
     // The first frame of all, and the seed's order of what is in it.

@@ -30,7 +30,7 @@ pub(crate) async fn the_diagram(backend: &Backend) {
     left_is_in_the_stream(backend, room, &there, "closed").await;
 
     // 3. Presence ->> DB: move Agent session to history
-    // Committed together with the event: a client that has seen the event finds it done.
+    // The move is committed together with the event, so a client that has seen the event finds the session in history.
     // 4. DB ->> DB: create session in table agent_session_history
     expect_history(backend, room, &there, "closed").await;
     // 5. DB ->> DB: delete session from table agent_session

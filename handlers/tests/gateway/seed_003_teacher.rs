@@ -37,7 +37,7 @@ pub(crate) async fn the_diagram(backend: &Backend) {
     let success = crate::common::next_text(&mut teacher.client, SOON).await;
 
     // 5. B->>B: enter_room
-    // From now on what is published to the lesson comes to the teacher, and to nobody who did not join it.
+    // From now on the events of the lesson come to the teacher, and to no client that did not join the lesson.
     let fence = backend.fence_on(&format!("lesson.{lesson}.board"));
     fence.is_next_for(&mut teacher).await;
     backend.nothing_came(room, [&mut student, &mut teacher]).await;

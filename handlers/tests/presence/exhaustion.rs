@@ -1,5 +1,5 @@
-//! The disk is full, the log takes nothing, or the memory is used up: new connections are refused, old ones stay. (Open
-//! files: `hostile/node_limits.rs`.)
+//! The disk is full, the log cannot be written, or the memory is used up: new connections are refused, and old ones
+//! stay. (`hostile/node_limits.rs` tests a limit of open files.)
 
 use std::process::Command;
 use std::time::{Duration, Instant};

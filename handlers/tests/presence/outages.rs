@@ -171,7 +171,8 @@ async fn postgres_hangs_for_longer_than_the_leases() {
     outage_of_postgres_beyond_the_leases(Fault::Hanging).await;
 }
 
-/// As after a failover: earlier connections are broken, and connections made meanwhile can never write.
+/// The state is the one after a failover: earlier connections are broken, and connections made meanwhile can never
+/// write.
 #[tokio::test]
 async fn postgres_is_a_standby_for_a_while() {
     let postgres = crate::common::start_postgres().unwrap();

@@ -1,5 +1,5 @@
-//! Redis fails over under a running gateway, and removals that the failover lost, or that no node would do, are done
-//! all the same.
+//! Redis fails over under a running gateway. Removals that the failover lost, or that no node would carry out, are
+//! carried out anyway.
 
 use std::fs;
 use std::path::Path;

@@ -51,7 +51,7 @@ fn of_first_stream(
     let holding = |key: &str| epochs.iter().position(|epoch| epoch.contains_key(key));
     let begun = match told {
         Some(told) => record.epochs.iter().position(|epoch| epoch == told).ok_or(format!("no stream began {told}"))?,
-        // If its publisher got no answer, an event may be in two streams. So the first event that is in one stream only
+        // An event whose publisher got no answer may be in two streams. So the first event that is in only one stream
         // decides.
         None => {
             let keys = || first.seen.iter().map(|seen| seen.key.as_str());
@@ -192,9 +192,9 @@ fn bounds(seen: &[Seen], by_key: &ByKey<'_>) -> Vec<Option<u64>> {
     bounds
 }
 
-/// Finds the stored message that a connection was sent, among those with one key. A push with an offset names it.
-/// Without an offset it is the next message after those that the connection got of the room, or any that it did not
-/// get. `before` is the offset of what it was sent next.
+/// Finds the stored message that a connection was sent, among those with one key. A push with an offset names its
+/// message. A push without an offset is the next message after those that the connection got of the room, or any
+/// message that the connection did not get. `before` is the offset of the message that the connection was sent next.
 fn sent<'a>(
     of_key: &[&'a Stored],
     seen: &Seen,

@@ -35,8 +35,8 @@ struct Account {
     /// The pairs (agent, classroom) that the sources name.
     owners: BTreeSet<(String, String)>,
     successes: usize,
-    /// The database lost some of its rows, so it may have left a second time, and its entered may be lost before it was
-    /// published.
+    /// The database lost some of the session's rows. So the session may have left a second time, and its entered may be
+    /// lost before it was published.
     lost: bool,
     /// No database and no node knows of the session any more, so its end cannot be written.
     forgotten: bool,
@@ -55,9 +55,9 @@ impl Account {
         broken
     }
 
-    /// Faults of the session's events. An event of a stream that is gone may be published once more into the next one,
-    /// because its publisher may have got no answer. So each stream has each event at most once, the first event of all
-    /// is entered, and the last event of each stream that has several is left.
+    /// Returns the faults of the session's events. An event of a stream that is gone may be published once more into
+    /// the next stream, because its publisher may have got no answer. So each stream has each event at most once. The
+    /// first event of all is entered. If a stream has several events, the last of them is left.
     fn published(&self) -> Vec<String> {
         let mut broken = Vec::new();
         for (event, entered) in [("agent.entered", true), ("agent.left", false)] {

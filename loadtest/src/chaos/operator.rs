@@ -81,8 +81,8 @@ fn members(list: &Value) -> Vec<Member> {
     list.as_array().into_iter().flatten().filter_map(agent).collect()
 }
 
-/// Returns the broken rules. A session that an answer named has ended as kicked, in the history and in the stream. Its
-/// client was told that, or nothing, and no other client was told it.
+/// Returns the broken rules. The rules are: a session that an answer named has ended as kicked, in the history and in
+/// the stream. The session's client was told that it was kicked, or was told nothing. No other client was told so.
 pub(super) fn faults(kicks: &Kicks, evidence: &Evidence) -> Vec<String> {
     let named = |session: &i64| kicks.ended.contains(session) && !evidence.lost.contains(session);
     let mut faults = Vec::new();

@@ -21,8 +21,8 @@ pub(super) const QUIESCENCE: Duration = Duration::from_secs(20);
 const QUIET: Duration = Duration::from_millis(400);
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
-/// Waits until every open connection owns its session. A connection that lost it to another one, or by its node's
-/// death, must have been closed. Returns the connections that still do not own theirs.
+/// Waits until every open connection owns its session. A connection whose session went to another connection, or ended
+/// with its node's death, must have been closed. Returns the connections that still do not own their sessions.
 pub(super) fn until_owned(cluster: &Cluster, stage: &Stage) -> io::Result<Vec<String>> {
     let strays = until_empty(QUIESCENCE, || {
         let present = stage.journal.present().clone();

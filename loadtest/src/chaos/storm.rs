@@ -157,8 +157,8 @@ fn endure_node<'a>(
     Ok(aftermath)
 }
 
-/// Inflicts one server's faults, as those of a node. `mishap` inflicts those that do not concern the process, and
-/// returns their names.
+/// Inflicts one server's faults in the same way as those of a node. `mishap` inflicts the faults that do not concern
+/// the process, and returns their names.
 fn endure<'a, V: Victim>(
     victim: &mut V,
     faults: impl Iterator<Item = &'a Fault>,

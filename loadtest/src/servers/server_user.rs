@@ -3,7 +3,7 @@
 use std::fs;
 use std::io;
 
-/// Returns the user and group as which such a server runs, or `None` if this process does not run as root.
+/// Returns the user and group for servers that refuse to run as root, or `None` if this process does not run as root.
 pub(super) fn server_user() -> io::Result<Option<(u32, u32)>> {
     if own_user() != 0 {
         return Ok(None);

@@ -1,8 +1,8 @@
 //! The identity of a process on its machine, by which a later process there can tell that it is dead.
 //!
 //! Invariant: a process counts as dead only if that is certain: the machine, its boot, and the namespaces of pids and
-//! of time are the same, and no process has its pid, or a process that started at another time has it. A pid alone
-//! proves nothing, because in another container another process has it.
+//! of time are the same, and either no process has its pid, or the process with its pid started at another time. A pid
+//! alone proves nothing, because a process in another container may have the same pid.
 use std::fs;
 
 use nix::{errno::Errno, sys::signal::kill, unistd::Pid};

@@ -1,6 +1,7 @@
-//! Calls a Redis server: commands in one round trip, within a deadline, on a connection of the pool.
+//! Calls a Redis server: sends commands in one round trip, within a deadline, on a connection of the pool.
 //!
-//! Invariant: a connection that failed, fell silent, or leads to a server that does not work is never used again.
+//! Invariant: a connection that failed, that got no answer, or that leads to a server that does not work is never used
+//! again.
 use std::{
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -94,8 +95,8 @@ impl Calls {
         self.twice(deadline, run).await
     }
 
-    /// Runs an attempt, and a second one if the first finds its connection closed: after a restart of the server, the
-    /// first call finds it so.
+    /// Runs an attempt, and a second attempt if the first finds that its connection is closed, as after a restart of
+    /// the server.
     async fn twice<T, F: Future<Output = Result<T, RedisError>>>(
         &self,
         deadline: Instant,

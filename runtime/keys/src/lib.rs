@@ -93,8 +93,9 @@ pub trait LessonKeys: Send + Sync + 'static {
     async fn ping(&self) -> Result<(), KeysError>;
     /// Writes the seed's join: the missing numbers of the seat map, the user's keys, and the TTLs. It also removes the
     /// field in the lesson that is left (`before`: the lesson that has this connection's field), if the field names
-    /// this connection. Returns true if a participant's `{client_id}` existed before. If this connection has written
-    /// it, that counts only if the connection has left a lesson; otherwise its own failed attempt may have written it.
+    /// this connection. Returns true if a participant's `{client_id}` existed before. A key that this connection
+    /// wrote counts only if the connection has left a lesson, because otherwise a failed attempt of this connection may
+    /// have written the key.
     async fn join(&self, entry: &KeyEntry, before: Option<&LessonId>) -> Result<bool, FailedJoin>;
     /// Removes fields, or sets them to their successor. A batch has at most a thousand.
     async fn remove(&self, fields: &[StaleField]) -> Result<(), KeysError>;

@@ -26,7 +26,8 @@ pub struct Enter {
 }
 
 impl Enter {
-    /// Make this before the classroom's room is entered: the time that the client may wait for SQL begins here.
+    /// Creates the request. Must be called before the classroom's room is entered: the time that the client may wait
+    /// for SQL begins here.
     #[must_use]
     pub fn new(agent: AgentId, classroom: ClassroomId, role: Role, sid: Sid) -> Self {
         Self { agent, classroom, role, info: None, resume_id: None, trace: None, sid, since: Instant::now() }

@@ -101,7 +101,7 @@ impl LeaseKeeper {
                     match self.store.knows_node(lease.node).await {
                         // The connections stay open, and their sessions are checked
                         // ([`rollcall_runtime::node::session_check`]).
-                        Ok(false) if lost_commits => warn!("the database has lost this node's row: it registers anew"),
+                        Ok(false) if lost_commits => warn!("the database has lost this node's row: registering again"),
                         Ok(_) => {
                             self.kick_late(lease.node).await;
                             self.close_all().await;

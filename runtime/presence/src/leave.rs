@@ -1,4 +1,4 @@
-//! A connection's part in a classroom ends.
+//! Ends a connection's part in a classroom.
 //!
 //! Invariant: agent.left and the move to history are one transaction, which only ends a session that still belongs to
 //! this connection. The user's field in Redis is removed only if it still names this connection.

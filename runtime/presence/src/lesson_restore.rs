@@ -1,7 +1,7 @@
 //! Puts row and keys back to what a connection's membership says, after a change of its lesson was not completed.
 //!
 //! Invariant: the task goes on until both are right, however long SQL or Redis are away, or until the connection has
-//! ended, because the session's end covers the rest. A late write of the change does no harm, because the row has a
+//! ended, because the session's end corrects the rest. A late write of the change does no harm, because the row has a
 //! higher number, and the keys are changed only when Redis can no longer carry out the change. Keys that are written
 //! for a session that ends meanwhile are removed again.
 use std::time::Duration;
@@ -108,8 +108,8 @@ impl Restore {
         Ok(())
     }
 
-    /// Puts the row back. Returns false if the connection has ended, or has lost its session. Then its end covers the
-    /// row, and its keys must go.
+    /// Puts the row back. Returns false if the connection has ended or has lost its session. Then the end of the
+    /// session corrects the row, and the keys must be removed.
     async fn put_row_back(&self) -> Result<bool, StoreError> {
         if self.hurried.has_changed().is_err() {
             return Ok(false);

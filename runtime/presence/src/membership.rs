@@ -1,7 +1,7 @@
 //! What presence knows of one connection: its session, the lesson that it joined, and its field in Redis.
 //!
 //! Invariant: only calls of [`crate::Presence`] change a membership, and only to what the client is told. SQL and Redis
-//! say the same, or are put back to it.
+//! have the same values, or are restored to them.
 use std::time::Instant;
 
 use rollcall_keys::KeyField;

@@ -1,6 +1,7 @@
 //! Operators' calls that end sessions on any node.
 //!
-//! Invariant: SQL is written first, and holds from then on. The session's node follows when its heartbeat tells it.
+//! Invariant: SQL is written first, and the session counts as ended from then on. The session's node follows when its
+//! heartbeat learns of the end.
 use std::sync::Arc;
 
 use rollcall_schema::{LessonId, SessionError, SessionId, UserId};

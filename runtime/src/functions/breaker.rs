@@ -49,7 +49,7 @@ struct Open {
 /// A half-open circuit: one call was sent to find out whether the function answers again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct HalfOpen {
-    /// The pause before that call.
+    /// The pause before the call that finds out whether the function answers.
     pause: Duration,
 }
 

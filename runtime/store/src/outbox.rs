@@ -77,7 +77,7 @@ pub struct Backlog {
 }
 
 /// The right to publish the events of some shards, for as long as the node renews its lease. Two nodes never read the
-/// same shard. The shards of a node that falls silent are free after some seconds.
+/// same shard. The shards of a node that stops renewing are free after some seconds.
 #[async_trait]
 pub trait Outbox: Send {
     /// Takes more shards if some are free, and gives some back if this node has more than its share. Returns how many

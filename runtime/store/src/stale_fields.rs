@@ -32,8 +32,8 @@ pub trait StaleFields: Send + Sync {
     async fn adopt_stale_fields(&self, _node: NodeId, _max: usize) -> Result<usize, StoreError> {
         Ok(0)
     }
-    /// Makes the removals of the last ten minutes stale fields of this node again: those of nodes that are gone and,
-    /// with `own`, those of this node. At most `max`; returns how many.
+    /// Makes at most `max` removals of the last ten minutes stale fields of this node again: the removals of nodes that
+    /// are gone and, with `own`, those of this node. Returns how many.
     async fn repeat_removals(&self, node: NodeId, own: bool, max: usize) -> Result<usize, StoreError>;
     /// Deletes removals that are older than ten minutes, at most `max`. It looks from `minute` (since 1970) on. Returns
     /// the minute to look from next, and whether there are more.

@@ -18,11 +18,11 @@ pub struct SocketOptions {
     pub max_fragments: u32,
     /// Whether binary messages are accepted. If not, they are closed with 1003.
     pub binary: bool,
-    /// The most bytes that are queued for one client, in addition to the kernel's buffer. Above it, the client is a
-    /// [`crate::Cause::SlowConsumer`].
+    /// The maximum number of bytes that are queued for one client, in addition to the kernel's buffer. Above it, the
+    /// client is a [`crate::Cause::SlowConsumer`].
     pub max_outbound: usize,
-    /// The most bytes that are queued for all clients together, in equal shares for the workers. Above it, the slowest
-    /// clients are closed.
+    /// The maximum number of bytes that are queued for all clients together, in equal shares for the workers. Above it,
+    /// the slowest clients are closed.
     pub send_budget: usize,
     /// The kernel's send buffer (`SO_SNDBUF`) in bytes. With `None` the kernel tunes it, and lets it grow to megabytes.
     pub send_buffer: Option<usize>,
@@ -71,8 +71,8 @@ impl Default for SocketOptions {
 }
 
 impl SocketOptions {
-    /// Takes over those limits that may change while connections are open: the limits of what clients send and of what
-    /// waits for them. They hold from the next message on.
+    /// Sets the limits that may change while connections are open: the limits of what clients send and of what waits
+    /// for them. The new limits apply from the next message on.
     pub(crate) fn set_limits(&mut self, new: &Self) {
         self.max_message = new.max_message;
         self.max_fragments = new.max_fragments;

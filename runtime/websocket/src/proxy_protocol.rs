@@ -11,7 +11,7 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 
 /// The bytes of the longest header of version 1, including its line end.
 const MAX_V1: usize = 107;
-/// The most bytes of version 2 after the first 16: addresses, and fields that balancers add (TLVs).
+/// The maximum number of bytes of version 2 after the first 16: addresses, and fields that balancers add (TLVs).
 const MAX_V2: usize = 4096;
 /// The first bytes of version 2.
 const SIGNATURE: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";

@@ -20,8 +20,8 @@ use crate::{
 const READ_BUFFER: usize = 64 << 10;
 /// The maximum number of messages that are delivered from one connection in one iteration of the worker's loop.
 const MAX_MESSAGES: u32 = 256;
-/// The most bytes of pongs that are sent to one client in one iteration. If there are more, only the latest pong is
-/// sent.
+/// The maximum number of bytes of pongs that are sent to one client in one iteration. If there are more, only the
+/// latest pong is sent.
 const MAX_PONGS: usize = 4 << 10;
 
 /// The buffers that a worker's connections share.

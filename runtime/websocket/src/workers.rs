@@ -131,7 +131,8 @@ impl<C: Send + 'static> Workers<C> {
         &self.inboxes
     }
 
-    /// Gives all connections those limits of these options that may change while they are open. The other options stay.
+    /// Sets for all connections the limits that may change while a connection is open. The other options stay
+    /// unchanged.
     pub async fn set_limits(&self, options: &SocketOptions) {
         self.engine.set_max_payload(options.max_message);
         for inbox in self.inboxes.iter() {

@@ -8,7 +8,7 @@ create table installation (
     -- The incarnation gets a new value whenever the database has lost commits.
     incarnation uuid not null default gen_random_uuid(),
     -- The highest session id from before the latest loss of commits, or 0. A left of such a session may have been
-    -- published that this database does not know. So when its agent comes again, the session is ended and not taken
+    -- published without a record in this database. So when its agent comes again, the session is ended and not taken
     -- over.
     doubtful_through bigint not null default 0,
     -- The key that signs what clients of Socket.IO get to go on with after a break.

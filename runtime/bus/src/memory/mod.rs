@@ -1,8 +1,8 @@
 //! The bus in the process, for a single node.
 //!
-//! Invariant: the one of [`crate`]. The log is the only queue. The feed and every replay read it with their own cursor,
-//! at their own pace, and learn if it has forgotten events that they had not read. The log ends with the process, so
-//! each start is a new epoch.
+//! Invariant: the invariant of [`crate`] holds. The log is the only queue. The feed and every replay read the log with
+//! their own cursor, at their own pace, and learn if the log has forgotten events that they had not read. The log ends
+//! with the process, so each start is a new epoch.
 mod log;
 
 use std::{

@@ -3,7 +3,7 @@
 //! Sent bytes cannot be taken back: a network or a server that was stopped may deliver them minutes later, when the
 //! stream has forgotten the message id and another node has published the same event. So an event of presence carries
 //! the sequence of its subject's last event (`Nats-Expected-Last-Subject-Sequence`), and the server refuses it once the
-//! subject has moved on.
+//! subject has a later event.
 //!
 //! Events of different subjects are sent concurrently, and those of one subject as [`SubjectQueue`] allows.
 //!

@@ -6,8 +6,8 @@
 //! events, [`publish_connection`] publishes, [`feed_writer`] writes the feed and fills its gaps, [`end_poller`] asks
 //! for the stream's end, and [`replays`] reads for clients that come back.
 //!
-//! Invariant: the one of [`crate`]. Every wait for the server has a timeout. Broken connections are made again, and
-//! until then events wait in the stream.
+//! Invariant: the invariant of [`crate`] holds. Every wait for the server has a timeout. Broken connections are
+//! replaced, and until then events wait in the stream.
 mod backfill;
 mod connection;
 mod credentials;

@@ -8,7 +8,7 @@ use ring::{
 };
 use serde_json::{Value, json};
 
-/// ring cannot create RSA keys, so this key was made with `openssl genrsa 2048 \| openssl rsa -outform DER
+/// ring cannot create RSA keys, so this key was made with `openssl genrsa 2048 | openssl rsa -outform DER
 /// -traditional`.
 const RSA_KEY: &[u8] = include_bytes!("rsa.der");
 

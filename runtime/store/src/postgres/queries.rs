@@ -36,8 +36,8 @@ const CLASSROOM: &str = "select classroom_id from lesson where id = $1";
 const COUNT: &str = "select (select count(*) from agent_session s where s.classroom_id = i.classroom_id)
     from unnest($1::uuid[]) with ordinality as i(classroom_id, place) order by place";
 
-/// The part is materialized for the reason above. Only the agent's latest session in a classroom counts, because the
-/// client may have sent DISCONNECT since an earlier one.
+/// The part `live` is materialized, so that the index on ids, which has all classrooms, is not used. Only the agent's
+/// latest session in a classroom counts, because the client may have sent DISCONNECT since an earlier one.
 const RESUMABLE: &str = "with live as materialized (
         select s.id, s.classroom_id, s.lesson_id, s.agent_id, s.resume_id
         from agent_session s where s.user_id = any (array[$1])

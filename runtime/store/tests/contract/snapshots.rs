@@ -1,5 +1,5 @@
-//! A transaction is left open in PostgreSQL, so that no deleted row is removed, or all connections of the pool are
-//! waiting.
+//! Tests of PostgreSQL while a transaction is left open, so that no deleted row is removed, and while all connections
+//! of the pool wait.
 use std::time::{Duration, Instant};
 
 use rollcall_store::Backlog;

@@ -191,7 +191,7 @@ proptest! {
         prop_assert!(decoder.is_idle());
     }
 
-    /// After legal frames follows noise. The output must not depend on how the bytes are split into reads.
+    /// Random bytes follow legal frames. The output must not depend on how the bytes are split into reads.
     #[test]
     fn the_split_into_reads_does_not_change_the_output(
         (_, mut bytes) in conversation(),
