@@ -1,6 +1,7 @@
 //! `set_state`: what an agent shows of itself to everybody in its classroom (PROTOCOL 9).
 //!
-//! Invariant: a success means that the state is stored together with its event. The agent's own connection gets no event.
+//! Invariant: a success means that the state is stored together with its event. The agent's own connection gets no
+//! event.
 use rollcall_runtime::{HandlerError, Presence, Resources, Session};
 use rollcall_schema::{SetState, ack::Empty};
 

@@ -1,6 +1,6 @@
 // A client of the demo, which tells its page each frame on its connection.
 
-/** Connects, enters and joins. `went` gets each frame: `sent`, `got` or `note`, and the frame's text. */
+/** Connects, enters and joins. Calls `went` for each frame, with `sent`, `got` or `note`, and the frame's text. */
 export class Client {
   constructor(demo, user, went) {
     this.demo = demo;

@@ -1,4 +1,5 @@
-//! agent.entered and agent.left, as seed 000 shows them, and agent.updated (PROTOCOL 9), with the headers of PROTOCOL 3.
+//! agent.entered and agent.left, as seed 000 shows them, and agent.updated (PROTOCOL 9), with the headers of PROTOCOL
+//! 3.
 //!
 //! Invariant: a change of a session has one body, one set of headers and one message id, even if it is published
 //! several times.

@@ -318,7 +318,7 @@ pub struct Refresh {
 pub struct Roster {
     /// Only sessions with higher ids than this.
     pub after: Option<SessionId>,
-    /// The most agents of a page.
+    /// The maximum number of agents of a page.
     pub limit: Option<u32>,
     /// Only agents in this lesson.
     pub lesson_id: Option<LessonId>,

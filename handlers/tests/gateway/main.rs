@@ -1,5 +1,6 @@
-//! What PROTOCOL promises to the clients and the operator of one gateway: connect, join, events and their order, the end of
-//! a connection, HTTP, the command line, start and end of the process. `seed_*` are the seed's diagrams, step by step.
+//! What PROTOCOL promises to the clients and the operator of one gateway: connect, join, events and their order, the
+//! end of a connection, HTTP, the command line, start and end of the process. `seed_*` are the seed's diagrams, step by
+//! step.
 
 #![allow(clippy::unwrap_used)]
 

@@ -22,7 +22,7 @@ async fn a_container_is_probed_at_an_address_of_its_own() {
     let printed = until("the probes' address", SOON, async || gateway.output(), line).await;
     let (_, rest) = printed.split_once("probes on ").unwrap();
     let probes: SocketAddr = rest.lines().next().unwrap().parse().unwrap();
-    // The health check asks a gateway that listens on all addresses on loopback, as in the image.
+    // If a gateway listens on all addresses, as in the image, the health check asks it on loopback.
     let everywhere = options().env("ROLLCALL_PROBE_LISTEN", format!("0.0.0.0:{}", probes.port()));
     let admin = options().env("ROLLCALL_ADMIN_LISTEN", gateway.admin());
     for asks in [&everywhere, &admin] {

@@ -17,7 +17,8 @@ pub(crate) struct Hook {
 }
 
 impl Hook {
-    /// Starts a service that answers with this status and no body.
+    /// Starts a service that answers with the status that `decide` returns for a request, and no body. If `decide`
+    /// returns `None`, the service never answers.
     pub(crate) async fn start(decide: impl Fn(&Value) -> Option<u16> + Send + Sync + 'static) -> Self {
         Self::deciding(move |question| decide(question).map(|status| (status, ""))).await
     }

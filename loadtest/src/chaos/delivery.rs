@@ -6,8 +6,8 @@
 //! a client that does not resume gets the room's earlier events after events of other rooms. If its connection ends
 //! meanwhile, the rule holds for each room alone.
 //!
-//! When the stream is created again, events may be lost for ever. Then a connection is compared with the stream in which it
-//! began, and must have been closed by the end (PROTOCOL 2: the closes are spread over seconds).
+//! When the stream is created again, events may be lost for ever. Then a connection is compared with the stream in
+//! which it began, and must have been closed by the end (PROTOCOL 2: the closes are spread over seconds).
 
 use std::collections::{BTreeMap, BTreeSet};
 

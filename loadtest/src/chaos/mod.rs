@@ -53,7 +53,7 @@ use stream::Tape;
 const CALM: Duration = Duration::from_millis(3600);
 /// The agent whose sessions the database refuses to end, in seeds with that fault.
 const REFUSED: usize = 1;
-const MOST_SHOWN: usize = 20;
+const MAX_SHOWN: usize = 20;
 
 struct Verdict {
     violations: Vec<String>,
@@ -139,10 +139,10 @@ impl Seeds<'_> {
             } else {
                 // The cluster of a failed seed ends here, so that what is left of the seed does not spoil the next one.
                 locked(&self.failed).push(seed);
-                let shown = verdict.violations.iter().take(MOST_SHOWN);
+                let shown = verdict.violations.iter().take(MAX_SHOWN);
                 shown.for_each(|violation| report.push_str(&format!("\n  {violation}")));
-                if verdict.violations.len() > MOST_SHOWN {
-                    report.push_str(&format!("\n  and {} more", verdict.violations.len() - MOST_SHOWN));
+                if verdict.violations.len() > MAX_SHOWN {
+                    report.push_str(&format!("\n  and {} more", verdict.violations.len() - MAX_SHOWN));
                 }
                 for file in keep_outputs(&ready, seed)? {
                     report.push_str(&format!("\n  {}", file.display()));

@@ -17,19 +17,19 @@ const PER_SOURCE: usize = 250;
 pub(super) enum Step {
     /// Not connected.
     Away,
-    /// Has no connection yet, or has not sent the upgrade.
+    /// The agent has no connection yet, or has not sent the upgrade.
     Dialling,
-    /// Waits for the answer to the upgrade.
+    /// The agent waits for the answer to the upgrade.
     Upgrading,
-    /// Waits for connect_success.
+    /// The agent waits for connect_success.
     Connecting,
-    /// Waits for another page of the roster.
+    /// The agent waits for another page of the roster.
     Reading,
-    /// Waits for the ack of join_lesson.
+    /// The agent waits for the ack of join_lesson.
     Joining,
-    /// Has reached its goal.
+    /// The agent has reached its goal.
     Present,
-    /// Has sent a close frame.
+    /// The agent has sent a close frame.
     Leaving,
 }
 
@@ -38,7 +38,7 @@ pub(super) struct Connection {
     pub(super) step: Step,
     /// Whether the agent has stopped reading.
     pub(super) stalled: bool,
-    /// The moment from which the arrival is measured, if it is.
+    /// The moment from which the arrival is measured. `None` if the arrival is not measured.
     pub(super) due: Option<u64>,
     /// The time after which a session error told the agent to come again.
     pub(super) come_back_after_ms: Option<u64>,

@@ -48,7 +48,8 @@ impl Publisher {
         Ok(Self { dialect: Dialect::Nats, stream })
     }
 
-    /// Publishes `count` events into a lesson one after the other. Each has the moment at which it was made in `at`.
+    /// Publishes `count` events into a lesson one after the other. The field `at` of each event is the moment at which
+    /// the event was made.
     pub(crate) fn publish(&mut self, lesson: &str, size: usize, count: usize) -> io::Result<()> {
         let subject = format!("lesson.{lesson}.note");
         let mut piece = Vec::new();

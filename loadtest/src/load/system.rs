@@ -24,7 +24,7 @@ const COUNTED_EVERY: Duration = Duration::from_millis(600);
 
 /// The maximum number of seats of a lesson. A seat map is a hash in Redis with a field for each seat, and no real
 /// lesson has 10,000 seats.
-const MOST_SEATS: usize = 1000;
+const MAX_SEATS: usize = 1000;
 
 /// The backends of a gateway, or the floor instead of a gateway.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
@@ -216,7 +216,7 @@ fn load_lessons(options: &GatewayOptions, folder: &Path, crowds: &[Crowd]) -> io
     for crowd in crowds {
         for room in crowd.rooms() {
             let (lesson, classroom) = (crowd.lesson(room), crowd.classroom(room));
-            writeln!(rows, "{lesson},{classroom},{}", crowd.room_size.min(MOST_SEATS))?;
+            writeln!(rows, "{lesson},{classroom},{}", crowd.room_size.min(MAX_SEATS))?;
         }
         let seated = if crowd.guests { 0 } else { crowd.agents };
         for agent in crowd.first..crowd.first + seated {

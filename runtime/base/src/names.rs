@@ -11,7 +11,7 @@ macro_rules! names {
 names! {
     /// Gauge: open WebSockets.
     CONNECTIONS = "connections",
-    /// Gauge: the most connections that this node takes.
+    /// Gauge: the maximum number of connections of this node.
     CONNECTIONS_LIMIT = "connections_limit",
     /// Gauge: bytes of memory above which this node takes no connection.
     MEMORY_LIMIT = "memory_limit_bytes",
@@ -60,7 +60,7 @@ names! {
     DRAIN_DEADLINE = "drain_deadline_timestamp_seconds",
     /// Gauge: bytes of the stream, as the stream last told this node.
     STREAM_BYTES = "stream_bytes",
-    /// Gauge: the most bytes that the stream may have. It is absent if there is no limit.
+    /// Gauge: the maximum number of bytes of the stream. It is absent if there is no limit.
     STREAM_LIMIT = "stream_limit_bytes",
     /// Gauge: events that are not published yet.
     OUTBOX_ROWS = "outbox_rows",
@@ -78,7 +78,7 @@ names! {
     TRACE_EXPORTS = "trace_exports_total",
     /// Gauge: age in seconds of the oldest event that waits for the webhook's receiver, on the node that delivers.
     WEBHOOK_LAG = "webhook_lag_seconds",
-    /// Counter: events that the webhook's receiver took.
+    /// Counter: events that the webhook's receiver accepted.
     WEBHOOK_EVENTS = "webhook_events_total",
     /// Counter: requests that the webhook's receiver did not take.
     WEBHOOK_RETRIES = "webhook_retries_total",

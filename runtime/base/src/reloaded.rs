@@ -25,7 +25,7 @@ pub struct Reloaded<T> {
 
 struct Last<T> {
     good: T,
-    /// What was wrong at the last read. `None` if it succeeded.
+    /// What was wrong at the last read, or `None` if that read succeeded.
     problem: Option<String>,
 }
 
@@ -41,7 +41,8 @@ impl<T: Clone + Send + 'static> Reloaded<T> {
         self.ask(read).await.unwrap_or_else(|(good, _)| good)
     }
 
-    /// Returns the current value, as [`Self::current`] does, for a caller that may not be able to use the last good value.
+    /// Returns the current value, as [`Self::current`] does, for a caller that may not be able to use the last good
+    /// value.
     ///
     /// # Errors
     /// Returns what is wrong with the files if the last good value does not `fit`.

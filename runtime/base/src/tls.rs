@@ -125,7 +125,7 @@ impl ClientTls {
         if self.system_roots {
             let found = rustls_native_certs::load_native_certs();
             let (added, _) = roots.add_parsable_certificates(found.certs);
-            // If there is a file of authorities, the machine may have none.
+            // The machine needs no authorities of its own if the settings name a file of authorities.
             if added == 0 && self.ca_file.is_none() {
                 let why = found.errors.first().map(|error| format!(" ({error})"));
                 return Err(TlsError::NoSystemRoots(why.unwrap_or_default()));

@@ -18,7 +18,7 @@ const OVERHEAD: usize = 256;
 pub struct PublishLimits {
     /// The maximum number of events.
     pub events: usize,
-    /// The most bytes: bodies, headers and an overhead for each event.
+    /// The maximum number of bytes: bodies, headers and an overhead for each event.
     pub bytes: usize,
 }
 

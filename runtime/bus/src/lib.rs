@@ -132,8 +132,8 @@ pub enum BusEvent {
     Watermark(Offset),
     /// Events up to this offset may be lost. Every view of a room that began before it is incomplete.
     Gap(Offset),
-    /// The stream was created again, or put back to an earlier time. Offsets continue from this one. Later offsets of the
-    /// old stream are invalid, and no view is complete.
+    /// The stream was created again, or put back to an earlier time. Offsets continue from this one. Later offsets of
+    /// the old stream are invalid, and no view is complete.
     StreamReset,
 }
 
@@ -208,9 +208,9 @@ pub trait Bus: Send + Sync + 'static {
     async fn failed(&self) -> TaskEnded {
         std::future::pending().await
     }
-    /// Asks the stream where it ends: every event that was stored before the call is up to there. If the stream does
-    /// not answer within half a second, this is the last event known: every event on the feed before the call is up to
-    /// there.
+    /// Returns the end of the stream. Every event that was stored before the call has a position up to this end. If the
+    /// stream does not answer within half a second, the result is the position of the last event known: every event
+    /// that was on the feed before the call has a position up to the result.
     async fn end(&self) -> Position;
     /// Returns the position before the oldest event that can still be replayed for a while. Events that will be
     /// forgotten soon are left out.

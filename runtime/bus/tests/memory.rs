@@ -8,8 +8,8 @@ use rollcall_schema::{ClassroomId, RoomId};
 use uuid::Uuid;
 
 const ROOMS: usize = 8_192;
-/// The most bytes of an entry: the map may be half full, and the allocator rounds up.
-const MOST: i64 = 200;
+/// The maximum number of bytes of an entry. The map may be half full, and the allocator rounds up.
+const MAX: i64 = 200;
 
 #[test]
 fn a_subscribed_room_costs_an_entry_of_a_map() {
@@ -29,5 +29,5 @@ fn a_subscribed_room_costs_an_entry_of_a_map() {
     });
     let each = measured.bytes_current / i64::try_from(ROOMS).unwrap();
     println!("{each} bytes a room");
-    assert!(each <= MOST, "{each} bytes a room");
+    assert!(each <= MAX, "{each} bytes a room");
 }

@@ -168,7 +168,7 @@ fn tls_error(error: &(dyn Error + 'static)) -> Option<ConnectError> {
 #[derive(Clone)]
 struct Tls {
     config: Arc<ClientConfig>,
-    /// The versions of the files from which it was made.
+    /// The versions of the files from which the configuration was made.
     versions: Vec<Option<FileVersion>>,
 }
 

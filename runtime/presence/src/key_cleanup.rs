@@ -147,7 +147,7 @@ struct KeyCleanupWorker {
     come: mpsc::Receiver<Order>,
     look: Arc<Notify>,
     lost: Arc<AtomicBool>,
-    /// When the removals of nodes that died after the loss are repeated next, and the pause before that.
+    /// When the removals of nodes that died after the loss are repeated next, and the pause before this repetition.
     dead: Option<(Instant, Duration)>,
     /// When the task last looked for fields of nodes that have no row.
     adopted: Option<Instant>,

@@ -190,7 +190,7 @@ impl LeaseKeeper {
         self.connections.close_all(SessionError::InternalServerError).await;
     }
 
-    /// Tries to get a new lease. Returns whether it did.
+    /// Tries to get a new lease. Returns true if the node has got one.
     async fn register(&self) -> bool {
         match self.store.register(&self.registration).await {
             Ok(lease) => {

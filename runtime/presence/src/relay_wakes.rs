@@ -1,7 +1,7 @@
 //! Wakes the relay that publishes what a node has committed. The relay may be on any node.
 //!
-//! A relay of this process is woken in the process ([`rollcall_store`]). For shards that other nodes hold, the bus carries a
-//! message without content, on a subject for each shard.
+//! A relay of this process is woken in the process ([`rollcall_store`]). For shards that other nodes hold, the bus
+//! carries a message without content, on a subject for each shard.
 //!
 //! Invariant: no event depends on a message, because a relay also reads once a second without one.
 use std::{convert::Infallible, sync::Arc, time::Duration};

@@ -1,6 +1,7 @@
 //! Sessions in SQL, with one call for each change. Many calls share one commit (PROTOCOL 5).
 //!
-//! Invariant: an answer is given after the commit. An end that the database refuses is set aside ([`crate::refused_ends`]).
+//! Invariant: an answer is given after the commit. An end that the database refuses is set aside
+//! ([`crate::refused_ends`]).
 use std::{
     hash::{DefaultHasher, Hash, Hasher},
     sync::Arc,
@@ -200,8 +201,8 @@ impl Sessions {
         *self.incarnation.borrow() != self.began
     }
 
-    /// Ends the session of an agent that leaves. If its connection does not own the session and has not been told why, the
-    /// row may be gone. Then the end is written from memory.
+    /// Ends the session of an agent that leaves. If its connection does not own the session and has not been told why,
+    /// the row may be gone. Then the end is written from memory.
     pub async fn leave(&self, session: Remembered) -> Closed {
         let closed = self.close(session.close()).await;
         if closed == Closed::NotOwner && (self.has_lost_commits() || !was_told(session.reason)) {

@@ -62,7 +62,7 @@ pub struct TokenArgs {
     /// How long the token is valid
     #[arg(long, default_value = "1h", value_parser = super::value::time_limit)]
     pub lifetime: Duration,
-    /// The lesson to join where the client names none
+    /// The lesson to join if the client names none
     #[arg(long, value_parser = ids::lesson)]
     pub lesson_id: Option<LessonId>,
     /// Only these classrooms may be entered, separated by commas

@@ -88,7 +88,8 @@ impl<'a> Source<'a> {
         self.address(setting, |given| read(&given.text))
     }
 
-    /// Returns a setting's value, as [`Self::optional`] does, for a value that also keeps the file that it was read from.
+    /// Returns a setting's value, as [`Self::optional`] does, for a value that also keeps the file that it was read
+    /// from.
     pub(super) fn address<T>(&mut self, setting: &Setting, read: impl Fn(&Given) -> Result<T, String>) -> Option<T> {
         match read(self.given.get(setting.name)?) {
             Ok(value) => Some(value),

@@ -1,4 +1,4 @@
-//! Settings of traces. Their names are those of the OpenTelemetry project where it has them.
+//! Settings of traces. A setting that the OpenTelemetry project also has, has the project's name.
 use hyper::Uri;
 use percent_encoding::percent_decode_str;
 use rollcall_base::Secret;

@@ -1,8 +1,8 @@
 //! The gateway is an [`Application`](rollcall_websocket::Application) on the socket layer, with one value for each
 //! worker. It reads requests, runs handlers, and writes acks and pushes.
 //!
-//! Invariant: one handler of a connection runs at a time, in the order of its messages. A session is in exactly one place:
-//! with its peer, with a running handler, or in the disconnect queue.
+//! Invariant: one handler of a connection runs at a time, in the order of its messages. A session is in exactly one
+//! place: with its peer, with a running handler, or in the disconnect queue.
 mod application;
 mod batch;
 mod closing;

@@ -339,7 +339,7 @@ impl Peer {
         !joining && cold.cursor.as_ref().is_none_or(|cursor| cursor.needs(offset, self.lesson == Some(room)))
     }
 
-    /// Records that a replay of these rooms has sent everything through this offset.
+    /// Records that a replay of these rooms has sent every event up to this offset.
     pub(super) fn advance(&mut self, through: Offset, rooms: &[RoomKey]) {
         let lesson = self.lesson.is_some_and(|lesson| rooms.contains(&lesson));
         self.cold_mut().cursor.iter_mut().for_each(|cursor| cursor.advance(through, lesson));

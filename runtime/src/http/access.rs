@@ -17,14 +17,14 @@ use subtle::ConstantTimeEq;
 use super::{pages::is_file, reply::HttpError, tries::Tries};
 use rollcall_base::Secret;
 
-/// What a path requires.
+/// What a request for a path needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Need {
-    /// Nothing, because the path is a file of the console.
+    /// The request needs nothing, because the path is a file of the console.
     Page,
-    /// Nothing but a permitted Host, because probes and Prometheus ask for the path.
+    /// The request needs only a permitted Host, because probes and Prometheus ask for the path.
     Probe,
-    /// The token if there is one.
+    /// The request needs the token if one is configured.
     Api,
 }
 

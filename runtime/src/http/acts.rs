@@ -1,14 +1,14 @@
 //! The most recent changes that were made through this node, for the console. The log has the same changes, and keeps
 //! them longer.
 //!
-//! Invariant: at most [`MOST`] are kept.
+//! Invariant: at most [`MAX`] are kept.
 use std::collections::VecDeque;
 
 use parking_lot::Mutex;
 use serde::Serialize;
 
 /// How many changes are kept.
-const MOST: usize = 200;
+const MAX: usize = 200;
 
 /// A call that changed something, or may have.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -34,7 +34,7 @@ pub struct Acts(Mutex<VecDeque<Act>>);
 impl Acts {
     pub(super) fn add(&self, act: Act) {
         let mut acts = self.0.lock();
-        if acts.len() == MOST {
+        if acts.len() == MAX {
             acts.pop_front();
         }
         acts.push_back(act);

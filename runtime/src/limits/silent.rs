@@ -23,7 +23,7 @@ use rollcall_websocket::SocketId;
 /// How long after its upgrade a connection is not closed. A slow client needs this time for its first message.
 const MIN_TENURE: Duration = Duration::from_secs(1);
 
-/// All silent connections of a node. They are cheap to clone.
+/// All silent connections of a node. The value is cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub(super) struct SilentConnections(Arc<Mutex<Table>>);
 

@@ -65,7 +65,7 @@ pub struct Webhook {
 }
 
 impl Webhook {
-    /// Creates a webhook. It reads the events from the stream if there is one, and otherwise from SQL.
+    /// Creates a webhook. The webhook reads the events from the stream if there is one, and otherwise from SQL.
     #[must_use]
     pub fn new(
         options: WebhookOptions,

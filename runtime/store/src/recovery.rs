@@ -105,8 +105,8 @@ pub trait Recovery: Send + Sync {
         after: SessionId,
         max: usize,
     ) -> Result<Vec<(SessionId, Close)>, StoreError>;
-    /// Prepares a database that was put back from a backup: a new installation, higher ids, an empty outbox, and no live
-    /// session.
+    /// Prepares a database that was put back from a backup: a new installation, higher ids, an empty outbox, and no
+    /// live session.
     ///
     /// # Errors
     /// Returns [`StoreError::Refused`] while a node is alive.

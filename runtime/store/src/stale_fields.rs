@@ -35,7 +35,7 @@ pub trait StaleFields: Send + Sync {
     /// Makes at most `max` removals of the last ten minutes stale fields of this node again: the removals of nodes that
     /// are gone and, with `own`, those of this node. Returns how many.
     async fn repeat_removals(&self, node: NodeId, own: bool, max: usize) -> Result<usize, StoreError>;
-    /// Deletes removals that are older than ten minutes, at most `max`. It looks from `minute` (since 1970) on. Returns
+    /// Deletes removals that are older than ten minutes, at most `max`. Looks from `minute` (since 1970) on. Returns
     /// the minute to look from next, and whether there are more.
     async fn expire_removals(&self, minute: i64, max: usize) -> Result<(i64, bool), StoreError>;
 }

@@ -1,5 +1,5 @@
-//! Connections without a transport of their own: further namespaces of an Engine.IO session, carried by the connection that
-//! has the transport.
+//! Connections without a transport of their own: further namespaces of an Engine.IO session, carried by the connection
+//! that has the transport.
 //!
 //! Invariant: a carried connection is a slab entry that names its carrier, and ends when the carrier ends or earlier.
 //! What is sent on it waits in its own queue until the end of the worker's iteration, and then moves to the carrier. A
@@ -72,7 +72,7 @@ impl SocketIo<'_> {
         if let Transport::Carried { carrier, .. } = self.connection.transport { Some(carrier as usize) } else { None }
     }
 
-    /// Returns whether its transport must not be read, because this connection or one that it carries is paused.
+    /// Returns true if the transport must not be read, because this connection or one that it carries is paused.
     pub(crate) fn is_paused(&self) -> bool {
         self.connection.paused || self.context.carries_paused(self.id.index())
     }

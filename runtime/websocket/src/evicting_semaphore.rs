@@ -82,8 +82,8 @@ pub struct Slot {
 }
 
 impl Slot {
-    /// Runs `task` and returns its output, or `None` if the slot was evicted before. A holder whose task has completed is
-    /// no longer evicted, and keeps its slot until it is dropped.
+    /// Runs `task` and returns its output, or `None` if the slot was evicted before. A holder whose task has completed
+    /// is no longer evicted, and keeps its slot until it is dropped.
     pub async fn run_until_evicted<T>(&mut self, task: impl Future<Output = T>) -> Option<T> {
         let outcome = tokio::select! {
             biased;

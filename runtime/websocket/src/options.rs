@@ -12,7 +12,7 @@ use crate::{
 /// The limits of one connection, and when it is closed or dropped.
 #[derive(Clone, Debug)]
 pub struct SocketOptions {
-    /// The most bytes of one message with all its fragments. A longer message is closed with 1009.
+    /// The maximum number of bytes of one message with all its fragments. A longer message is closed with 1009.
     pub max_message: usize,
     /// The maximum number of fragments of one message. More are closed with 1008.
     pub max_fragments: u32,
@@ -111,7 +111,7 @@ pub struct ListenerOptions {
     pub head_timeout: Duration,
     /// How long a connection that does not upgrade may last.
     pub http_timeout: Duration,
-    /// The most bytes of a head. A longer head gets 431.
+    /// The maximum number of bytes of a head. A longer head gets 431.
     pub max_head: usize,
     /// The maximum number of headers of a head. More get 431.
     pub max_headers: usize,

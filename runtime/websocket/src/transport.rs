@@ -97,7 +97,8 @@ impl Transport {
         self.stream().map_or(Ok(()), |stream| stream.shutdown(Shutdown::Write))
     }
 
-    /// Makes dropping this value a reset. Otherwise the kernel would keep unsent bytes for minutes.
+    /// Makes the connection end with a reset when this value is dropped. Otherwise the kernel would keep unsent bytes
+    /// for minutes.
     pub(crate) fn reset_on_drop(&self) {
         // If this fails, the kernel closes the stream in the ordinary way.
         let _ = self.stream().map(|stream| socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO)));

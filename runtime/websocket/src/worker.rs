@@ -37,7 +37,7 @@ use crate::{
 };
 use rollcall_base::names;
 
-/// The maximum number of commands, and the most epoll events, of one iteration.
+/// The maximum number of commands, and the maximum number of epoll events, of one iteration.
 const BATCH: usize = 1024;
 
 /// An item of a worker's inbox.

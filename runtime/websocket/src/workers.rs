@@ -46,7 +46,7 @@ impl<C: Send + 'static> Inbox<C> {
         usize::from(self.worker)
     }
 
-    /// Sends a command. It waits while the inbox is full.
+    /// Sends a command, and waits while the inbox is full.
     pub async fn send(&self, command: C) -> Result<(), Stopped> {
         self.sender.send(Input::Command(command)).await.map_err(|_| Stopped)
     }
@@ -166,12 +166,12 @@ impl<C: Send + 'static> Workers<C> {
         send_budget::near_limit(self.send_budgets.iter().map(|worker| &**worker))
     }
 
-    /// Sends a command to one worker. It waits while the inbox is full.
+    /// Sends a command to one worker, and waits while the worker's inbox is full.
     pub async fn send(&self, worker: usize, command: C) -> Result<(), Stopped> {
         self.inboxes.get(worker).ok_or(Stopped)?.send(command).await
     }
 
-    /// Sends a command to one worker. Returns it if the inbox is full or the worker has stopped.
+    /// Sends a command to one worker. Returns the command if the inbox is full or the worker has stopped.
     pub fn try_send(&self, worker: usize, command: C) -> Result<(), C> {
         match self.inboxes.get(worker) {
             Some(inbox) => inbox.try_send(command),
@@ -235,7 +235,7 @@ impl<C: Send + 'static> Workers<C> {
         self.inboxes.iter().min_by_key(|inbox| inbox.connections()).ok_or(Stopped)
     }
 
-    /// Sends a connection to a worker. It counts from now on.
+    /// Sends a connection to a worker. The connection counts from now on.
     async fn add(
         &self,
         inbox: &Inbox<C>,

@@ -116,7 +116,7 @@ create table agent_session_history (
     reason text not null,
     -- For the reason kicked: the session error that the client got (kicked: by an operator), or violation.
     cause text,
-    -- As in agent_session; null if the session's end was final.
+    -- The same id as in agent_session, or null if the session's end was final.
     resume_id integer
 );
 -- For finding a user's latest sessions, and what is to be erased of a user.
@@ -175,7 +175,7 @@ create table outbox (
     state text,
     role text,
     info text,
-    -- As in agent_session.
+    -- The same text as in agent_session.
     traceparent text,
     primary key (shard, id)
 ) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 10000);
@@ -245,7 +245,7 @@ insert into webhook default values;
 -- Classrooms whose events the receiver refuses while it takes those of others. Each has a cursor of its own.
 create table webhook_parked (
     classroom_id uuid primary key,
-    -- As in webhook: the stream of the offset.
+    -- The stream of the offset, as in the table webhook.
     stream text not null,
     after_offset bigint not null,
     refused_since timestamptz not null

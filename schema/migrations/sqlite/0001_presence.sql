@@ -71,7 +71,7 @@ create table agent_session_history (
     ended_at text not null default (strftime('%Y-%m-%d %H:%M:%f', 'now')),
     lifetime text not null generated always as ('["' || started_at || '","' || ended_at || '")') virtual,
     reason text not null,
-    -- As in Postgres.
+    -- The same as in Postgres.
     cause text,
     resume_id integer
 );
@@ -114,7 +114,7 @@ create table outbox_quarantine (
 ) without rowid;
 create index outbox_quarantine_retry on outbox_quarantine (retry_at);
 
--- As in Postgres.
+-- The same as in Postgres.
 create table stale_field (
     id integer primary key autoincrement,
     node_id integer not null,
@@ -125,7 +125,7 @@ create table stale_field (
 );
 create index stale_field_held on stale_field (sid) where held;
 
--- As in Postgres.
+-- The same as in Postgres.
 create table removal (
     minute integer not null default (strftime('%s', 'now') / 60),
     node_id integer not null,
@@ -135,7 +135,7 @@ create table removal (
 );
 create index removal_minute on removal (minute);
 
--- As in Postgres, but the one process that serves also delivers.
+-- The same as in Postgres, but the one process that serves also delivers.
 create table webhook (
     stream text not null default '',
     after_offset integer not null default 0,

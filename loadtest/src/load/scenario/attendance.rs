@@ -115,7 +115,7 @@ fn fill(system: &System, kind: Kind) -> io::Result<()> {
 struct List {
     rows: usize,
     seconds: f64,
-    /// The most by which the gateway's memory exceeded its size before, in bytes.
+    /// The maximum number of bytes by which the gateway's memory exceeded its size before.
     grown: u64,
 }
 

@@ -25,8 +25,8 @@ const MIXED_ROOM: usize = 1000;
 const STALLED_OF: usize = 20;
 const BIG_EVENT: usize = 4000;
 const BIG_EVENTS_A_SECOND: f64 = 50.0;
-/// The most bytes that may wait for a connection: those in its queue and in the kernel's buffers.
-const MOST_QUEUED: f64 = 256.0 * 1024.0;
+/// The maximum number of bytes that may wait for a connection: those in its queue and in the kernel's buffers.
+const MAX_QUEUED: f64 = 256.0 * 1024.0;
 
 pub(crate) fn run(stage: &mut Stage) -> io::Result<()> {
     let floor = stage.floor()?.sends;
@@ -151,7 +151,7 @@ fn slow_readers(stage: &mut Stage, kind: Kind) -> io::Result<()> {
     let limit = Some(Limit::AtMost(2.0 * p99[0]));
     note.figure("p99 of the others", p99[1], "ms", limit);
     let each = most.saturating_sub(before) as f64 / stalled as f64;
-    note.figure("memory for each who stops reading", each, "bytes", Some(Limit::AtMost(MOST_QUEUED)));
+    note.figure("memory for each who stops reading", each, "bytes", Some(Limit::AtMost(MAX_QUEUED)));
     Ok(())
 }
 

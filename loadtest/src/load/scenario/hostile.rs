@@ -34,7 +34,7 @@ const PIECE: usize = 500;
 const PAYLOAD: [u8; 125] = [b'p'; 125];
 /// How many times as long the slowest of 100 events may take during a flood to the same gateway as during a flood to
 /// another address.
-const MOST: f64 = 2.0;
+const MAX: f64 = 2.0;
 
 pub(crate) fn run(stage: &mut Stage) -> io::Result<()> {
     // The floor answers no pings.
@@ -63,7 +63,7 @@ fn floods(stage: &mut Stage, kind: Kind) -> io::Result<()> {
     let name = "p99 of classmates, pings flood another gateway";
     note.figure(name, beside_another.p99, "ms", None);
     note.figure("pings that it reads", beside_another.pings, "/s", None);
-    let limit = Limit::AtMost(MOST * beside_another.p99);
+    let limit = Limit::AtMost(MAX * beside_another.p99);
     note.figure("p99 of classmates, pings flood theirs", beside_theirs.p99, "ms", Some(limit));
     note.figure("pings that it reads meanwhile", beside_theirs.pings, "/s", None);
     let lost = alone.lost + beside_another.lost + beside_theirs.lost;

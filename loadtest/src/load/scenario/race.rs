@@ -8,7 +8,7 @@ use rollcall_loadtest::race::{self, Race};
 
 use crate::load::system::{Kind, System};
 
-const MOST_SHOWN: usize = 20;
+const MAX_SHOWN: usize = 20;
 
 /// Returns whether every view was complete.
 pub(crate) fn run(gateway: &Path, nodes: usize, race: Race) -> io::Result<bool> {
@@ -19,7 +19,7 @@ pub(crate) fn run(gateway: &Path, nodes: usize, race: Race) -> io::Result<bool> 
     let begun = Instant::now();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let found = runtime.block_on(race::run(gateways, &backends.database, race))?;
-    for wrong in found.wrong.iter().take(MOST_SHOWN) {
+    for wrong in found.wrong.iter().take(MAX_SHOWN) {
         println!("{wrong}");
     }
     println!("{} pairs on {nodes} nodes: {found}, in {:.0?}", race.pairs, begun.elapsed());

@@ -1,5 +1,5 @@
-//! Socket.IO over WebSocket beside `/ws`, in one run: connects with a join, deliveries, memory and processor time of idle
-//! connections, and a storm of clients that come back.
+//! Socket.IO over WebSocket beside `/ws`, in one run: connects with a join, deliveries, memory and processor time of
+//! idle connections, and a storm of clients that come back.
 
 use std::io;
 use std::thread;

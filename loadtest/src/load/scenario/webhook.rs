@@ -30,7 +30,7 @@ const ENTER_LIMIT: Duration = Duration::from_secs(2);
 const TRIES: usize = 4;
 const TRY_AGAIN: Duration = Duration::from_millis(500);
 /// The maximum number of agents that are connected or connecting at once, including those that wait for stopped nodes.
-const MOST_AT_ONCE: usize = 8000;
+const MAX_AT_ONCE: usize = 8000;
 /// The lease is short, so that the sessions of every stopped node are taken over.
 const LEASE: Duration = Duration::from_secs(2);
 /// The time between two faults of nodes.
@@ -142,7 +142,7 @@ fn come_and_go(addresses: &[SocketAddr], outage: Outage) -> io::Result<()> {
                 sleep(TRY_AGAIN).await;
             }
         });
-        visits.buffer_unordered(MOST_AT_ONCE).collect::<()>().await;
+        visits.buffer_unordered(MAX_AT_ONCE).collect::<()>().await;
     });
     Ok(())
 }

@@ -23,7 +23,7 @@ const OVERHEAD: usize = 550;
 pub struct LogLimits {
     /// The maximum number of events.
     pub events: usize,
-    /// The most bytes of all events, including the overhead.
+    /// The maximum number of bytes of all events, including the overhead.
     pub bytes: usize,
     /// The highest age of the oldest event.
     pub age: Duration,

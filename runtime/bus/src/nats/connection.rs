@@ -31,7 +31,7 @@ pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 const GREETING_TIMEOUT: Duration = Duration::from_millis(800);
 /// A server that takes no bytes for this long is given up.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(3);
-/// The most bytes of one read.
+/// The maximum number of bytes of one read.
 const READ: usize = 64 * 1024;
 
 /// The address of a server, and how it is reached.

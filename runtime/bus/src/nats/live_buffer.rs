@@ -2,8 +2,8 @@
 //!
 //! Invariant: the events that are taken are of one connection, and complete since the last [`LiveBuffer::resume`].
 //! After a break no event passes until the next resume. A room may be added before the server knows its subscription.
-//! Events that are stored after that do not count as republished until the server has answered, or a backfill has read
-//! them.
+//! Events that are stored after the room was added do not count as republished until the server has answered, or a
+//! backfill has read them.
 use std::{
     collections::{BTreeSet, VecDeque},
     sync::{Mutex, MutexGuard, PoisonError},

@@ -38,7 +38,7 @@ pub struct StreamOptions {
     pub replicas: usize,
     /// The highest age of an event. Older events are forgotten.
     pub max_age: Duration,
-    /// The most bytes of the stream. Beyond it the oldest events are forgotten. `None` means no limit.
+    /// The maximum number of bytes of the stream. Above it the oldest events are forgotten. `None` means no limit.
     pub max_bytes: Option<u64>,
     /// Whether the stream is kept in the servers' memory instead of files.
     pub in_memory: bool,

@@ -1,8 +1,8 @@
 //! Replays: reads the events that connections missed, for many connections at once.
 //!
 //! After a node has died or a server was restarted, thousands of clients come back at once. If each replay were read
-//! alone, the server would go over the same events for each; together they cost it one pass. Requests that go far back
-//! share a second reader, so that they delay no others.
+//! alone, the server would read the same events for each of them. If they are read together, the server reads the
+//! events once. Requests that go far back share a second reader, so that they delay no others.
 //!
 //! Invariant: each request gets its events in order, and the channel ends only after all of them. The replay of a
 //! receiver that is too slow for the others is read alone, at its own pace. The number of waiting requests is bounded;

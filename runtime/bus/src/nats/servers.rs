@@ -183,7 +183,7 @@ impl Servers {
             .reconnect_delay_callback(|_| Duration::ZERO)
             .ignore_discovered_servers()
             .max_reconnects(1);
-        // As in `connection.rs`: certificates in the settings require TLS, whatever a server says.
+        // Certificates in the settings require TLS, whatever a server says. `connection.rs` has the same rule.
         let given = self.options.tls != ClientTls::default();
         if !(host.tls || self.options.tls_first || given || self.known().tls) {
             return Ok(options);

@@ -5,9 +5,9 @@
 //! only if the start of the next operation is unknown.
 /// The longest control line in bytes. INFO of a server with many neighbours is the longest.
 pub(super) const MAX_LINE: usize = 32 * 1024;
-/// The most bytes of a message beside a body of the largest size.
+/// The maximum number of bytes of a message in addition to a body of the largest size.
 const MAX_HEAD: usize = 128 * 1024;
-/// The most bytes that a message may announce. No server sends more.
+/// The maximum number of bytes that a message may announce. No server sends more.
 const MAX_ANNOUNCED: usize = 64 * 1024 * 1024;
 
 const END: &[u8] = b"\r\n";
@@ -46,7 +46,7 @@ pub(super) struct Malformed(&'static str);
 #[derive(Debug)]
 pub(super) struct Parser {
     skip: usize,
-    /// The most bytes of headers and body together. Larger messages are skipped.
+    /// The maximum number of bytes of headers and body together. Larger messages are skipped.
     max_message: usize,
 }
 

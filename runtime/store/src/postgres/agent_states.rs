@@ -1,9 +1,9 @@
 //! The state that an agent sets: its row and its event, in one statement.
 //!
 //! An event's id is drawn while its session's row is locked, so that the ids of one agent's events follow the order of
-//! commits. It is stored in the row as the state's version. By it the next update finds the event that may still wait,
-//! without an index. If the relay is about to delete that event, the event is skipped, because waiting for the relay
-//! could be a deadlock.
+//! commits. The id is stored in the row as the state's version. By this version the next update finds the event that
+//! may still wait, without an index. If the relay is about to delete that event, the event is skipped, because waiting
+//! for the relay could be a deadlock.
 use std::collections::HashMap;
 
 use async_trait::async_trait;

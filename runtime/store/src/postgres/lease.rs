@@ -103,7 +103,7 @@ const PROBE: &str = "update node set lease_until = greatest(lease_until, clock_t
 
 const ACK_TAKEOVERS: &str = "delete from takeover where node_id = $1 and sid = any ($2)";
 
-/// The node's claims on shards end with the lease, if its relay has no rows left that it has read.
+/// Ends the node's lease. Its claims on shards end with the lease, unless its relay still has rows that it has read.
 const RELEASE: &str = "with fence as materialized (
         select id from node where id = $1 and epoch = $2 for update
     ), given as (

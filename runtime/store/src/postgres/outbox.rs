@@ -118,7 +118,7 @@ impl PostgresOutbox {
     }
 }
 
-/// Returns the id of a row for callers. It contains the shard, so that a deletion finds the row by its primary key.
+/// Returns the id of a row for callers. The id contains the shard, so that a deletion finds the row by its primary key.
 fn packed(id: i64, shard: i16) -> i64 {
     id * SHARDS as i64 + i64::from(shard)
 }

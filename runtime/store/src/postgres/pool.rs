@@ -115,8 +115,8 @@ fn lost(lost: &Lost) -> std::sync::MutexGuard<'_, Vec<Identity>> {
 struct Busy {
     backend: Option<managed::Object<ConnectionManager>>,
     lost: Arc<Lost>,
-    /// Behind a pooler: the time by which its transaction must have begun. It is set before the transaction may be
-    /// sent.
+    /// Behind a pooler: the time by which the statement's transaction must have begun. The time is set before the
+    /// transaction may be sent.
     deadline: OnceLock<(Arc<Pooled>, f64)>,
     _permit: OwnedSemaphorePermit,
 }

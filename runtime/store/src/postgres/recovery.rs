@@ -14,10 +14,10 @@ use super::{
 };
 use crate::{Close, Lease, Recovery, Remembered, Restored, Standing, StoreError};
 
-/// A takeover that the database has kept is in `takeover` until the node's heartbeat has reported it, and a session that
-/// an operator has ended is in `kick`. Ids were raised when commits were lost, so an agent's session with a higher id is
-/// later, and one with a lower id is not. If a connection does not own the session in its lesson, its field in Redis is
-/// stale: no row names the field, so no end of a session will remove it.
+/// A takeover that the database has kept is in `takeover` until the node's heartbeat has reported it, and a session
+/// that an operator has ended is in `kick`. Ids were raised when commits were lost, so an agent's session with a higher
+/// id is later, and one with a lower id is not. If a connection does not own the session in its lesson, its field in
+/// Redis is stale: no row names the field, so no end of a session will remove it.
 ///
 /// A state that was published may be among the lost commits, so the row's state is published once more, with a version
 /// above all others.

@@ -109,8 +109,8 @@ impl ShardState {
         self.held.subscribe()
     }
 
-    /// Records that this node may have committed rows to these shards. It wakes the relay of this process if it holds
-    /// one of them, and notes those that other nodes hold.
+    /// Records that this node may have committed rows to these shards. Wakes the relay of this process if it holds one
+    /// of them, and notes those that other nodes hold.
     pub(super) fn wake(&self, shards: Shards) {
         self.woken(shards);
         let held = *self.held.borrow();
@@ -120,8 +120,8 @@ impl ShardState {
         }
     }
 
-    /// Records that this node or another one has committed rows to these shards. It wakes the relay of this process if
-    /// it holds one of them.
+    /// Records that this node or another one has committed rows to these shards. Wakes the relay of this process if it
+    /// holds one of them.
     pub(super) fn woken(&self, shards: Shards) {
         if shards.meets(*self.held.borrow()) {
             let mut woken = self.woken.lock();

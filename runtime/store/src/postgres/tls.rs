@@ -35,7 +35,7 @@ const PROTOCOL: &[u8] = b"postgresql";
 pub(super) struct Tls {
     pub(super) parameters: TlsParameters,
     pub(super) config: Arc<ClientConfig>,
-    /// The versions of the files from which it was made.
+    /// The versions of the files from which the configuration was made.
     versions: Vec<Option<FileVersion>>,
 }
 

@@ -22,7 +22,7 @@ fn quick() -> SocketOptions {
     }
 }
 
-/// Sends until the queue is full. Returns the most bytes that were queued.
+/// Sends until the queue is full. Returns the highest number of queued bytes.
 fn fill(server: &Server, client: &Client) -> usize {
     let id = client.id();
     server.run(move |sockets| {

@@ -164,7 +164,7 @@ proptest! {
             if let Some(settled) = tracker.settle(now) {
                 prop_assert!(settled > told && settled <= tracker.highest());
                 told = settled;
-                // An event that is no later than readers wait does not settle before it has come.
+                // If an event comes no later than readers wait for it, its offset does not settle before it has come.
                 prop_assert!(coming.iter().all(|(when, offset)| *offset > settled || when - stored(*offset as usize - 1) >= 22));
             }
         }

@@ -41,7 +41,8 @@ impl Vacuum {
         if let Err(error) = connection.run(LIMIT, VACUUM).await {
             tracing::debug!(%error, "the outbox is left to autovacuum");
         }
-        // A transaction that was left open keeps the rows in place, and every vacuum steps over all of them without effect.
+        // A transaction that was left open keeps the rows in place, and every vacuum steps over all of them without
+        // effect.
         let slow = since.elapsed() > SLOW;
         self.due_after = if slow { (2 * self.due_after).min(AT_LAST) } else { AFTER };
     }
