@@ -37,7 +37,7 @@ use super::{
 };
 use crate::StoreError;
 
-/// The settings of each transaction. Without a pooler [`super::connect`] makes them for the session.
+/// The settings of each transaction. Without a pooler [`super::connect`] applies them to the session.
 pub(super) const SETTINGS: [(&str, &str); 9] = [
     ("statement_timeout", "1500"),
     ("lock_timeout", "400"),

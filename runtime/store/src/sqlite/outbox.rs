@@ -157,7 +157,7 @@ impl Outbox for SqliteOutbox {
     }
 
     async fn wait(&mut self, max: Duration) -> Result<(), StoreError> {
-        // When the wait or the store ends, the outbox is read, too.
+        // The outbox is read also when the wait or the store has ended.
         timeout(max, self.changed.changed()).await.ok();
         Ok(())
     }
