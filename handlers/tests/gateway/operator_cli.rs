@@ -144,7 +144,7 @@ async fn a_user_is_erased(backend: &Backend) {
     }
 }
 
-/// Plays a gateway that gives these answers, one after the other.
+/// Starts a server in place of a gateway, which gives these answers one after the other. Returns its address.
 fn gateway_answering(answers: Vec<(u16, Value)>) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();

@@ -90,7 +90,8 @@ impl Gateway {
         shared.into_iter().for_each(|transport| self.end_on(sockets, transport, error));
     }
 
-    /// Tells one client that connects during the drain. If it speaks Socket.IO, it is closed at once.
+    /// Tells a client that connects during the drain that the node drains. If the client speaks Socket.IO, its
+    /// connection is closed at once.
     pub(super) fn announce_to(&mut self, socket: &mut Socket<'_, Peer>) {
         if socket.peer.dialect != Dialect::Plain {
             return self.end(socket, SessionError::Terminated);

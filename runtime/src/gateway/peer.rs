@@ -239,7 +239,7 @@ impl Peer {
         matches!(self.state, PeerState::AwaitingConnect(_))
     }
 
-    /// Returns whether the client was told that it is let in.
+    /// Returns true if the client was told that it is let in.
     pub(super) fn is_connected(&self) -> bool {
         matches!(self.state, PeerState::Open(_) | PeerState::Busy | PeerState::Outside(_))
     }

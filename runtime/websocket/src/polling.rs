@@ -206,8 +206,8 @@ impl<P> Sockets<P> {
         }
     }
 
-    /// Answers a waiting GET because the next request has come on its connection, and would wait, too. The connection is
-    /// closed, so that the client sends that request again on another one (RFC 9112, 9.3.2).
+    /// Answers a waiting GET because the next request has come on the GET's connection, and would wait, too. The
+    /// connection is closed, so that the client sends that request again on another connection (RFC 9112, 9.3.2).
     pub(crate) fn on_get_followed(&mut self, id: SocketId, named: SocketId) {
         let Ok(io) = self.session(named) else { return };
         let Some(session) = io.connection.transport.polling() else { return };

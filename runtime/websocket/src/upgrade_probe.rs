@@ -32,7 +32,7 @@ impl<P> Sockets<P> {
         }
     }
 
-    /// Returns whether a WebSocket may still become the transport of its session.
+    /// Returns true if a WebSocket may still become the transport of its session.
     pub(crate) fn is_probing(&self, id: SocketId) -> bool {
         self.context.probes.iter().any(|probe| probe.id == id)
     }

@@ -227,7 +227,8 @@ impl FeedWriter {
     /// Backfills once. The buffer has resumed already; if the connection breaks from here on, the buffer is marked as
     /// broken again.
     async fn backfill_once(&mut self) -> Result<Result<(), BusError>, Closed> {
-        // Read before the question is asked: by the time that this task reads the answer, there may be later answers.
+        // The position is read before the question is asked, because later answers may have raised it by the time that
+        // this task reads the answer.
         let before = self.stream_end.position();
         let state = match self.rooms.round_trip().await {
             Ok(state) => state,
@@ -270,8 +271,8 @@ impl FeedWriter {
         self.settle(now).await
     }
 
-    /// Tells the feed which events the stream has lost since this position. Returns an error if the stream is behind and may
-    /// catch up.
+    /// Tells the feed which events the stream has lost since the position `before`. Returns an error if the stream is
+    /// behind that position and may catch up.
     async fn check_stream(&mut self, before: &Position, state: &State) -> Result<Result<(), BusError>, Closed> {
         let after = self.tracker.floor();
         let (anew, behind) = (state.epoch != before.epoch, state.last < before.offset.0);

@@ -92,8 +92,8 @@ impl Gateway {
         if is_one_too_many { SessionError::TooManyRequests } else { error }
     }
 
-    /// Returns the event that tells a client of a session error. `None` before its CONNECT is answered, and if it was told
-    /// of the drain already.
+    /// Returns the event that tells a client of a session error. Returns `None` if the client's CONNECT is not answered
+    /// yet, or if the client was told of the drain already.
     pub(in super::super) fn last_event(
         &self,
         peer: &Peer,

@@ -11,7 +11,7 @@ use crate::http::{
     reply::{HttpError, Reply, json},
 };
 
-/// The largest request, in bytes: some 26,000 classrooms.
+/// The maximum size of a request in bytes: some 26,000 classrooms.
 pub(super) const MAX_BODY: usize = 1 << 20;
 
 #[derive(Deserialize)]

@@ -19,7 +19,7 @@ fn state(last: u64) -> State {
     }
 }
 
-/// On a machine with much to do, the writer may run long after its answer came.
+/// On a busy machine, the writer may run long after its answer came.
 #[tokio::test]
 async fn an_answer_that_later_ones_overtake_is_no_sign_of_a_stream_that_was_put_back() {
     let server = Nats::start().expect("a server");
