@@ -1,4 +1,4 @@
-//! SIGTERM beside another node, beside servers that hang, and sent twice.
+//! A node gets SIGTERM: while another node runs, while servers hang, and a second time.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant, SystemTime};

@@ -153,7 +153,7 @@ pub(crate) enum Answer {
 pub(crate) struct Arrived {
     pub(crate) began: u64,
     pub(crate) ended: u64,
-    /// For each agent when it was due, counted from `began`, and how long its arrival took, in microseconds.
+    /// For each agent: when it was due, counted from `began`, and how long its arrival took, both in microseconds.
     pub(crate) samples: Vec<(u32, u32)>,
     /// Agents that did not connect, by reason.
     pub(crate) failures: BTreeMap<String, u64>,

@@ -58,8 +58,8 @@ impl Presence {
 }
 
 impl<'a> LessonGuard<'a> {
-    /// Begins a change that does not wait until an earlier one is undone. It must leave the lesson that the undoing
-    /// would put back.
+    /// Begins a change that does not wait until an earlier one is undone. The change must leave the lesson that the
+    /// undoing would put back.
     pub(crate) fn at_once(presence: &'a Presence, membership: &'a mut Membership, user: Option<UserId>) -> Self {
         let earlier = membership.restore.take().map(|restore| restore.give_up());
         let change = membership.change.next();

@@ -107,10 +107,10 @@ pub struct PublishArgs {
     /// Your own id of the event: a second event with the same id within two minutes is dropped
     #[arg(long)]
     pub id: Option<String>,
-    /// The agent that does not get it
+    /// The agent that does not get the event
     #[arg(long, value_name = "AGENT_ID", value_parser = ids::agent)]
     pub sender: Option<AgentId>,
-    /// The only agent that gets it
+    /// The only agent that gets the event
     #[arg(long, value_name = "AGENT_ID", value_parser = ids::agent)]
     pub receiver: Option<AgentId>,
     /// Print JSON, as the gateway answers

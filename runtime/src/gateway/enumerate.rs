@@ -42,8 +42,8 @@ impl Enumeration {
         }
     }
 
-    /// Forgets a connection that has ended, or that no running handler will bring a session for. If it has a session,
-    /// the session is compared with its row when the session ends.
+    /// Forgets a connection that has ended, or for which no running handler will bring a session. If the connection has
+    /// a session, the session is compared with its row when the session ends.
     pub(super) fn connection_ended(&mut self, id: SocketId) {
         self.0.remove(&id);
     }

@@ -73,8 +73,8 @@ impl Gateway {
         }
     }
 
-    /// Handles the result of the handler of connect. connect_success is the first frame, then come the room's events
-    /// that came meanwhile.
+    /// Handles the result of the handler of connect. The first frame is connect_success. The room's events that arrived
+    /// meanwhile follow.
     pub(super) fn on_connected(
         &mut self,
         sockets: &mut Sockets<Peer>,

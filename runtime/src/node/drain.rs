@@ -55,15 +55,15 @@ struct Schedule {
     served: Instant,
     /// Until this time connections are closed.
     closed: Instant,
-    /// Until this time sessions wait for a takeover.
+    /// The time until which sessions wait for a takeover.
     kept: Instant,
-    /// Until this time the ends of sessions are written.
+    /// The time until which the ends of sessions are written.
     ended: Instant,
-    /// Until this time the keys of ended sessions are removed.
+    /// The time until which the keys of ended sessions are removed.
     cleaned: Instant,
-    /// Until this time the events of ended sessions are published.
+    /// The time until which the events of ended sessions are published.
     published: Instant,
-    /// Until this time the lease is released.
+    /// The time by which the lease must be released.
     over: Instant,
 }
 

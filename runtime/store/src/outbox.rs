@@ -80,8 +80,9 @@ pub struct Backlog {
 /// same shard. The shards of a node that stops renewing are free after some seconds.
 #[async_trait]
 pub trait Outbox: Send {
-    /// Takes more shards if some are free, and gives some back if this node has more than its share. Returns how many
-    /// it has. Call it several times a second while nothing is being published. Most calls make no query.
+    /// Takes more shards if some are free, and gives some back if this node has more than its share. Returns the number
+    /// of shards of this node. Must be called several times a second while nothing is being published. Most calls make
+    /// no query.
     async fn claim(&mut self) -> Result<usize, StoreError>;
     /// Returns about `max` rows: the oldest of each held shard, at most an equal part of each, oldest first. The rows
     /// of one agent in a classroom must be published one after the other. Rows of a newer version that this one cannot

@@ -11,7 +11,7 @@ create table installation (
     -- published without a record in this database. So when its agent comes again, the session is ended and not taken
     -- over.
     doubtful_through bigint not null default 0,
-    -- The key that signs what clients of Socket.IO get to go on with after a break.
+    -- The key that signs the pids with which clients of Socket.IO resume after a break.
     signing_key bytea not null default uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()),
     single boolean primary key default true check (single)
 );

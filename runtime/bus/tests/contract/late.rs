@@ -210,7 +210,8 @@ async fn what_is_missing_is_waited_for_but_not_for_long() {
 }
 
 /// Between a node's events there are events of other nodes, so when the connection breaks, any event may still be under
-/// way. The stream is read from an earlier offset, in several windows, and all events that came since are among those.
+/// way. So the stream is read from an earlier offset, in several windows. These windows also have events that came
+/// before the break.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_came_before_a_long_outage_does_not_come_again() {
     const EVENTS: i64 = 200;

@@ -17,7 +17,8 @@ use bench::{Bench, Hash, InMemory, entry, fresh, hash, lesson, participant, sid,
 use rollcall_keys::{KeyEntry, memory::MemoryKeys};
 use rollcall_schema::Role;
 
-/// Each case is a function of a bench; it becomes a test for each implementation, and for each kind of servers.
+/// Each case is a function of a bench. The macro makes each case a test for each implementation, and for each kind of
+/// servers.
 macro_rules! cases {
     ($($case:ident),* $(,)?) => {
         mod memory {
@@ -34,7 +35,7 @@ macro_rules! cases {
     };
 }
 
-/// Each case is a function of a bench with servers; it becomes a test on this kind.
+/// Each case is a function of a bench with servers. The macro makes each case a test on this kind.
 macro_rules! on_servers {
     ($kind:ident: $($case:ident),* $(,)?) => {
         mod $kind {

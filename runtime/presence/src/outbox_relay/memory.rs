@@ -61,7 +61,8 @@ impl Memory {
         (stored.iter().map(key).collect(), rows)
     }
 
-    /// Records which of these rows the stream has stored. `generation` is the outbox's when the stream was asked.
+    /// Records which of these rows the stream has stored. `generation` is the generation that the outbox had when the
+    /// stream was asked.
     pub(super) fn looked(&mut self, generation: u64, found: impl Iterator<Item = (Key, bool)>) {
         self.generation = generation;
         self.absent.clear();
