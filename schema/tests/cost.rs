@@ -1,4 +1,5 @@
-//! The cost of a hostile message: beyond a fixed 64 KiB at most 2 bytes of memory for each of its bytes, and no stack.
+//! The cost of a hostile message: beyond a fixed 64 KiB at most 2 bytes of memory for each byte of the message, and no
+//! stack.
 use allocation_counter::measure;
 use rollcall_schema::{ConnectRequest, JoinLesson, Push, Refresh, Request};
 

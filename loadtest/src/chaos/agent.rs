@@ -1,4 +1,5 @@
-//! An agent: it makes its visits one after the other, each on a connection that a task of its own reads until it ends.
+//! An agent makes its visits one after the other. Each visit has a connection, which a task of its own reads until the
+//! connection ends.
 //!
 //! Invariant: once [`Agent::live`] has returned, the journal has everything that the agent's clients got, and their
 //! connections have ended.

@@ -80,7 +80,7 @@ names! {
     WEBHOOK_LAG = "webhook_lag_seconds",
     /// Counter: events that the webhook's receiver accepted.
     WEBHOOK_EVENTS = "webhook_events_total",
-    /// Counter: requests that the webhook's receiver did not take.
+    /// Counter: requests that the webhook's receiver did not accept.
     WEBHOOK_RETRIES = "webhook_retries_total",
     /// Gauge: classrooms whose events the receiver refuses, on the node that delivers.
     WEBHOOK_PARKED = "webhook_parked_classrooms",

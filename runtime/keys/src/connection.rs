@@ -31,7 +31,7 @@ use super::{
 /// connection.
 const KEPT: Duration = Duration::from_millis(250);
 
-/// A connection. Its clones share the same one.
+/// A connection to a server. All clones of the value use the same connection.
 #[derive(Clone, Debug)]
 pub(super) struct RedisConnection {
     line: Line,

@@ -9,13 +9,14 @@ use serde_json::json;
 use tokio::runtime::{Builder, Runtime};
 use tokio::time::{Instant, sleep_until};
 
-use super::publisher::ROOMS;
 use crate::load::clock::now;
 use crate::load::order::Crowd;
 use crate::load::system::System;
 
 /// How long the agents call, in seconds.
 pub(super) const SECONDS: f64 = 5.0;
+/// The number of rooms over which callers and listeners are spread.
+pub(super) const ROOMS: usize = 20;
 /// Settings with which no client is limited.
 pub(super) const NO_RATE_LIMIT: [(&str, &str); 2] =
     [("ROLLCALL_EVENT_RATE", "1000000"), ("ROLLCALL_USER_EVENT_RATE", "1000000")];

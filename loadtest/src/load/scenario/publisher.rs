@@ -7,7 +7,7 @@
 use std::io;
 use std::time::Duration;
 
-use super::callers::{Callers, NO_RATE_LIMIT, SECONDS};
+use super::callers::{Callers, NO_RATE_LIMIT, ROOMS, SECONDS};
 use crate::load::crew::{Band, Crew};
 use crate::load::order::{Crowd, Listen};
 use crate::load::proc::{busy_seconds, cpu_seconds};
@@ -15,7 +15,6 @@ use crate::load::results::Limit;
 use crate::load::stage::{Note, Stage, latency_ms};
 use crate::load::system::{Kind, System};
 
-pub(super) const ROOMS: usize = 20;
 const ROOM: usize = 50;
 const LIMIT: Duration = Duration::from_secs(60);
 const PARTS: [(&str, f64); 3] = [("half", 2.0), ("a quarter", 4.0), ("an eighth", 8.0)];

@@ -87,8 +87,8 @@ async fn once(mut config: Config, encryption: Encryption, tls: &Tls) -> Result<C
     Ok(Connected { client, connection, protection })
 }
 
-/// Returns whether another attempt with or without TLS may succeed: TLS did not begin, or the server refused the role.
-/// Its rules may be different with and without TLS.
+/// Returns true if another attempt with or without TLS may succeed: TLS did not begin, or the server refused the role.
+/// The server may have different rules for roles with and without TLS.
 fn may_depend_on_tls(error: &Error) -> bool {
     let handshake = std::error::Error::source(error).is_some_and(|cause| cause.is::<HandshakeError>());
     handshake

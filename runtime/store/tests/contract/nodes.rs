@@ -149,8 +149,8 @@ async fn a_lease_whose_taking_the_database_has_lost_is_taken_again() {
     assert_eq!(other.reap(lease, 10).await.expect("reaped"), 1);
     assert_eq!(other.reap(lease, 10).await.expect("answered"), 0);
 
-    // The rows are those of a replica that lagged: by them the node lives, although the end of its session was
-    // published.
+    // The rows are those of a replica that lagged. According to them the node lives, although the end of its session
+    // was published.
     let node = world.lease.node;
     world.sql(&format!(
         "insert into node (id, label, lease_until, standalone) overriding system value \
