@@ -9,12 +9,12 @@ use crate::id::IdError;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
-    /// Joins a lesson by the seed's flow 1.
+    /// The client joins a lesson by the seed's flow 1.
     Teacher,
-    /// Joins a lesson by the seed's flow 2. A token without the claim has this role.
+    /// The client joins a lesson by the seed's flow 2. A token without the claim has this role.
     #[default]
     Participant,
-    /// May enter a classroom, and joins no lesson.
+    /// The client may enter a classroom, and joins no lesson.
     Hub,
 }
 

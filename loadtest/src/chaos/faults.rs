@@ -187,8 +187,8 @@ fn fault(setting: Setting, random: &mut Random) -> Fault {
     Fault { at: random.millis(0..STORM), target, deed, lasts: random.millis(lasts.0..lasts.1) }
 }
 
-/// Returns the faults that interrupt a node at a step. Every seed has one at one of the steps, in rotation, and the
-/// fault that leads a node to that step.
+/// Returns the fault that interrupts a node at a step, and the faults that lead the node to that step. The seeds use
+/// the steps in rotation.
 fn at_step(seed: u64, setting: Setting, random: &mut Random) -> Vec<Fault> {
     let turn = usize::try_from(seed % STEPS.len() as u64).expect("less than the number of steps");
     let (step, number) = (STEPS[turn], random.within(0..setting.nodes()));
@@ -212,7 +212,7 @@ fn at_step(seed: u64, setting: Setting, random: &mut Random) -> Vec<Fault> {
     faults
 }
 
-/// Returns a mishap and the faults that show its harm. Every seed with servers has one of the mishaps, in rotation.
+/// Returns a mishap and the faults that show its harm. The seeds with servers use the mishaps in rotation.
 fn mishap(seed: u64, setting: Setting, mishaps: &[Mishap], random: &mut Random) -> Vec<Fault> {
     let turn = usize::try_from(seed % mishaps.len() as u64).expect("less than the number of mishaps");
     let (_, target, deed) = mishaps[turn];

@@ -174,7 +174,7 @@ pub trait Bus: Send + Sync + 'static {
     /// (acknowledged). After a fenced event that was not stored, no later event of its agent is stored.
     async fn publish(&self, batch: Vec<Publication>) -> Vec<Result<Offset, PublishError>>;
     /// Publishes events of handlers and of other services, as [`Bus::publish`] does. Events of presence do not wait for
-    /// them, however many they are. None of them is fenced.
+    /// these events, however many they are. None of these events is fenced.
     async fn publish_events(&self, batch: Vec<Publication>) -> Vec<Result<Offset, PublishError>> {
         self.publish(batch).await
     }

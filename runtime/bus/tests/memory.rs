@@ -1,4 +1,4 @@
-//! The memory of a subscribed room on the bus through NATS. In rooms of 30 it is paid once for 30 connections.
+//! The memory of a subscribed room on the bus through NATS. If a room has 30 members, 30 connections share this memory.
 #![allow(clippy::unwrap_used)]
 use allocation_counter::measure;
 use futures_util::future::join_all;

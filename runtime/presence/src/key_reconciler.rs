@@ -1,7 +1,7 @@
-//! Keeps the keys in Redis as SQL says (PROTOCOL 4): it renews TTLs, and restores lost keys.
+//! Keeps the keys in Redis as SQL says (PROTOCOL 4): renews TTLs, and restores lost keys.
 //!
-//! Invariant: it adds missing keys and overwrites none, so it may run beside joins, and on every node for its own
-//! sessions. Keys that it wrote for a session that ended meanwhile are removed again.
+//! Invariant: the reconciler adds missing keys and overwrites none, so it may run beside joins, and on every node for
+//! that node's own sessions. Keys that it wrote for a session that ended meanwhile are removed again.
 use std::{collections::HashSet, error::Error, sync::Arc, time::Duration};
 
 use rollcall_schema::{LessonId, NodeId, SessionId, Sid};

@@ -181,8 +181,8 @@ fn file(name: &str, value: &str) -> Result<Option<PathBuf>, String> {
     }
 }
 
-/// Explains an error of tokio-postgres. Its text may contain a value, and so a password, but that of an unknown
-/// parameter only has its name.
+/// Explains an error of tokio-postgres without its text, which may contain a value and so a password. Only the text
+/// about an unknown parameter is used, because it contains the parameter's name and no value.
 fn explain(error: &tokio_postgres::Error) -> String {
     let cause = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
     match cause.strip_prefix("unknown option `") {
