@@ -11,7 +11,7 @@ use rollcall_runtime::{HandlerError, Session, Table};
 use rollcall_schema::{AckError, LessonId};
 use serde::{Deserialize, Serialize};
 
-/// How many votes of a lesson are for what. Cheap to clone.
+/// The votes of each lesson, counted by choice. The value is cheap to clone.
 #[derive(Clone, Default)]
 struct Ballots(Arc<Mutex<HashMap<(LessonId, bool), u64>>>);
 

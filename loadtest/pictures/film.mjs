@@ -35,7 +35,7 @@ let clock = 0.4;
 
 function add(text, kind) {
   const short = text.replace(/eyJ[\w.-]{40,}/g, (token) => `${token.slice(0, 8)}…`).replaceAll("\t", "    ");
-  // A long line is wrapped as a terminal does it.
+  // A long line is wrapped in the same way as in a terminal.
   for (let from = 0; from === 0 || from < short.length; from += COLUMNS) lines.push({ at: clock, text: short.slice(from, from + COLUMNS), kind });
 }
 
@@ -49,7 +49,7 @@ function type(command) {
   clock += 0.4;
 }
 
-/** Runs a command in a shell, and resolves with its lines when one of them matches, or it ends. */
+/** Runs a command in a shell, and resolves with its lines when one of them matches, or the command ends. */
 function run(command, until, env) {
   // A client ends when its input ends, so the input stays open.
   const child = spawn("bash", ["-c", `exec 2>&1; ${command}`], { stdio: ["pipe", "pipe", "inherit"], detached: true, env });

@@ -148,7 +148,7 @@ const cases = {
       await count(3);
       await until("events", () => numbers().length === sent);
       const [before, back] = [socket.id, new Promise((done) => socket.once("connect", done))];
-      // The connection is closed below Socket.IO, as the library's own tests do it.
+      // The connection is closed below Socket.IO, as in the library's own tests.
       socket.io.engine.close();
       await count(4);
       await back;

@@ -1,4 +1,4 @@
-// Shows a classroom's events as they arrive. They can be paused, filtered and copied.
+// Shows a classroom's events as they arrive. The list can be paused, filtered and copied.
 
 import { Refused, get, repeat } from "./api.js";
 import { copy, field, h, say } from "./dom.js";
@@ -6,7 +6,7 @@ import { clock } from "./format.js";
 
 const EVERY = 1000;
 // The maximum number of events that are kept.
-const MOST = 500;
+const MAX = 500;
 // How many pages of a thousand past events are read, at most.
 const PAGES = 5;
 
@@ -34,7 +34,7 @@ export function part(classroom, changed) {
     try {
       page = await get(`${path}?${query}`, signal);
     } catch (error) {
-      // Events are gone for good, or the stream is a different one.
+      // Events are lost, or the stream is a different one.
       if (!(error instanceof Refused) || error.status !== 410) throw error;
       place = null;
       read = PAGES;
@@ -45,7 +45,7 @@ export function part(classroom, changed) {
     read += 1;
     const skips = page.more && read === PAGES;
     if (page.events.length > 0) {
-      if (paused) held = [...held, ...page.events].slice(-MOST);
+      if (paused) held = [...held, ...page.events].slice(-MAX);
       else add(page.events);
       if (read > 1 || !page.more) changed();
     }
@@ -66,11 +66,11 @@ export function part(classroom, changed) {
     say(note, paused ? `Paused, ${held.length} wait.` : none ? "None yet. They are shown as they come." : "");
   };
   const add = (events) => {
-    const items = events.slice(-MOST).map(entry);
+    const items = events.slice(-MAX).map(entry);
     items.forEach(hide);
     // The newest event is at the top, where it is visible.
     list.prepend(...items.reverse());
-    while (list.children.length > MOST) list.lastChild.remove();
+    while (list.children.length > MAX) list.lastChild.remove();
   };
   const toggle = () => {
     paused = !paused;

@@ -49,7 +49,7 @@ async fn serve(stream: TcpStream) -> std::io::Result<()> {
             "keys.test" => KEYS,
             "function.test" => r#"{"data":{}}"#,
             "mixpanel.test" => "1",
-            // An empty body: the authorization service says yes by its status, and the webhook's body is ignored.
+            // The body is empty: the authorization service says yes by its status, and the webhook's body is ignored.
             _ => "",
         };
         let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len());

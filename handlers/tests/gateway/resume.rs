@@ -137,8 +137,8 @@ async fn late_events_are_put_in_order_for_resuming_clients_and_never_lost() {
     let mut plain = backend.participant(room, "bob").await;
     let (mut resuming, success) = resumes(&backend, room, json!({})).await;
     let first = success["offset"].as_u64().unwrap() + 100;
-    // Events of another room make the stream longer, so that it has these offsets. When the node asks for the end of
-    // the stream, it learns of them.
+    // Events of another room make the stream longer, so that it has these offsets. The node learns of these offsets
+    // when it asks for the end of the stream.
     let stream = Stream::of(&nats.url()).await;
     let elsewhere = backend.classroom();
     for _ in 0..200 {

@@ -70,8 +70,8 @@ async fn every_panel_of_the_dashboard_has_data() {
     alice.joins(&room.algebra).await;
     redis.kill().unwrap();
 
-    // NATS before 2.10 does not say when an event was stored, and the time to a push counts from then. The embedded
-    // gateway's log says it.
+    // NATS before 2.10 does not say when an event was stored, and the time to a push counts from then. The log of the
+    // embedded gateway says when an event was stored.
     let embedded = Backend::embedded();
     let other = embedded.classroom();
     let watcher = embedded.participant(other, "watcher").await;

@@ -19,7 +19,7 @@ pub(super) struct Resumption {
 /// What the client of a connection was told of its lesson.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub(super) enum Told {
-    /// Nothing certain: its request is under way, or it resumed and did not recover.
+    /// Nothing certain: the client's request is under way, or the client resumed and did not recover.
     #[default]
     Unknown,
     None,
@@ -47,7 +47,7 @@ pub(super) struct Success {
     /// When connect_success came.
     pub(super) at: Instant,
     pub(super) sid: String,
-    /// The stream's epoch, if the client asked for offsets; `offset` is the offset then.
+    /// The stream's epoch if the client asked for offsets. Then `offset` is set, too.
     pub(super) epoch: Option<String>,
     pub(super) offset: Option<u64>,
     pub(super) recovered: Option<bool>,

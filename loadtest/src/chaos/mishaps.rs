@@ -115,8 +115,8 @@ impl Scene<'_> {
     }
 }
 
-/// Returns the statement that inserts poisoned rows into every shard: one with an unknown reason, which is published
-/// without it, and one that cannot be published.
+/// Returns the statement that inserts poisoned rows into every shard: a row with an unknown reason, which is published
+/// without the reason, and a row that cannot be published.
 fn poison() -> String {
     let insert = "insert into outbox (classroom_id, agent_id, session_id, operation, reason)";
     let each = |agent: &str, first: i64| {

@@ -70,10 +70,10 @@ pub(super) struct AgentPlan {
 pub(super) struct Visit {
     pub(super) pause: Duration,
     pub(super) node: usize,
-    /// Whether it asks for offsets, and resumes if the agent had some before.
+    /// Whether the connection asks for offsets, and resumes if the agent had some before.
     pub(super) resumes: bool,
     pub(super) joins: bool,
-    /// Whether it moves to the classroom's other lesson.
+    /// Whether the connection moves to the classroom's other lesson.
     pub(super) moves: bool,
     pub(super) stays: Duration,
     pub(super) ending: Ending,

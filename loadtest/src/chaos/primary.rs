@@ -75,7 +75,7 @@ impl Primary {
         self.standby.is_some()
     }
 
-    /// Kills the server, and promotes a standby that lacks the commits of this long.
+    /// Kills the server, and promotes a standby that lacks the commits of the last `lacks`.
     pub(super) fn fail_over(&mut self, lines: &[Lines], lacks: Duration) -> io::Result<Loss> {
         let standby = Standby::of(self.port())?;
         standby.catch_up(&self.database)?;

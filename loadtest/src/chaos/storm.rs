@@ -243,7 +243,7 @@ fn threads(process: u32) -> io::Result<Vec<String>> {
     Ok(tasks.filter_map(|task| one(task.ok()?)).collect())
 }
 
-/// Arms a failpoint, and waits until the node reaches it. Returns whether it did.
+/// Arms a failpoint, and waits until the node reaches it. Returns true if the node reached it.
 fn strike(node: &Gateway, step: &str, signal: &str) -> io::Result<bool> {
     let armed = node.folder().join(FAILPOINT);
     let struck = armed.with_extension("struck");

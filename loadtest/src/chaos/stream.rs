@@ -41,7 +41,7 @@ pub(super) struct Stored {
     pub(super) key: String,
     pub(super) message_id: String,
     pub(super) sender: Option<String>,
-    /// For an agent's event: the session, and whether it is entered.
+    /// For an agent's event: the session, and whether the event is entered.
     pub(super) session: Option<(i64, bool)>,
     /// The reason, if the session left.
     pub(super) reason: Option<String>,
@@ -157,7 +157,7 @@ impl Tape {
 
     /// Makes the stream, unless a node was faster.
     pub(super) async fn create(&self, config: Config) {
-        // An error means that a node has made the stream with its own settings, which is as good.
+        // An error means that a node has made the stream with its own settings. These settings are sufficient, too.
         context(&self.client).create_stream(config).await.ok();
     }
 

@@ -104,7 +104,7 @@ impl Engine {
         }
     }
 
-    /// Lets an agent try again that was sent away or only refused the lesson. Agents without a hint have tried again
+    /// Lets an agent try again that was sent away, or whose lesson was refused. Agents without a hint have tried again
     /// already.
     pub(super) fn come_again(&mut self, agent: usize) {
         match self.connections[agent].step {

@@ -112,7 +112,7 @@ pub(crate) enum Pace {
     /// This many agents arrive in a second, however fast the server is. The latency counts from the time at which each
     /// agent was due.
     Rate(f64),
-    /// As fast as the server accepts them, with this many under way at once.
+    /// The agents arrive as fast as the server accepts them, with this many under way at once.
     Window(usize),
 }
 

@@ -101,7 +101,7 @@ fn dial(target: SocketAddr) -> io::Result<TcpStream> {
     Ok(stream)
 }
 
-/// Reads until `enough` says that enough has come.
+/// Reads until `enough` returns true for the bytes that were read.
 fn read_until(stream: &mut TcpStream, enough: impl Fn(&[u8]) -> bool) -> io::Result<Vec<u8>> {
     let mut said = Vec::new();
     let mut part = [0; 16_384];

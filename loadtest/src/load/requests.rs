@@ -27,7 +27,7 @@ pub(super) struct Requests {
     upgrade: Vec<u8>,
     bytes: Vec<u8>,
     of_agent: Vec<(Range<usize>, Range<usize>)>,
-    /// Whether they are packets of Socket.IO.
+    /// Whether the requests are packets of Socket.IO.
     pub(super) socketio: bool,
 }
 

@@ -175,8 +175,8 @@ async fn let_in(mut client: Client, address: SocketAddr, request: Value) -> io::
     }
 }
 
-/// Reads the list. A failed read is tried again for a while, because of hundreds of connects at once a node refuses
-/// some.
+/// Reads the list. A failed read is tried again for a while, because a node refuses some of hundreds of simultaneous
+/// connects.
 async fn read_in_time(address: SocketAddr, token: Option<&str>, classroom: &str) -> io::Result<Listed> {
     let deadline = Instant::now() + LIST_LIMIT;
     loop {

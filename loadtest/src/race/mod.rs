@@ -80,7 +80,7 @@ pub async fn run(nodes: &[Gateway], database: &str, race: Race) -> io::Result<Fo
     while left > 0 {
         let pairs = left.min(race.at_once.max(1));
         let next = batch(nodes, database, pairs, &mut found).await?;
-        // New connections have taken over the sessions of these.
+        // New connections have taken over the sessions of these connections.
         drop(mem::replace(&mut slow, next));
         left -= pairs;
     }

@@ -30,7 +30,7 @@ pub struct PresencePage {
     pub events: Vec<PresenceEvent>,
     /// There are no other events through this offset.
     pub through: Offset,
-    /// Whether the stream has more events after that now.
+    /// Whether the stream has events after that offset now.
     pub more: bool,
     /// How many offsets after the position the stream has dropped. They may have belonged to events of any kind.
     pub missing: u64,
@@ -41,7 +41,7 @@ pub struct PresencePage {
 pub enum PresenceRead {
     /// The next events.
     Page(PresencePage),
-    /// The position is of another stream, or beyond the end of this one, which was put back then.
+    /// The position is of another stream, or beyond the end of this one because this one was put back.
     Elsewhere {
         /// The epoch of this stream.
         epoch: String,

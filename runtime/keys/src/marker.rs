@@ -22,7 +22,7 @@ struct Known {
     drawn: u64,
     /// The highest number whose write was answered. `None` before the first answer.
     confirmed: Option<u64>,
-    /// The `master_replid`, which a server that takes over makes anew. `None` if INFO is not allowed.
+    /// The `master_replid`, which a server creates when it takes over. `None` if INFO is not allowed.
     replication: Option<String>,
 }
 

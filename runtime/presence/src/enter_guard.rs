@@ -107,7 +107,7 @@ impl EnterGuard {
         }
     }
 
-    /// Lets this remove the keys of a lesson that the session is in when it is closed.
+    /// Makes the guard also remove the keys of the lesson that the session is in when the guard closes it.
     pub(crate) fn with_cleanup(mut self, cleanup: &KeyCleanup) -> Self {
         if let Some(undo) = &mut self.0 {
             undo.cleanup = Some(cleanup.clone());
@@ -115,7 +115,7 @@ impl EnterGuard {
         self
     }
 
-    /// Call this right before the client gets connect_success. From now on its connection has the session.
+    /// Gives the session to its connection. Must be called right before the client gets connect_success.
     pub fn commit(self) {
         failpoint::reach("connect done");
         self.disarm();

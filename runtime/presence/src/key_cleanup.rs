@@ -53,7 +53,7 @@ enum Order {
     Remove(KeyField),
     /// A connection ended that did not have its session any more.
     Ended(Sid),
-    /// Send the answer when no removal of this node is left.
+    /// The sender gets a message when no removal of this node is left.
     Finish(oneshot::Sender<()>),
 }
 
@@ -95,12 +95,12 @@ impl KeyCleanup {
         Self { orders, look, lost }
     }
 
-    /// Call this when a session ended, and its field is in SQL.
+    /// Makes the task look for new fields in SQL. Must be called when a session has ended and its field is in SQL.
     pub fn look(&self) {
         self.look.notify_one();
     }
 
-    /// Call this when Redis has or may have lost writes. The removals of the last ten minutes are repeated.
+    /// Repeats the removals of the last ten minutes. Must be called when Redis has or may have lost writes.
     pub fn repeat(&self) {
         self.lost.store(true, Ordering::SeqCst);
         self.look.notify_one();
@@ -117,7 +117,7 @@ impl KeyCleanup {
         unsettled.filter(|field| field.sid != own).into_iter().for_each(|field| self.leave(field));
     }
 
-    /// Call this when a connection ended whose session was taken over. The field that the takeover noted may be removed
+    /// Records that a connection ended whose session was taken over. The field that the takeover noted may be removed
     /// now.
     pub fn ended(&self, sid: Sid) {
         self.order(Order::Ended(sid));

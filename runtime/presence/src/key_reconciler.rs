@@ -21,7 +21,7 @@ const PROBE_EVERY: Duration = Duration::from_secs(2);
 /// renewed every 6 h. Nodes with neighbouring numbers sweep minutes apart, because they may have started together.
 const SWEEP_EVERY: Duration = Duration::from_secs(3 * 3600);
 const APART: (u64, Duration) = (16, Duration::from_secs(120));
-/// How many sessions are written in one call. Joins wait behind it.
+/// How many sessions are written in one call. Joins wait until the call has ended.
 const BATCH: usize = 250;
 /// While no loss is known, the pause after a page is this many times as long as the page took. Ten nodes with 18,000
 /// sessions each that swept at the same time as fast as they could kept Redis from answering in time.

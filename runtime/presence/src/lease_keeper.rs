@@ -152,7 +152,8 @@ impl LeaseKeeper {
         }
     }
 
-    /// Closes the kicked connections before all others are told to reconnect, because kicked clients must not.
+    /// Closes the kicked connections before all others are told to reconnect, because kicked clients must not
+    /// reconnect.
     async fn kick_late(&self, node: NodeId) {
         match self.store.kicks(node).await {
             Ok(kicked) => self.kick(node, &kicked).await,

@@ -17,7 +17,7 @@ impl Presence {
     /// that joined a lesson with one. Tries until the database answers, because a leave must be recorded.
     pub async fn leave(&self, membership: Membership, user: Option<UserId>, reason: LeftReason) {
         let remembered = membership.remembered(reason);
-        // Dropping it tells the task that undoes a change of the lesson that the connection has ended.
+        // The task that undoes a change of the lesson learns from the drop of `restore` that the connection has ended.
         let Membership { sid, lesson, restore, .. } = membership;
         drop(restore);
         failpoint::reach("leave begins");

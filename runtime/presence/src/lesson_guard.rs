@@ -63,7 +63,7 @@ impl<'a> LessonGuard<'a> {
     pub(crate) fn at_once(presence: &'a Presence, membership: &'a mut Membership, user: Option<UserId>) -> Self {
         let earlier = membership.restore.take().map(|restore| restore.give_up());
         let change = membership.change.next();
-        // The number after it is for putting the row back.
+        // The number after this change's number is for putting the row back.
         membership.change = change.next();
         let row = membership.agent.is_some();
         Self { presence, membership, change, user, row, field: None, earlier }

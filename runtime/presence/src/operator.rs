@@ -46,7 +46,7 @@ pub struct Operator {
 }
 
 impl Operator {
-    /// Calls on this store with this node's lease.
+    /// Creates the calls of operators on this store, with this node's lease.
     #[must_use]
     pub fn new(
         store: Arc<dyn Store>,

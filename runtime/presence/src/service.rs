@@ -10,7 +10,7 @@ use rollcall_keys::LessonKeys;
 
 use crate::{key_cleanup::KeyCleanup, rosters::Rosters, sessions::Sessions, undos::Undos};
 
-/// Enters, joins and leaves. It is cheap to clone.
+/// The presence service: connections enter classrooms, join lessons and leave both. The value is cheap to clone.
 #[derive(Clone)]
 pub struct Presence {
     pub(crate) sessions: Sessions,

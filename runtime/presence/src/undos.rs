@@ -8,7 +8,7 @@ use rollcall_base::{log_limit::LogLimit, names};
 use tokio::{sync::watch, task::JoinHandle};
 use tracing::warn;
 
-/// Starts these tasks. It is cheap to clone.
+/// Starts tasks that undo calls that were cut off. The value is cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub struct Undos {
     running: Arc<watch::Sender<usize>>,

@@ -149,7 +149,7 @@ impl Keyring {
             return match issuer.load_for_token(&self.client, keys.cooldown, token.kid.as_deref()).await {
                 Lookup::Loaded => keys.check(token, unix_now()),
                 Lookup::Known => verdict,
-                // A wrong signature with a known key's name is far more often a forger's than that of a new key.
+                // A wrong signature with a known key's name comes far more often from a forger than from a new key.
                 Lookup::Unavailable if replaced && token.kid.is_some() => verdict,
                 Lookup::Unavailable => Err(AuthError::KeysUnavailable),
             };

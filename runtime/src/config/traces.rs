@@ -1,4 +1,4 @@
-//! Settings of traces. A setting that the OpenTelemetry project also has, has the project's name.
+//! Settings of traces. If the OpenTelemetry project has the same setting, the setting has the project's name.
 use hyper::Uri;
 use percent_encoding::percent_decode_str;
 use rollcall_base::Secret;

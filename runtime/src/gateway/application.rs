@@ -38,8 +38,8 @@ impl Application for Gateway {
 
     fn message(&mut self, socket: &mut Socket<'_, Peer>, message: Message<'_>) {
         let Message::Text(text) = message else { return };
-        // The pong has shown that the client is there. It costs no more than a pong frame, and like a pong frame it is
-        // not counted.
+        // The pong has already shown that the client is there. A pong of the page costs no more than a pong frame, and
+        // like a pong frame it is not counted.
         if socket.peer.heartbeat && heartbeat::is_pong(text) {
             return;
         }

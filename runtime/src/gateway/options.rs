@@ -14,7 +14,7 @@ pub struct GatewayOptions {
     pub max_message: usize,
     /// How many bytes of requests may wait for a running handler. If there are more, the socket is not read.
     pub max_pending: usize,
-    /// The time over which connections are closed if events of their rooms are gone for good.
+    /// The time over which connections are closed if events of their rooms are lost.
     pub reset_spread: Duration,
     /// Which of the traces that clients name are sampled.
     pub traces: ClientTraces,

@@ -51,9 +51,9 @@ pub struct Drain {
 /// The latest end of each part of a drain.
 #[derive(Clone, Copy, Debug)]
 struct Schedule {
-    /// Until this time connections are served.
+    /// The time until which connections are served.
     served: Instant,
-    /// Until this time connections are closed.
+    /// The time until which connections are closed.
     closed: Instant,
     /// The time until which sessions wait for a takeover.
     kept: Instant,

@@ -7,7 +7,7 @@ use rollcall_schema::{LessonId, SessionId, UserId};
 
 use crate::StoreError;
 
-/// The rows of one user. No call of this needs a lease.
+/// The rows of one user. No call of this trait needs a lease.
 #[async_trait]
 pub trait Erasure: Send + Sync {
     /// Returns up to `max` of the user's rows in the history, with the lesson of each.

@@ -84,7 +84,7 @@ fn joins(
     Ok(rate)
 }
 
-/// Writes the history. Later sessions get ids above those in it, as they would have.
+/// Writes the history. Later sessions get higher ids than the sessions in the history, as in a database in use.
 fn fill(system: &System, kind: Kind) -> io::Result<()> {
     let columns = "agent_session_history (id, agent_id, classroom_id, user_id, reason,";
     let values = format!("n, '{}.u' || n || '.example.org', '{CLASSROOM}', 'u' || n, 'closed',", char::from(MARK));

@@ -67,7 +67,7 @@ fn alone(stage: &mut Stage, kind: Kind) -> io::Result<f64> {
     crew.leave(&band)?;
     system.wait_until_empty()?;
 
-    // At half of the rate. Each agent that came before sees those that come later.
+    // The agents join at half of the rate. Each agent that came before sees those that come later.
     crew.listen(Listen::Count)?;
     let wave = crew.arrive(&band, Pace::Rate(joins / 2.0), Goal::Joined)?;
     let each = (ROOM - 1) as f64 / 2.0;

@@ -38,7 +38,7 @@ pub(super) struct Balance {
 }
 
 impl Ledger {
-    /// Takes events until `enough` says that it is enough.
+    /// Adds the receiver's events until `enough` returns true.
     pub(super) fn follow(&mut self, receiver: &Receiver, enough: impl Fn(&Self) -> bool) {
         loop {
             receiver.drain().into_iter().for_each(|taken| self.add(taken));

@@ -80,7 +80,7 @@ pub(super) struct Info {
     nonce: String,
     #[serde(default)]
     pub(super) server_name: String,
-    /// The addresses `HOST:PORT` of all members of its cluster.
+    /// The addresses `HOST:PORT` of all members of the server's cluster.
     #[serde(default)]
     pub(super) connect_urls: Vec<String>,
 }

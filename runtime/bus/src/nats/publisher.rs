@@ -23,8 +23,8 @@ use super::{
 use crate::Publication;
 use rollcall_base::{names, since::Since, tasks::Tasks};
 
-/// The maximum number of requests that wait for the connection. Further callers wait until they can hand in their
-/// requests, within [`CALL_TIMEOUT`].
+/// The maximum number of requests that wait for the connection. Further callers wait for a free place, within
+/// [`CALL_TIMEOUT`].
 const MAX_WAITING: usize = 64;
 
 /// The names of a publisher's connection and task.

@@ -107,7 +107,7 @@ impl ReplayBatch {
             let error = failed(error);
             for Request { events, .. } in self.requests.into_values() {
                 let error = error.clone();
-                // The receiver must get the error, or it would take a part for the whole.
+                // The receiver must get the error, because otherwise it would take some of the events for all of them.
                 tokio::spawn(async move { events.send(Err(error)).await.ok() });
             }
         }

@@ -64,7 +64,7 @@ async fn what_others_publish_wrongly_does_not_break_the_feed() {
         headers.iter().for_each(|(name, value)| map.insert(*name, *value));
         other.publish_with_headers(subject, map, body.into()).await.unwrap();
     };
-    // None of these is an event of the stream: they are broken or forged, or only look like an event.
+    // None of these messages is an event of the stream: they are broken or forged, or only look like an event.
     send(format!("{room}.a.b"), &[], "{}").await;
     send(format!("{room}.a$b"), &[], "{}").await;
     send(format!("{room}.note"), &[("Receiver-Agent-Id", "nobody at all")], "{}").await;

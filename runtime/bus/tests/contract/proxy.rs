@@ -100,7 +100,7 @@ impl Stall {
                 accepted = listener.accept() => accepted,
                 () = async { drop(over.wait_for(|over| *over).await) } => return,
             } {
-                // Connections that come while it holds are only kept open.
+                // Connections that come while the proxy holds bytes are only kept open.
                 if *holds.borrow() {
                     tokio::spawn(async move { (near, std::future::pending::<()>().await) });
                     continue;

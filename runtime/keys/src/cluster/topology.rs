@@ -68,7 +68,7 @@ impl Topology {
         Arc::clone(redirected.entry(endpoint.clone()).or_insert_with(|| Master::new(&self.dialer, endpoint.clone())))
     }
 
-    /// Returns whether slots were moved since the last call of this.
+    /// Returns whether slots were moved since the last call of this function.
     pub(super) fn take_moved(&self) -> bool {
         self.moved.swap(false, Ordering::SeqCst)
     }

@@ -110,7 +110,8 @@ async fn a_join_that_a_server_carries_out_late_does_nothing() {
         line.and_then(|line| line.split(',').next()?.parse().ok()).unwrap_or(0)
     };
     let since = Instant::now();
-    // There was one call before, and the join. The repair is still checking what is missing.
+    // The test waits for the second call of a script, which is the join's. The repair is still checking what is
+    // missing.
     while calls().await < 2 {
         assert!(since.elapsed() < Duration::from_secs(10), "what was held arrives");
         sleep(Duration::from_millis(5)).await;

@@ -53,7 +53,7 @@ async fn the_board_tells_all_who_look_and_reads_for_nobody_else() {
         let names: Vec<_> = event["backends"].as_array().unwrap().iter().map(|backend| &backend["name"]).collect();
         assert_eq!(names, ["sqlite", "memory", "memory", "token keys"]);
     }
-    // Both clients got the same bytes, or the second got those of a second later.
+    // Both clients got the same bytes, or the second client got the bytes of one second later.
     assert!(told[0] == told[1] || told[0].len().abs_diff(told[1].len()) < 100);
 }
 
