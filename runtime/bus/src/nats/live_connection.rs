@@ -153,7 +153,7 @@ impl LiveConnection {
                     let (sid, stream) = (message.sid, &self.servers.options().stream.name);
                     events.extend(parse_event(&message, stream).filter(|event| self.rooms.has(&event.room, sid)));
                 }
-                Op::Dropped => metrics::counter!(names::DROPPED, "reason" => "too_large").increment(1),
+                Op::Dropped(_) => metrics::counter!(names::DROPPED, "reason" => "too_large").increment(1),
                 Op::Ping => out.extend_from_slice(b"PONG\r\n"),
                 Op::Pong => self.unanswered = 0,
                 Op::Error(error) => tracing::warn!(error = %String::from_utf8_lossy(error), "NATS"),

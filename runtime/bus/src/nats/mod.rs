@@ -2,9 +2,10 @@
 //!
 //! There are four connections, so that none delays another. `live` has a subscription for each room, on the republished
 //! subjects, and makes the round trips that prove them. `publish` publishes presence. `events` publishes the events of
-//! handlers and other services. `work` reads the stream. The tasks are: [`live_connection`] subscribes and passes on
-//! events, [`publish_connection`] publishes, [`feed_writer`] writes the feed and fills its gaps, [`end_poller`] asks
-//! for the stream's end, and [`replays`] reads for clients that come back.
+//! handlers and other services. `work` asks the stream; whoever reads many events from it has one more connection. The
+//! tasks are: [`live_connection`] subscribes and passes on events, [`publish_connection`] publishes, [`feed_writer`]
+//! writes the feed and fills its gaps, [`end_poller`] asks for the stream's end, and [`replays`] reads for clients that
+//! come back.
 //!
 //! Invariant: the invariant of [`crate`] holds. Every wait for the server has a timeout. Broken connections are
 //! replaced, and until then events wait in the stream.

@@ -1,20 +1,17 @@
 //! Reads the events of presence of all classrooms, page by page, with one consumer for as long as pages are asked for.
 //!
 //! Invariant: a page has all events from its beginning to the end that it names. The consumer's own numbers prove that:
-//! a message that the client library dropped leaves a gap in them, and then the page is an error.
-use std::time::{Duration, SystemTime};
+//! a message that was dropped on the way leaves a gap in them, and then the page is an error.
+use std::time::Duration;
 
-use async_nats::jetstream::{
-    Message,
-    consumer::{Consumer, DeliverPolicy, pull},
-};
-use futures_util::StreamExt;
+use async_nats::jetstream::consumer::{DeliverPolicy, pull};
 use rollcall_schema::{ClassroomId, Offset, Subject};
-use tokio::time::{Instant, timeout};
+use time::OffsetDateTime;
+use tokio::time::Instant;
 
 use super::{
     next_event::{next_event, read_error},
-    read_consumer::{self, PAGE_TIMEOUT},
+    read_consumer::{Content, Delivered, ReadConsumer},
     stored_ids::PRESENCE,
     stream,
     work_client::{JetStream, WorkClient},
@@ -35,7 +32,7 @@ pub(super) struct PresenceReader {
 
 /// A consumer, and how far its stream was read.
 struct Scan {
-    consumer: Consumer<pull::Config>,
+    consumer: ReadConsumer,
     epoch: String,
     /// There are no unread events through this offset.
     read: u64,
@@ -69,8 +66,7 @@ impl PresenceReader {
             Some(scan) => scan,
             None => Scan::open(&jetstream, epoch, read).await?,
         };
-        let fetched = timeout(PAGE_TIMEOUT, scan.fetch(max)).await;
-        let (events, end) = fetched.unwrap_or_else(|_| Err(read_error("no answer in time")))?;
+        let (events, end) = scan.fetch(max).await?;
         let end = match end {
             Some(end) => end,
             // No message came, so the server may have forgotten the consumer.
@@ -129,29 +125,26 @@ impl Scan {
             filter_subject: PRESENCE.to_owned(),
             ..pull::Config::default()
         };
-        let (_, consumer) = read_consumer::open(jetstream, wanted).await?;
+        let consumer = ReadConsumer::open(jetstream, wanted).await?;
         Ok(Self { consumer, epoch: epoch.to_owned(), read, delivered: 0, used: Instant::now() })
     }
 
     /// Returns the events that are there now, and the end of the page; no end if no event came.
     async fn fetch(&mut self, max: usize) -> Result<(Vec<PresenceEvent>, Option<End>), BusError> {
-        let mut messages = self.consumer.fetch().max_messages(max).messages().await.map_err(read_error)?;
         let (mut events, mut end) = (Vec::new(), None);
-        while let Some(message) = messages.next().await {
-            let message = message.map_err(read_error)?;
-            let info = message.info().map_err(read_error)?;
+        for Delivered { offset, number, pending, stored, content } in self.consumer.page(max as u64).await? {
             self.delivered += 1;
-            if info.consumer_sequence != self.delivered {
+            if number != self.delivered {
                 return Err(read_error("a message was dropped on the way"));
             }
-            let age = SystemTime::from(info.published).elapsed().unwrap_or_default();
-            end = Some(End { read: info.stream_sequence, more: info.pending > 0 });
-            events.extend(event(&message, info.stream_sequence, age));
+            end = Some(End { read: offset, more: pending > 0 });
+            // The clocks may differ, so an age is never negative.
+            let age = (OffsetDateTime::now_utc() - stored).try_into().unwrap_or_default();
+            let event = |content: Content| {
+                presence_event(&content.subject, content.headers(), offset, age, content.body.clone())
+            };
+            events.extend(content.and_then(event));
         }
         Ok((events, end))
     }
-}
-
-fn event(message: &Message, offset: u64, age: Duration) -> Option<PresenceEvent> {
-    presence_event(&message.subject, read_consumer::headers(message), offset, age, message.payload.clone())
 }

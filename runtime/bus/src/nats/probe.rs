@@ -161,7 +161,7 @@ impl Probe {
                     }
                 }
                 Op::Pong => self.ponged = true,
-                Op::Info(_) | Op::Ok | Op::Dropped | Op::Ping => {}
+                Op::Info(_) | Op::Ok | Op::Dropped(_) | Op::Ping => {}
             }
         }
         if delete.is_empty() { Ok(delete) } else { Ok(delete + "PING\r\n") }

@@ -131,7 +131,7 @@ impl PublishConnection {
                     tracing::warn!(error, "NATS refuses to publish");
                     self.in_flight.forbidden(&error);
                 }
-                Op::Info(_) | Op::Ok | Op::Dropped => {}
+                Op::Info(_) | Op::Ok | Op::Dropped(_) => {}
             }
         }
         Ok(pinged)

@@ -10,13 +10,11 @@ use std::{
 };
 
 use async_nats::jetstream::consumer::{DeliverPolicy, pull};
-use futures_util::StreamExt;
 use rollcall_schema::header::NATS_MSG_ID;
-use tokio::time::timeout;
 
 use super::{
     next_event::{next_event, read_error},
-    read_consumer::{self, PAGE_TIMEOUT},
+    read_consumer::{Delivered, ReadConsumer},
     stream,
     work_client::JetStream,
 };
@@ -44,28 +42,23 @@ pub(super) async fn find(
         headers_only: true,
         ..pull::Config::default()
     };
-    let (stream, consumer) = read_consumer::open(jetstream, wanted_messages).await?;
-    let info = consumer.cached_info();
-    let (mut pending, mut read) = (info.num_pending, info.delivered.stream_sequence);
+    let mut consumer = ReadConsumer::open(jetstream, wanted_messages).await?;
+    let (mut pending, mut read) = (consumer.pending(), consumer.began());
     let mut found = HashSet::new();
     while pending > 0 && read < end && found.len() < wanted.len() {
-        let page = async {
-            let mut left = pending.min(PAGE_SIZE);
-            let messages = consumer.fetch().max_messages(left as usize).messages();
-            let mut messages = messages.await.map_err(read_error)?;
-            while let Some(message) = messages.next().await {
-                let message = message.map_err(read_error)?;
-                let info = message.info().map_err(read_error)?;
-                (read, pending, left) = (info.stream_sequence, info.pending, left - 1);
-                let id = message.headers.as_ref().and_then(|headers| headers.get(NATS_MSG_ID));
-                found.extend(id.and_then(|id| wanted.get(id.as_str())).cloned());
-            }
-            if left > 0 { Err(read_error("it ended early")) } else { Ok(()) }
-        };
-        timeout(PAGE_TIMEOUT, page).await.unwrap_or_else(|_| Err(read_error("no answer in time")))?;
+        let asked = pending.min(PAGE_SIZE);
+        let page = consumer.page(asked).await?;
+        if (page.len() as u64) < asked {
+            return Err(read_error("it ended early"));
+        }
+        for Delivered { offset, pending: left, content, .. } in page {
+            (read, pending) = (offset, left);
+            let mut headers = content.iter().flat_map(|content| content.headers());
+            let id = headers.find(|(name, _)| *name == NATS_MSG_ID);
+            found.extend(id.and_then(|(_, id)| wanted.get(id)).cloned());
+        }
     }
-    // The server would forget the consumer anyway, so an error does not matter.
-    stream.delete_consumer(&consumer.cached_info().name).await.ok();
+    consumer.close().await;
     // The consumer may be on a server that is behind the leader of the stream.
     if state.replicated && read < end && found.len() < wanted.len() {
         let next = next_event(jetstream, PRESENCE, read + 1).await?;

@@ -8,18 +8,14 @@
 //! error and never the end.
 use std::collections::HashMap;
 
-use async_nats::jetstream::{
-    consumer::{Consumer, DeliverPolicy, pull},
-    stream::Stream,
-};
-use futures_util::StreamExt;
+use async_nats::jetstream::consumer::{DeliverPolicy, pull};
+use rollcall_base::names;
 use rollcall_schema::{Offset, RoomId, Subject};
 use time::OffsetDateTime;
-use tokio::time::timeout;
 
 use super::{
     next_event::{next_event, read_error},
-    read_consumer::{self, PAGE_TIMEOUT},
+    read_consumer::{Delivered, ReadConsumer},
     window::{Window, WindowSize},
     work_client::JetStream,
 };
@@ -28,8 +24,7 @@ use crate::{BusError, headers};
 /// A pass over the stream.
 pub(super) struct StreamScan {
     jetstream: JetStream,
-    stream: Stream<()>,
-    consumer: Consumer<pull::Config>,
+    consumer: ReadConsumer,
     rooms: HashMap<RoomId, u64>,
     through: u64,
     window_size: WindowSize,
@@ -51,11 +46,10 @@ impl StreamScan {
             deliver_policy: DeliverPolicy::ByStartSequence { start_sequence: after + 1 },
             ..pull::Config::default()
         };
-        let (stream, consumer) = read_consumer::open(jetstream, wanted).await?;
-        let pending = consumer.cached_info().num_pending;
+        let consumer = ReadConsumer::open(jetstream, wanted).await?;
+        let pending = consumer.pending();
         Ok(Self {
             jetstream: jetstream.clone(),
-            stream,
             consumer,
             rooms,
             through,
@@ -69,35 +63,32 @@ impl StreamScan {
     /// read.
     pub(super) async fn window(&mut self) -> Result<Option<Window>, BusError> {
         if self.pending == 0 || self.read >= self.through {
-            // The server would forget the consumer anyway, so an error does not matter.
-            self.stream.delete_consumer(&self.consumer.cached_info().name).await.ok();
+            self.consumer.close().await;
             return self.end().await.map(|()| None);
         }
-        timeout(PAGE_TIMEOUT, self.next()).await.unwrap_or_else(|_| Err(read_error("no answer in time"))).map(Some)
+        self.next().await.map(Some)
     }
 
     async fn next(&mut self) -> Result<Window, BusError> {
-        let mut wanted = self.pending.min(self.window_size.events());
-        let messages = self.consumer.fetch().max_messages(wanted as usize).messages();
-        let mut messages = messages.await.map_err(read_error)?;
-        let (mut events, mut bytes) = (Vec::new(), 0);
-        while let Some(message) = messages.next().await {
-            let message = message.map_err(read_error)?;
-            let info = message.info().map_err(read_error)?;
-            let offset = info.stream_sequence;
-            (self.read, self.pending) = (offset, info.pending);
-            wanted -= 1;
-            bytes += message.payload.len();
-            if offset <= self.through && self.wants(&message.subject, offset) {
-                let headers = read_consumer::headers(&message);
-                let body = message.payload.clone();
-                // The clocks may differ, so an age is never negative.
-                let age = (OffsetDateTime::now_utc() - info.published).try_into().ok();
-                events.extend(headers::incoming(&message.subject, headers, Offset(offset), age, body));
-            }
-        }
-        if wanted > 0 {
+        let wanted = self.pending.min(self.window_size.events());
+        let page = self.consumer.page(wanted).await?;
+        if (page.len() as u64) < wanted {
             return Err(read_error("it ended early"));
+        }
+        let (mut events, mut bytes) = (Vec::new(), 0);
+        for Delivered { offset, pending, stored, content, .. } in page {
+            (self.read, self.pending) = (offset, pending);
+            let Some(content) = content else {
+                metrics::counter!(names::DROPPED, "reason" => "too_large").increment(1);
+                continue;
+            };
+            bytes += content.body.len();
+            if offset <= self.through && self.wants(&content.subject, offset) {
+                let body = content.body.clone();
+                // The clocks may differ, so an age is never negative.
+                let age = (OffsetDateTime::now_utc() - stored).try_into().ok();
+                events.extend(headers::incoming(&content.subject, content.headers(), Offset(offset), age, body));
+            }
         }
         self.window_size.adapt(bytes);
         Ok(Window { events, through: self.read.min(self.through) })

@@ -18,8 +18,8 @@ pub(super) enum Op<'a> {
     /// The server's INFO, in JSON.
     Info(&'a [u8]),
     Message(Message<'a>),
-    /// A message that was dropped.
-    Dropped,
+    /// A message that was dropped, with the subject for answers to it.
+    Dropped(&'a str),
     Ping,
     Pong,
     Ok,
@@ -32,6 +32,8 @@ pub(super) struct Message<'a> {
     pub(super) subject: &'a str,
     /// The subscription's number.
     pub(super) sid: u64,
+    /// The subject for answers; empty if no answer is wanted.
+    pub(super) reply: &'a str,
     /// The block of headers with its first line; empty if the message has none.
     pub(super) head: &'a [u8],
     pub(super) body: &'a [u8],
@@ -87,19 +89,21 @@ impl Parser {
         fields: &[&'a [u8]],
         with_head: bool,
     ) -> Result<(usize, Option<Op<'a>>), Malformed> {
-        let (subject, sid, head, total) = match (fields, with_head) {
-            ([subject, sid, total] | [subject, sid, _, total], false) => (subject, sid, 0, number(total)?),
-            ([subject, sid, head, total] | [subject, sid, _, head, total], true) => {
-                (subject, sid, number(head)?, number(total)?)
-            }
+        let (subject, sid, reply, head, total): (_, _, &[u8], _, _) = match (fields, with_head) {
+            ([subject, sid, total], false) => (subject, sid, b"", 0, number(total)?),
+            ([subject, sid, reply, total], false) => (subject, sid, reply, 0, number(total)?),
+            ([subject, sid, head, total], true) => (subject, sid, b"", number(head)?, number(total)?),
+            ([subject, sid, reply, head, total], true) => (subject, sid, reply, number(head)?, number(total)?),
             _ => return Err(Malformed("a message without its fields")),
         };
+        // Ours are ASCII.
+        let reply = std::str::from_utf8(reply).unwrap_or_default();
         if head > total || total > MAX_ANNOUNCED {
             return Err(Malformed("a message with a length that cannot be"));
         }
         if total > self.max_message {
             self.skip = total + END.len();
-            return Ok((start, Some(Op::Dropped)));
+            return Ok((start, Some(Op::Dropped(reply))));
         }
         let end = start + total;
         let Some(trailer) = input.get(end..end + END.len()) else { return Ok((0, None)) };
@@ -109,17 +113,18 @@ impl Parser {
         let (head, body) = input[start..end].split_at(head);
         let sid = number(sid)? as u64;
         let op = match std::str::from_utf8(subject) {
-            Ok(subject) => Op::Message(Message { subject, sid, head, body }),
-            Err(_) => Op::Dropped,
+            Ok(subject) => Op::Message(Message { subject, sid, reply, head, body }),
+            Err(_) => Op::Dropped(reply),
         };
         Ok((end + END.len(), Some(op)))
     }
 }
 
-/// Returns the headers of a block, in order. A line that is not a header is skipped.
+/// Returns the headers of a block, in order. A line that is not a header is skipped. Blanks around a name are left out:
+/// whoever wrote ` Is-Internal : true` meant that header.
 pub(super) fn headers(block: &str) -> impl Iterator<Item = (&str, &str)> {
     let lines = block.lines().skip(1).filter_map(|line| line.split_once(':'));
-    lines.map(|(name, value)| (name, value.trim()))
+    lines.map(|(name, value)| (name.trim(), value.trim()))
 }
 
 /// Returns the first line without its end, and the position after it.

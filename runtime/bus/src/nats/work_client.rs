@@ -12,7 +12,7 @@ use async_nats::{
 use bytes::Bytes;
 use tokio::sync::Mutex;
 
-use super::{CALL_TIMEOUT, NatsError, options::NatsOptions, servers::Servers};
+use super::{CALL_TIMEOUT, NatsError, connection::NatsConnection, options::NatsOptions, servers::Servers};
 use crate::BusError;
 
 const NAME: &str = "rollcall work";
@@ -65,6 +65,11 @@ impl JetStream {
     /// Returns whether the server itself has JetStream enabled.
     pub(super) fn is_enabled(&self) -> bool {
         self.client.server_info().jetstream
+    }
+
+    /// Opens a connection of our own, for what the library cannot read.
+    pub(super) async fn open(&self, name: &str) -> Result<NatsConnection, BusError> {
+        self.servers.open(name).await.map_err(|error| BusError(error.to_string()))
     }
 
     /// Sends a request about the stream, such as `STREAM.INFO`.

@@ -6,16 +6,25 @@ use async_nats::{HeaderMap, jetstream};
 use futures_util::StreamExt;
 use rollcall_base::BackendUrl;
 use rollcall_bus::{
-    Bus, Publication, Replay,
+    Bus, PresenceRead, Publication, Replay,
     nats::{NatsBus, NatsError, NatsOptions},
 };
 use rollcall_loadtest::servers::Nats;
+use rollcall_schema::Subject;
 use tokio::time::timeout;
 
 use crate::{
     bench::{classroom, collect, ids, lesson, note, publish_surely},
     proxy::{Handmade, Proxy, publish_raw},
 };
+
+/// Blocks of headers that no client library writes.
+const BROKEN: [&[u8]; 4] = [
+    b"NATS/1.0\r\nno colon\r\n\r\n",
+    b"NATS/1.0\r\nA: \xff\r\n\r\n",
+    b"NATS/1.0\r\nA b: c\r\n\r\n",
+    b"NATS/1.0 none\r\n\r\n",
+];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_nodes_share_one_stream() {
@@ -211,9 +220,7 @@ async fn broken_headers_of_others_lose_nothing() {
     let (bus, mut feed) = NatsBus::connect(&server.url()).await.unwrap();
     let room = classroom();
     bus.subscribe(&room).await.unwrap();
-    for (round, headers) in
-        [&b"NATS/1.0\r\nno colon\r\n\r\n"[..], b"NATS/1.0\r\nA: \xff\r\n\r\n"].into_iter().enumerate()
-    {
+    for (round, headers) in BROKEN.into_iter().enumerate() {
         let round = i64::try_from(round).unwrap() * 10;
         publish_surely(&bus, &room, round + 1).await;
         publish_raw(server.port(), &format!("{room}.note"), headers, b"{\"broken\":1}").await;
@@ -224,8 +231,35 @@ async fn broken_headers_of_others_lose_nothing() {
     }
 }
 
-/// Rooms that are added at the same time share a question to the stream, because a connection may ask at most 200
-/// questions in a second.
+/// What a client library does not take is read from the stream all the same, and what comes after it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn broken_headers_of_others_hold_up_no_reading_of_the_stream() {
+    let server = Nats::start().unwrap();
+    let (bus, _feed) = NatsBus::connect(&server.url()).await.unwrap();
+    // More than are read one by one.
+    let rooms: Vec<_> = (0..30).map(|_| classroom()).collect();
+    let after = bus.end().await;
+    let subject = format!("{}.agent", rooms[0]);
+    let presence = |id: &str| Publication { subject: Subject::parse(&subject).unwrap(), ..note(&rooms[0], id, 1) };
+    bus.publish(vec![presence("before")]).await.remove(0).unwrap();
+    for headers in BROKEN {
+        publish_raw(server.port(), &subject, headers, b"{}").await;
+    }
+    bus.publish(vec![presence("after")]).await.remove(0).unwrap();
+    let Replay::Events(mut events, _) = bus.replay(&rooms, &after).await.unwrap() else { panic!("it is covered") };
+    let mut read = 0;
+    while let Some(event) = events.recv().await {
+        event.unwrap();
+        read += 1;
+    }
+    assert_eq!(read, BROKEN.len() + 2);
+    let ids = ["before", "after", "other"].map(str::to_owned).into();
+    assert_eq!(bus.stored(&ids, Duration::from_secs(60)).await.unwrap().len(), 2);
+    let PresenceRead::Page(page) = bus.presence(&after, 10).await.unwrap() else { panic!("it is the same stream") };
+    assert_eq!(page.events.into_iter().map(|event| event.message_id).collect::<Vec<_>>(), ["before", "after"]);
+}
+
+/// Rooms that are added in the same moment share a question to the stream, of which there are at most 200 in a second.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn rooms_that_are_added_together_share_a_question_to_jetstream() {
     const TOGETHER: usize = 100;

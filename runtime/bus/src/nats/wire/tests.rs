@@ -11,10 +11,10 @@ fn said(op: Op<'_>) -> Said {
     match op {
         Op::Info(json) => ("info", text(json), 0, vec![], vec![]),
         Op::Error(error) => ("error", text(error), 0, vec![], vec![]),
-        Op::Message(Message { subject, sid, head, body }) => {
+        Op::Message(Message { subject, sid, head, body, .. }) => {
             ("message", subject.to_owned(), sid, head.to_vec(), body.to_vec())
         }
-        Op::Dropped => ("dropped", String::new(), 0, vec![], vec![]),
+        Op::Dropped(_) => ("dropped", String::new(), 0, vec![], vec![]),
         Op::Ping => ("ping", String::new(), 0, vec![], vec![]),
         Op::Pong => ("pong", String::new(), 0, vec![], vec![]),
         Op::Ok => ("ok", String::new(), 0, vec![], vec![]),
@@ -123,8 +123,8 @@ fn what_is_no_operation_ends_the_connection() {
 
 #[test]
 fn headers_are_read_as_far_as_they_are_some() {
-    let block = "NATS/1.0 503 None\r\nA: b\r\nno colon\r\n: nameless\r\nA:  c : d \r\n\r\n";
-    assert_eq!(headers(block).collect::<Vec<_>>(), [("A", "b"), ("", "nameless"), ("A", "c : d")]);
+    let block = "NATS/1.0 503 None\r\nA: b\r\nno colon\r\n: nameless\r\nA:  c : d \r\n\tE : f\r\n\r\n";
+    assert_eq!(headers(block).collect::<Vec<_>>(), [("A", "b"), ("", "nameless"), ("A", "c : d"), ("E", "f")]);
     assert_eq!(headers("").count() + headers("NATS/1.0").count() + headers("A: b").count(), 0);
 }
 
