@@ -182,12 +182,17 @@ fn questions(connection: &NatsConnection, servers: &Servers) -> Questions {
 }
 
 /// Answers all callers. The buffer is marked as broken if the stream did not tell its end, is another stream, has
-/// another leader, or had none for a moment. Then the backfill reads what was not republished, or resets the feed.
+/// another leader, had none for a moment, or has settings that may keep it from republishing. Then the backfill reads
+/// what was not republished, or resets the feed.
 fn resolve_question(answer: Answer, stream_end: &StreamEnd, buffer: &LiveBuffer) {
     let Answer { state, asked, arrived, interrupted, waiters } = answer;
+    let broken = state.as_ref().map_or(&[][..], |state| &state.broken);
+    let reread = state.is_ok() && stream_end.note_settings(broken);
     let is_whole = state.as_ref().is_ok_and(|state| stream_end.confirm(state, asked)) && !interrupted;
-    if is_whole {
-        buffer.answered(arrived);
+    if is_whole && !reread {
+        if broken.is_empty() {
+            buffer.answered(arrived);
+        }
         buffer.wake();
     } else {
         buffer.mark_broken();

@@ -196,6 +196,25 @@ impl NatsBus {
             metrics::counter!(names::BACKEND_ERRORS, "backend" => "nats", "operation" => operation).increment(1);
         })
     }
+
+    /// Proves the right to write, and that there is room. An event that was stored recently is such a proof. Otherwise
+    /// a probe writes an event.
+    async fn probe_writes(&self) -> Result<(), ProbeError> {
+        let mut probed = self.probed.lock().await;
+        if let Some((at, outcome)) = &*probed
+            && at.elapsed() < if outcome.is_ok() { PROVED } else { PING_INTERVAL }
+        {
+            return outcome.clone();
+        }
+        let heard = matches!(&*probed, Some((_, Ok(()))));
+        let outcome = if heard && self.publisher.stored_within(PROVED) {
+            self.ping().await.map_err(ProbeError::Away)
+        } else {
+            probe::probe(&self.servers, Depth::Write).await
+        };
+        *probed = Some((Instant::now(), outcome.clone()));
+        outcome
+    }
 }
 
 #[async_trait]
@@ -212,23 +231,18 @@ impl Bus for NatsBus {
         self.supervisor.failed().await
     }
 
-    /// Proves the right to write, and that there is room. An event that was stored recently is such a proof. Otherwise
-    /// a probe writes an event.
     async fn probe(&self) -> Result<(), ProbeError> {
-        let mut probed = self.probed.lock().await;
-        if let Some((at, outcome)) = &*probed
-            && at.elapsed() < if outcome.is_ok() { PROVED } else { PING_INTERVAL }
-        {
-            return outcome.clone();
+        let (outcome, differences) = (self.probe_writes().await, self.stream_end.broken_settings());
+        if differences.is_empty() {
+            return outcome;
         }
-        let heard = matches!(&*probed, Some((_, Ok(()))));
-        let outcome = if heard && self.publisher.stored_within(PROVED) {
-            self.ping().await.map_err(ProbeError::Away)
-        } else {
-            probe::probe(&self.servers, Depth::Write).await
-        };
-        *probed = Some((Instant::now(), outcome.clone()));
-        outcome
+        let stream = self.servers.options().stream.name.clone();
+        let settings = NatsError::Settings { stream, differences };
+        Err(match outcome {
+            Ok(()) => ProbeError::Unable(settings.to_string()),
+            Err(ProbeError::Unable(why)) => ProbeError::Unable(format!("{why}; {settings}")),
+            Err(away) => away,
+        })
     }
 
     async fn publish(&self, batch: Vec<Publication>) -> Vec<Result<Offset, PublishError>> {

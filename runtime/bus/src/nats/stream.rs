@@ -10,6 +10,7 @@ use async_nats::jetstream::{
     stream::{Config, DiscardPolicy, Republish, RetentionPolicy, StorageType},
 };
 use serde::{Deserialize, de::IgnoredAny};
+use serde_json::Value;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use super::{
@@ -45,13 +46,18 @@ pub(super) struct State {
     pub(super) leader: Option<String>,
     /// Whether several servers hold the stream. Those that do not lead it may be behind for a moment.
     pub(super) replicated: bool,
+    /// The settings that break a promise, because somebody changed them after this node started.
+    pub(super) broken: Vec<String>,
 }
 
 impl State {
-    /// Returns whether the stream still holds every event after this position.
+    /// Returns whether the stream still holds every event after this position, and its settings promise that.
     pub(super) fn covers(&self, after: &Position) -> bool {
         let offset = after.offset.0;
-        self.epoch == after.epoch && offset <= self.last && (offset == self.last || self.first <= offset + 1)
+        self.broken.is_empty()
+            && self.epoch == after.epoch
+            && offset <= self.last
+            && (offset == self.last || self.first <= offset + 1)
     }
 }
 
@@ -68,7 +74,8 @@ pub(super) enum StateError {
 struct Answer {
     created: Option<String>,
     state: Option<Sequences>,
-    config: Option<Limits>,
+    #[serde(default)]
+    config: Value,
     #[serde(default)]
     cluster: Cluster,
     error: Option<Refusal>,
@@ -134,11 +141,15 @@ pub(super) fn parse_state(answer: &[u8]) -> Result<State, StateError> {
     let answer: Answer = serde_json::from_slice(answer).map_err(|error| away(&error))?;
     match answer {
         Answer { created: Some(epoch), state: Some(state), config, cluster, .. } => {
-            let max_bytes = config.as_ref().and_then(|limits| u64::try_from(limits.max_bytes).ok());
-            let forgets = config.is_some_and(|limits| state.forgets(&limits));
+            let limits = Limits::deserialize(&config).ok();
+            let max_bytes = limits.as_ref().and_then(|limits| u64::try_from(limits.max_bytes).ok());
+            let forgets = limits.is_some_and(|limits| state.forgets(&limits));
+            // A later server may have settings that the library does not know. The start has compared those that count.
+            let broken = Config::deserialize(&config).map(|config| differences(&config)).unwrap_or_default();
             let Sequences { first_seq: first, last_seq: last, bytes, .. } = state;
             let Cluster { leader, replicas } = cluster;
-            Ok(State { epoch, first, last, bytes, max_bytes, forgets, leader, replicated: !replicas.is_empty() })
+            let replicated = !replicas.is_empty();
+            Ok(State { epoch, first, last, bytes, max_bytes, forgets, leader, replicated, broken })
         }
         Answer { error: Some(error), .. } if error.err_code == ErrorCode::STREAM_NOT_FOUND.0 => {
             Err(StateError::Missing)

@@ -3,7 +3,10 @@
 //! Every client that may publish on `live.>` can send a message with any sequence number. So only an answer of the
 //! stream moves the position that clients get and at which rooms begin. A live event only moves [`StreamEnd::latest`],
 //! which is used while the stream does not answer.
-use std::sync::{Mutex, MutexGuard, PoisonError, atomic::AtomicUsize};
+use std::{
+    sync::{Mutex, MutexGuard, PoisonError, atomic::AtomicUsize},
+    time::Duration,
+};
 
 use rollcall_base::names;
 use rollcall_schema::Offset;
@@ -11,6 +14,9 @@ use tokio::{sync::Notify, time::Instant};
 
 use super::stream::State;
 use crate::Position;
+
+/// How often the stream is read while its settings may keep it from republishing.
+const REREAD: Duration = Duration::from_secs(1);
 
 pub(super) struct StreamEnd {
     inner: Mutex<Inner>,
@@ -29,11 +35,16 @@ struct Inner {
     delivered: u64,
     /// When the last two answered questions were asked, earlier first.
     asked: [Instant; 2],
+    /// The settings that break a promise.
+    broken: Vec<String>,
+    /// When the stream was last to be read because of them.
+    reread: Option<Instant>,
 }
 
 impl StreamEnd {
     pub(super) fn new(State { epoch, last, leader, .. }: State) -> Self {
-        let inner = Inner { epoch, leader, confirmed: last, delivered: last, asked: [Instant::now(); 2] };
+        let (asked, broken) = ([Instant::now(); 2], Vec::new());
+        let inner = Inner { epoch, leader, confirmed: last, delivered: last, asked, broken, reread: None };
         Self { inner: Mutex::new(inner), poll_requests: Notify::new(), followers: AtomicUsize::new(0) }
     }
 
@@ -97,6 +108,33 @@ impl StreamEnd {
         inner.confirmed = state.last;
         inner.asked = [inner.asked[1], asked];
         true
+    }
+
+    /// Notes which settings of the stream break a promise. Returns whether the events are to be read from the stream,
+    /// because they may not have been republished: once a second while there are such settings, and once more when
+    /// they are mended.
+    pub(super) fn note_settings(&self, broken: &[String]) -> bool {
+        let mut inner = self.lock();
+        let changed = inner.broken != broken;
+        if changed {
+            inner.broken = broken.to_vec();
+            match broken.is_empty() {
+                true => tracing::info!("the stream's settings keep the promises again"),
+                false => {
+                    tracing::warn!(settings = broken.join("; "), "the stream's settings were changed: change them back")
+                }
+            }
+        }
+        let reread = changed || !broken.is_empty() && inner.reread.is_none_or(|at| at.elapsed() >= REREAD);
+        if reread {
+            inner.reread = Some(Instant::now());
+        }
+        reread
+    }
+
+    /// Returns the settings that break a promise.
+    pub(super) fn broken_settings(&self) -> Vec<String> {
+        self.lock().broken.clone()
     }
 
     /// Makes this the known stream. Its offsets continue from `end`.

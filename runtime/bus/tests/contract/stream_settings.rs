@@ -6,13 +6,14 @@ use async_nats::jetstream::{
     stream::{Config, DiscardPolicy, Republish, RetentionPolicy, StorageType},
 };
 use rollcall_bus::{
-    Bus,
+    Bus, Replay,
     nats::{NatsBus, NatsError, NatsOptions, StreamOptions},
 };
 use rollcall_loadtest::servers::{MemberOptions, Nats, NatsMember, NatsVersion};
+use tokio::time::{Instant, sleep};
 
 use crate::{
-    bench::{classroom, collect, ids, publish_surely},
+    bench::{PAUSE, classroom, collect, ids, publish_surely},
     tls::start,
 };
 
@@ -90,6 +91,52 @@ async fn a_setting_that_breaks_a_promise_is_named() {
         assert!(differences.iter().any(|difference| difference.starts_with(setting)), "{setting}: {differences:?}");
     }
     assert!(error.to_string().contains("duplicate_window is 30s, must be 120s"), "{error}");
+}
+
+/// Changes the settings of the stream that a node uses.
+async fn change(url: &str, change: impl FnOnce(&mut Config)) {
+    let context = jetstream::new(async_nats::connect(url).await.unwrap());
+    let mut settings = config(url, "CLASSROOM").await;
+    change(&mut settings);
+    context.update_stream(settings).await.unwrap();
+}
+
+/// Waits until a probe says so.
+async fn says(bus: &NatsBus, wanted: &str) {
+    let since = Instant::now();
+    loop {
+        let said = bus.probe().await.err().map(|error| error.to_string()).unwrap_or_default();
+        if (wanted.is_empty() && said.is_empty()) || (!wanted.is_empty() && said.contains(wanted)) {
+            return;
+        }
+        assert!(since.elapsed() < Duration::from_secs(20), "{said}");
+        sleep(PAUSE).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_setting_that_is_changed_while_a_node_runs_is_named_and_loses_nothing() {
+    let server = Nats::start_with(NatsVersion::Current).unwrap();
+    let (bus, mut feed) = NatsBus::connect(&server.url()).await.unwrap();
+    let room = classroom();
+    bus.subscribe(&room).await.unwrap();
+    publish_surely(&bus, &room, 1).await;
+    change(&server.url(), |config| config.republish = None).await;
+    publish_surely(&bus, &room, 2).await;
+    says(&bus, "republish is None, must be Some").await;
+    publish_surely(&bus, &room, 3).await;
+    // They are read from the stream.
+    assert_eq!(ids(&collect(&mut feed, 3).await), [1, 2, 3]);
+    let end = bus.end().await;
+    assert!(
+        matches!(bus.replay(std::slice::from_ref(&room), &end).await.unwrap(), Replay::Lost),
+        "it promises nothing now"
+    );
+    publish_surely(&bus, &room, 4).await;
+    change(&server.url(), |config| config.republish = foreign().republish).await;
+    says(&bus, "").await;
+    publish_surely(&bus, &room, 5).await;
+    assert_eq!(ids(&collect(&mut feed, 2).await), [4, 5]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

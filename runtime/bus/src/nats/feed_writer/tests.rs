@@ -16,6 +16,7 @@ fn state(last: u64) -> State {
         forgets: false,
         leader: None,
         replicated: false,
+        broken: Vec::new(),
     }
 }
 
