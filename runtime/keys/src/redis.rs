@@ -22,6 +22,7 @@ use super::{
     marker::{Marked, Marker},
     names::{Names, seat_numbers},
     scripts::{LATE, Scripts},
+    state,
 };
 
 /// The keys in one server.
@@ -91,8 +92,8 @@ impl LessonKeys for RedisKeys {
 
     async fn join(&self, entry: &KeyEntry, before: Option<&LessonId>) -> Result<bool, FailedJoin> {
         let join = self.names.join(entry, before);
-        let (known,): (i64,) =
-            self.calls.run("join", |scripts, deadline| self.pipeline(scripts, deadline, [&join])).await?;
+        let joined = self.calls.run("join", |scripts, deadline| self.pipeline(scripts, deadline, [&join])).await;
+        let (known,): (i64,) = joined.map_err(|KeysError(why)| KeysError(state::with_keys(why, &join.keys)))?;
         if known == LATE { Err(late().into()) } else { Ok(known == 1) }
     }
 

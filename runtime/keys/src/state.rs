@@ -37,7 +37,15 @@ const STATES: &[State] = &[
     state("NOPERM", false, RIGHTS),
     state("MOVED", false, OF_A_CLUSTER),
     state("CROSSSLOT", false, OF_A_CLUSTER),
+    state(NO_COMMAND, false, COMMANDS),
+    state(WRONG_TYPE, false, "another program has made a key that is no hash: delete it, or set ROLLCALL_REDIS_PREFIX"),
 ];
+/// The code of a state whose refusals have no code of their own.
+const NO_COMMAND: &str = "(no such command)";
+const COMMANDS: &str = "this server has no such command, or under another name (rename-command): it needs evalsha, script, time, \
+    get, set, del, expire, exists, hget, hgetall, hset, hdel, hsetnx and hexists";
+/// The code of a refusal because of a key's type.
+const WRONG_TYPE: &str = "WRONGTYPE";
 /// `SETTINGS.md` lists the same commands.
 const RIGHTS: &str = "the user of REDIS_URL lacks a right: give it, by ACL SETUSER, its keys and all of +evalsha \
     +script|load +time +get +set +del +expire +exists +hget +hgetall +hset +hdel +hsetnx +hexists (on a cluster also +asking \
@@ -56,6 +64,11 @@ pub(super) fn describe(error: &RedisError) -> String {
     }
 }
 
+/// Adds the names of the keys to a refusal because of a key's type.
+pub(super) fn with_keys(said: String, keys: &[String]) -> String {
+    if said.contains(WRONG_TYPE) { format!("{said} (one of {})", keys.join(", ")) } else { said }
+}
+
 /// Returns the state that a refusal means, or `None` if it concerns only the command, or the error is not a refusal.
 pub(super) fn of(error: &RedisError) -> Option<&'static State> {
     if error.kind() == ErrorKind::AuthenticationFailed {
@@ -70,11 +83,15 @@ pub(super) fn of(error: &RedisError) -> Option<&'static State> {
 }
 
 /// Finds the state of a refusal. Before Redis 7, a script whose command is refused returns `ERR ... -READONLY ...`.
-/// Redis 7.0 and Valkey have other words for a missing right.
+/// Redis 7.0 and Valkey have other words for a missing right. A missing command has no code of its own.
 fn find(code: &str, detail: &str) -> Option<&'static State> {
     let refusals = ["The user executing the script", "ACL failure in script"];
     if code == "ERR" && refusals.iter().any(|refusal| detail.starts_with(refusal)) {
         return find("NOPERM", "");
+    }
+    let unknown = ["unknown command", "Unknown Redis command", "Unknown command called from"];
+    if code == "ERR" && unknown.iter().any(|unknown| detail.contains(unknown)) {
+        return find(NO_COMMAND, "");
     }
     let tells = |state: &&State| code == state.code || (code == "ERR" && detail.contains(&format!("-{} ", state.code)));
     STATES.iter().find(tells)
@@ -92,7 +109,10 @@ mod tests {
             hint("ERR", "Error running script (call to f_1): @user_script:3: -OOM command not"),
             Some("maxmemory")
         );
-        assert_eq!(hint("ERR", "unknown command 'OOM'"), None);
-        assert_eq!(hint("WRONGTYPE", "Operation against a key"), None);
+        for detail in ["unknown command 'EVALSHA', with args", "Unknown Redis command called from script script: f_1"] {
+            assert_eq!(hint("ERR", detail), Some("hexists"));
+        }
+        assert_eq!(hint("ERR", "value is not an integer, OOM"), None);
+        assert_eq!(hint("WRONGTYPE", "Operation against a key"), Some("ROLLCALL_REDIS_PREFIX"));
     }
 }

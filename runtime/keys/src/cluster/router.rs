@@ -87,7 +87,8 @@ impl Router {
                         }
                         Err(error) => error,
                     };
-                    answers[sent.index] = Err(format!("{}: {}", master.endpoint, state::describe(&error)));
+                    let said = state::with_keys(state::describe(&error), &commands[sent.index].keys);
+                    answers[sent.index] = Err(format!("{}: {said}", master.endpoint));
                     match self.next(&error, &master.endpoint) {
                         Some(Next::At { node, asking }) => waiting.push(Waiting { node: Some(node), asking, ..sent }),
                         Some(Next::Later) => {

@@ -76,4 +76,6 @@ async fn what_is_no_hash_holds_up_nobody(bench: &InRedis) {
     bench.kv.repair(&entries).await.unwrap();
     assert_eq!(fresh(bench, "lesson_student_algebra-1").await, hash([("alice", &sid(1))]));
     assert_eq!(fresh(bench, "bob").await.unwrap()["sid"], sid(2), "what can be mended of it");
+    let refused = bench.kv.join(&participant("geometry-1", "carol", 3), None).await.unwrap_err().to_string();
+    assert!(refused.contains("delete it") && refused.contains("lesson_student_geometry-1"), "{refused}");
 }
