@@ -145,7 +145,7 @@ impl NodeLeases for PostgresStore {
     }
 
     async fn renew_lease(&self, lease: Lease, ttl: Duration) -> Result<HeartbeatReply, StoreError> {
-        self.pool.observe();
+        self.pool.tidy();
         let Lease { node, epoch } = lease;
         let (at, look) = (Instant::now(), self.dead_node_looks.look());
         let (statistics, ttl) = (self.statistics.lock().clone(), ttl.as_secs_f64());

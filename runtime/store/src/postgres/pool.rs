@@ -12,13 +12,10 @@ use std::{
 
 use deadpool::{
     Runtime,
-    managed::{self, Metrics, RecycleError, RecycleResult},
+    managed::{self, Metrics, QueueMode, RecycleError, RecycleResult},
 };
 use deadpool_postgres::ClientWrapper;
-use tokio::{
-    sync::OwnedSemaphorePermit,
-    time::{sleep, timeout},
-};
+use tokio::time::{sleep, timeout};
 use tokio_postgres::Row;
 use uuid::Uuid;
 
@@ -27,7 +24,7 @@ use super::{
     connect::Connector,
     connect_error::ConnectError,
     dial::Connected,
-    growth::Growth,
+    growth::{FIRST, Growth, Permit},
     pooled::Pooled,
     rows::{Parameters, get},
     statement_error::{Failure, PAUSE, text},
@@ -54,8 +51,14 @@ struct ServerProcess {
     incarnation: Option<Uuid>,
 }
 
+/// How long an unused connection beyond the first few is kept.
+const IDLE: Duration = Duration::from_secs(60);
+
 /// Makes backends, each with its identity and the incarnation of its database.
-struct ConnectionManager(Arc<Connector>);
+struct ConnectionManager {
+    connector: Arc<Connector>,
+    growth: Growth,
+}
 
 impl managed::Manager for ConnectionManager {
     type Type = ServerProcess;
@@ -67,7 +70,7 @@ impl managed::Manager for ConnectionManager {
         // connections.
         const WHO: &str = "select pid, backend_start::text from pg_stat_get_activity(pg_backend_pid())";
         let Connected { client, connection, .. } =
-            self.0.connect("", Duration::ZERO).await.map_err(ConnectError::unavailable)?;
+            self.connector.connect("", Duration::ZERO).await.map_err(ConnectError::unavailable)?;
         let driver = tokio::spawn(async move {
             if let Err(error) = connection.await {
                 tracing::debug!(error = text(&error), "postgres: a connection ended");
@@ -75,7 +78,7 @@ impl managed::Manager for ConnectionManager {
         });
         let client = ClientWrapper::new(client, driver);
         let away = |error| StoreError::Unavailable(text(&error));
-        let identity = match &self.0.pooled {
+        let identity = match &self.connector.pooled {
             Some(pooled) => {
                 pooled.learn(&client).await.map_err(away)?;
                 None
@@ -85,7 +88,7 @@ impl managed::Manager for ConnectionManager {
                 Some(Identity { pid: get(&row, 0)?, started: get(&row, 1)? })
             }
         };
-        let incarnation = self.0.compare(&client).await.map_err(|error| match error {
+        let incarnation = self.connector.compare(&client).await.map_err(|error| match error {
             // The connection fails here, and not the statement that waits for it.
             StoreError::Refused(why) => StoreError::Unavailable(why),
             error => error,
@@ -94,13 +97,13 @@ impl managed::Manager for ConnectionManager {
     }
 
     async fn recycle(&self, backend: &mut ServerProcess, _: &Metrics) -> RecycleResult<StoreError> {
-        if backend.client.is_closed() {
-            return Err(RecycleError::message("the connection is closed"));
-        }
-        match self.0.timeline.is_current(backend.incarnation) {
-            true => Ok(()),
-            false => Err(RecycleError::message("the database has another history by now")),
-        }
+        let why = match self.connector.timeline.is_current(backend.incarnation) {
+            _ if backend.client.is_closed() => "the connection is closed",
+            true => return Ok(()),
+            false => "the database has another history by now",
+        };
+        self.growth.lost(1);
+        Err(RecycleError::message(why))
     }
 }
 
@@ -118,17 +121,19 @@ struct Busy {
     /// Behind a pooler: the time by which the statement's transaction must have begun. The time is set before the
     /// transaction may be sent.
     deadline: OnceLock<(Arc<Pooled>, f64)>,
-    _permit: OwnedSemaphorePermit,
+    permit: Permit,
 }
 
 impl Busy {
     fn answered(mut self) {
+        self.permit.answered();
         self.backend = None;
     }
 
     /// Closes a backend that has answered, but cannot be used any more.
     fn discard(mut self) {
         self.backend.take().map(managed::Object::take);
+        self.permit.lost();
     }
 
     fn get(&self) -> &ServerProcess {
@@ -144,6 +149,7 @@ impl Drop for Busy {
                 pooled.lose(*deadline);
             }
             lost(&self.lost).extend(backend.identity.clone());
+            self.permit.lost();
         }
     }
 }
@@ -158,13 +164,17 @@ pub(super) struct Pool {
 
 impl Pool {
     pub(super) fn new(connector: Arc<Connector>, size: usize) -> Self {
-        let backends = managed::Pool::builder(ConnectionManager(Arc::clone(&connector)))
+        let growth = Growth::new(size);
+        let manager = ConnectionManager { connector: Arc::clone(&connector), growth: growth.clone() };
+        let backends = managed::Pool::builder(manager)
             .max_size(size)
+            // Connections that are not needed stay unused, and are closed.
+            .queue_mode(QueueMode::Lifo)
             .runtime(Runtime::Tokio1)
             .wait_timeout(Some(LIMIT))
             .build()
             .expect("a pool with a runtime may have timeouts");
-        Self { backends, growth: Growth::new(size), lost: Arc::default(), connector }
+        Self { backends, growth, lost: Arc::default(), connector }
     }
 
     /// Runs one statement in a transaction of its own. `operation` is its name in the metrics.
@@ -203,7 +213,7 @@ impl Pool {
                 Err(Failure::ReadOnly(error)) => {
                     tracing::debug!(%error, "the server is read-only, so the server that accepts writes is looked for");
                     busy.discard();
-                    self.backends.retain(|_, _| false);
+                    self.retain(|_| false);
                 }
                 Err(Failure::Again(error)) => {
                     busy.answered();
@@ -218,7 +228,13 @@ impl Pool {
     /// Closes idle connections after a call without an answer: the server may be gone without closing them, and each
     /// would cost one more call its time. Connections that have answered meanwhile stay.
     fn forget_silent(&self) {
-        self.backends.retain(|_, metrics| metrics.last_used() < LIMIT);
+        self.retain(|metrics| metrics.last_used() < LIMIT);
+    }
+
+    /// Closes connections that are not in use, except those for which `stays` is true.
+    fn retain(&self, mut stays: impl FnMut(Metrics) -> bool) {
+        let closed = self.backends.retain(|_, metrics| stays(metrics)).removed.len();
+        self.growth.lost(closed);
     }
 
     async fn take(&self) -> Result<Busy, StoreError> {
@@ -229,7 +245,7 @@ impl Pool {
             error => StoreError::Unavailable(error.to_string()),
         })?;
         metrics::histogram!(names::POOL_WAIT, "pool" => NAME).record(start.elapsed());
-        Ok(Busy { backend: Some(backend), lost: self.lost.clone(), deadline: OnceLock::new(), _permit: permit })
+        Ok(Busy { backend: Some(backend), lost: self.lost.clone(), deadline: OnceLock::new(), permit })
     }
 
     async fn run(&self, busy: &Busy, sql: &'static str, parameters: Parameters<'_>) -> Result<Vec<Row>, Failure> {
@@ -269,8 +285,14 @@ impl Pool {
         }
     }
 
-    /// Writes the pool's gauges.
-    pub(super) fn observe(&self) {
+    /// Closes connections that were not used for [`IDLE`], and writes the pool's gauges.
+    pub(super) fn tidy(&self) {
+        let mut left = self.backends.status().size;
+        self.retain(|metrics| {
+            let stays = left <= FIRST || metrics.last_used() < IDLE;
+            left -= usize::from(!stays);
+            stays
+        });
         let status = self.backends.status();
         for (state, count) in [("idle", status.available), ("busy", status.size - status.available)] {
             metrics::gauge!(names::POOL_CONNECTIONS, "pool" => NAME, "state" => state).set(count as f64);
