@@ -2,7 +2,7 @@
 use rollcall_base::tls_failure;
 use tokio_postgres::error::{Error, SqlState};
 
-use super::statement_error::text;
+use super::statement_error::{GRANT, text};
 
 /// Returns what to change, in one line, or `None` if the server may only be away.
 pub(super) fn advice(error: &Error) -> Option<String> {
@@ -30,7 +30,7 @@ pub(super) fn advice(error: &Error) -> Option<String> {
             "create the role with the right to log in, or correct its name in DATABASE_URL"
         }
         SqlState::INVALID_CATALOG_NAME => "create the database, or correct its name in DATABASE_URL",
-        SqlState::INSUFFICIENT_PRIVILEGE => "grant the role what is missing (README, \"Upgrades\", has the grants)",
+        SqlState::INSUFFICIENT_PRIVILEGE => GRANT,
         SqlState::PROTOCOL_VIOLATION if said("unsupported startup parameter") => {
             "this is a pooler: set ROLLCALL_POSTGRES_POOLER=true"
         }

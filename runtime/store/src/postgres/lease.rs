@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use super::{
     dead_nodes::{FORGET_TAKEN, dead},
     kicks::kick,
+    rights,
     rows::{Parameters, get, sid, unreadable, unsigned},
     shard_claims::silent,
     shard_state::Seen,
@@ -185,7 +186,7 @@ impl NodeLeases for PostgresStore {
         let Lease { node, epoch } = lease;
         match self.pool.rows("probe", PROBE, &[&node.0, &epoch.0, &ttl.as_secs_f64()]).await?.is_empty() {
             true => Err(StoreError::Fenced),
-            false => Ok(()),
+            false => rights::still_missing(&self.pool).await?.map_or(Ok(()), |lacks| Err(StoreError::Refused(lacks))),
         }
     }
 

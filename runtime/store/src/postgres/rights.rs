@@ -1,7 +1,9 @@
 //! Checks the rights of a role on the tables, before it needs them.
 use std::time::Duration;
 
-use super::connect::Dedicated;
+use tokio_postgres::Row;
+
+use super::{connect::Dedicated, pool::Pool};
 use crate::StoreError;
 
 const LIMIT: Duration = Duration::from_secs(5);
@@ -33,15 +35,27 @@ const LACKS: &str = "select current_user::text, n.table_name || ' (' || string_a
 
 /// Returns the missing rights, and what to change, in one line, or `None` if the role may serve.
 pub(super) async fn missing(connection: &Dedicated) -> Result<Option<String>, StoreError> {
-    let needed = NEEDED.iter().flat_map(|(table, rights)| rights.iter().map(move |right| (*table, *right)));
-    let (tables, rights): (Vec<_>, Vec<_>) = needed.unzip();
-    let rows = connection.rows(LIMIT, LACKS, &[&tables, &rights]).await?;
+    let (tables, rights) = needed();
+    Ok(told(&connection.rows(LIMIT, LACKS, &[&tables, &rights]).await?))
+}
+
+/// Returns the same for a role that serves already, because an operator may have revoked a right.
+pub(super) async fn still_missing(pool: &Pool) -> Result<Option<String>, StoreError> {
+    let (tables, rights) = needed();
+    Ok(told(&pool.rows("probe", LACKS, &[&tables, &rights]).await?))
+}
+
+fn needed() -> (Vec<&'static str>, Vec<&'static str>) {
+    NEEDED.iter().flat_map(|(table, rights)| rights.iter().map(move |right| (*table, *right))).unzip()
+}
+
+fn told(rows: &[Row]) -> Option<String> {
     let role = rows.first().and_then(|row| row.try_get::<_, String>(0).ok());
     let lacking: Vec<String> = rows.iter().filter_map(|row| row.try_get(1).ok()).collect();
-    Ok(role.map(|role| {
+    role.map(|role| {
         format!(
             "the role {role} lacks rights on {}: grant them as the owner of the tables (README, \"Upgrades\")",
             lacking.join(", ")
         )
-    }))
+    })
 }

@@ -5,6 +5,8 @@ use tokio_postgres::error::{Error, SqlState};
 
 use crate::StoreError;
 
+/// What an operator changes if the role lacks a right.
+pub(super) const GRANT: &str = "grant the role what is missing (README, \"Upgrades\", has the grants)";
 /// The pause before a deadlock's victim tries again. It is long enough for the other transaction to commit.
 pub(super) const PAUSE: Duration = Duration::from_millis(3);
 
@@ -46,6 +48,9 @@ impl From<Error> for Failure {
             // The classes of errors: connection, resources, operator intervention, system, internal.
             code if ["08", "53", "57", "58", "XX"].contains(&&code.code()[..2]) => {
                 Self::Broken(StoreError::Unavailable(text(&error)))
+            }
+            &SqlState::INSUFFICIENT_PRIVILEGE => {
+                Self::Answered(StoreError::Refused(format!("{}: {GRANT}", text(&error))))
             }
             _ => Self::Answered(StoreError::Refused(text(&error))),
         }

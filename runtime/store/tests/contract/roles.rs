@@ -85,10 +85,16 @@ async fn a_right_that_is_missing_is_told_before_it_is_needed() {
     let store = role(&world);
     world.sql(GRANTS);
     assert_eq!(store.missing_rights().await.expect("answered"), None);
+    let lease = register(&*store, LEASE).await;
+    store.probe(lease, LEASE).await.expect("it may serve");
     world.sql("revoke update, delete on agent_session from app; revoke insert on outbox from app");
     let told = "the role app lacks rights on agent_session (update, delete), outbox (insert): grant them as the owner of \
         the tables (README, \"Upgrades\")";
     assert_eq!(store.missing_rights().await.expect("answered").as_deref(), Some(told));
-    let refused = store.migrate().await;
-    assert!(matches!(&refused, Err(StoreError::Refused(why)) if why == told), "{refused:?}");
+    for refused in [store.migrate().await, store.probe(lease, LEASE).await] {
+        assert!(matches!(&refused, Err(StoreError::Refused(why)) if why == told), "{refused:?}");
+    }
+    let alice = Member::new(crate::world::classroom(), "web.alice");
+    let refused = store.open(lease, &[alice.open()]).await.expect_err("it may not").to_string();
+    assert!(refused.contains("grant the role what is missing"), "{refused}");
 }
