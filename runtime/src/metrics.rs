@@ -40,6 +40,7 @@ impl Metrics {
         let handle = recorder.handle();
         metrics::set_global_recorder(recorder)?;
         describe();
+        begin();
         Ok(Self(handle))
     }
 
@@ -74,6 +75,21 @@ fn recorder() -> Result<PrometheusRecorder, BuildError> {
         builder = builder.set_buckets_for_metric(Matcher::Full(name.into()), &BUCKETS)?;
     }
     Ok(builder.build_recorder())
+}
+
+/// What stands at 0 before anything has happened: whoever asks for a rate sees the first of something only then.
+fn begin() {
+    for gauge in [names::CONNECTIONS, names::SESSIONS] {
+        metrics::gauge!(gauge).set(0.0);
+    }
+    for kind in ["classroom", "lesson"] {
+        metrics::gauge!(names::ROOMS, "kind" => kind).set(0.0);
+    }
+    for counter in [names::PUSHES, names::PUSH_BYTES] {
+        metrics::counter!(counter).increment(0);
+    }
+    metrics::counter!(names::UPGRADES, "outcome" => "accepted").increment(0);
+    let _ = metrics::histogram!(names::PUBLISH_TO_PUSH);
 }
 
 fn describe() {
@@ -238,6 +254,19 @@ mod tests {
         let output = promtool.wait_with_output().unwrap();
         let said = [output.stdout, output.stderr].concat();
         assert!(output.status.success() && said.is_empty(), "{}\n{text}", String::from_utf8_lossy(&said));
+    }
+
+    #[test]
+    fn what_is_asked_for_stands_at_0_before_anything_has_happened() {
+        let (metrics, recorder) = Metrics::local();
+        metrics::with_local_recorder(&recorder, begin);
+        let text = metrics.render();
+        let series = ["connections", "sessions", "rooms{kind=\"classroom\"}", "rooms{kind=\"lesson\"}", "pushes_total"];
+        for series in
+            series.into_iter().chain(["upgrades_total{outcome=\"accepted\"}", "publish_to_push_seconds_count"])
+        {
+            assert!(text.contains(&format!("\nrollcall_{series} 0\n")), "{series} in\n{text}");
+        }
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! PROTOCOL 7, HTTP on the admin address.
 
-use crate::common::{Backend, on_both_kinds};
+use crate::common::{Backend, SOON, on_both_kinds, until};
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 use tokio::{
@@ -180,7 +180,11 @@ async fn the_metrics_are_there(backend: &Backend) {
     ] {
         assert!(of(name, labels) >= 1.0, "{name} {labels:?}");
     }
-    // An unknown event gets no series of its own.
+    alice.leaves().await;
+    let left = &["function=\"disconnect\"", "outcome=\"success\""];
+    until("disconnect has run", SOON, async || of("function_invocations_total", left), |runs| *runs >= 1.0).await;
+    let mut alice = backend.participant(room, "alice").await;
+    // An event that is unknown has no series of its own.
     alice.client.request("made_up", json!({})).await.unwrap();
     assert!(of("function_invocations_total", &["function=\"unknown\""]) >= 1.0);
     assert_eq!(of("function_invocations_total", &["made_up"]), 0.0);

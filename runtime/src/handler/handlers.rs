@@ -22,7 +22,7 @@ use crate::handler::{
     connect_context::ConnectContext,
     connected::Connected,
     error::Refused,
-    invocation::{answered, contained, let_in},
+    invocation::{self, answered, contained, let_in, measured},
     outside::{Entering, Moving, Outside, Visitor},
     session::Session,
     traits::{Connect, Disconnect, Handler},
@@ -90,6 +90,7 @@ impl Handlers {
     {
         let connect = Arc::new((connect_deps, connect));
         let disconnect = Arc::new((disconnect_deps, disconnect));
+        ["connect", "disconnect"].into_iter().for_each(invocation::begin);
         Self {
             first_event,
             url_parameter: None,
@@ -103,7 +104,7 @@ impl Handlers {
                 let function = Arc::clone(&disconnect);
                 // This handler has no timeout, because the end of a session must be stored, even if the database is
                 // away for long.
-                async move { function.1.call(&function.0, session, reason).await }.boxed()
+                measured("disconnect", async move { function.1.call(&function.0, session, reason).await }).boxed()
             }),
             events: HashMap::new(),
             outside: None,
@@ -143,6 +144,7 @@ impl Handlers {
             }
             .boxed())
         });
+        invocation::begin(name);
         self.events.insert(name, Event { handler, timeout });
         self
     }

@@ -1,5 +1,8 @@
 //! Runs a handler with a timeout and metrics, and catches its panics.
-use std::{panic::AssertUnwindSafe, time::Duration};
+use std::{
+    panic::{AssertUnwindSafe, resume_unwind},
+    time::Duration,
+};
 
 use futures_util::{FutureExt, future::BoxFuture};
 use rollcall_schema::{Answer, SessionError, TraceParent};
@@ -60,7 +63,31 @@ pub(super) async fn contained<A, E: Blame>(
     if matches!(result, Err(Interrupted::Panicked)) {
         error!(function, "a handler panicked; its connection goes on");
     }
+    ran(function, outcome, started);
+    result
+}
+
+/// Runs the handler that has neither timeout nor answer, with its metrics. A panic goes on to the caller.
+pub(super) async fn measured(function: &'static str, call: impl Future<Output = ()>) {
+    let started = Instant::now();
+    let in_flight = metrics::gauge!(names::IN_FLIGHT, "function" => function);
+    in_flight.increment(1.0);
+    let result = AssertUnwindSafe(call).catch_unwind().await;
+    in_flight.decrement(1.0);
+    ran(function, if result.is_ok() { "success" } else { "panicked" }, started);
+    if let Err(panic) = result {
+        resume_unwind(panic);
+    }
+}
+
+fn ran(function: &'static str, outcome: &'static str, started: Instant) {
     metrics::counter!(names::INVOCATIONS, "function" => function, "outcome" => outcome).increment(1);
     metrics::histogram!(names::DURATION, "function" => function).record(started.elapsed().as_secs_f64());
-    result
+}
+
+/// Sets a handler's series to 0 before it runs for the first time.
+pub(super) fn begin(function: &'static str) {
+    metrics::gauge!(names::IN_FLIGHT, "function" => function).set(0.0);
+    metrics::counter!(names::INVOCATIONS, "function" => function, "outcome" => "success").increment(0);
+    let _ = metrics::histogram!(names::DURATION, "function" => function);
 }
