@@ -1,6 +1,7 @@
 //! The keys in Redis, exactly as the seed names them (PROTOCOL 4), without the optional prefix.
 use crate::{
     id::{LessonId, UserId},
+    role::Role,
     sid::Sid,
 };
 
@@ -47,6 +48,31 @@ pub struct KeyField {
 pub struct StaleField {
     /// The field. It is removed only while it holds this sid.
     pub field: KeyField,
-    /// Another connection of the user in the lesson. If there is one, the field is set to it and not removed.
-    pub successor: Option<Sid>,
+    /// The field is set to the successor for its hash, if there is one, and not removed.
+    pub successors: Successors,
+}
+
+/// The user's other connections in a lesson, for each role the one that joined last.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Successors {
+    /// For `lesson_teacher_*`.
+    pub teacher: Option<Sid>,
+    /// For `lesson_student_*`.
+    pub student: Option<Sid>,
+}
+
+impl Successors {
+    /// Returns the successor for the hash of this role.
+    #[must_use]
+    pub fn of(&self, role: Role) -> Option<Sid> {
+        match role {
+            Role::Teacher => self.teacher,
+            Role::Participant | Role::Hub => self.student,
+        }
+    }
+
+    /// Returns the successors that exist.
+    pub fn all(&self) -> impl Iterator<Item = Sid> + use<> {
+        [self.teacher, self.student].into_iter().flatten()
+    }
 }

@@ -34,7 +34,7 @@ pub use id::{
     AgentId, AgentLabel, Audience, ClassroomId, Epoch, IdError, LessonId, NodeId, Nonce, Offset, ResumeId, Seat,
     SessionId, StateVersion, UserId,
 };
-pub use key::{KeyField, StaleField};
+pub use key::{KeyField, StaleField, Successors};
 pub use object::JsonObject;
 pub use push::{Push, PushError};
 pub use reason::{KickCause, LeftReason};

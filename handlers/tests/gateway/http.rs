@@ -184,7 +184,7 @@ async fn the_metrics_are_there(backend: &Backend) {
     let left = &["function=\"disconnect\"", "outcome=\"success\""];
     until("disconnect has run", SOON, async || of("function_invocations_total", left), |runs| *runs >= 1.0).await;
     let mut alice = backend.participant(room, "alice").await;
-    // An event that is unknown has no series of its own.
+    // An unknown event gets no series of its own.
     alice.client.request("made_up", json!({})).await.unwrap();
     assert!(of("function_invocations_total", &["function=\"unknown\""]) >= 1.0);
     assert_eq!(of("function_invocations_total", &["made_up"]), 0.0);

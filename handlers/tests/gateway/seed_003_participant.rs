@@ -12,6 +12,7 @@ on_both_kinds!(
     without_a_seat_there_is_none_in_the_session,
     a_hundred_who_join_at_once_make_one_seat_map,
     the_latest_live_join_holds_the_field,
+    a_field_goes_to_no_connection_of_another_role,
     a_key_that_was_there_before_means_reconnect,
 );
 
@@ -130,6 +131,10 @@ pub(crate) async fn the_latest_live_join_holds_the_field(backend: &Backend) {
     tablet.joins(&room.algebra).await;
     let mut keys = backend.keys().await;
     crate::common::expect_field(&mut keys, &students, &user, Some(&tablet.sid)).await;
+    tablet.joins(&room.biology).await;
+    crate::common::expect_field(&mut keys, &students, &user, Some(&phone.sid)).await;
+    tablet.joins(&room.algebra).await;
+    crate::common::expect_field(&mut keys, &students, &user, Some(&tablet.sid)).await;
     tablet.leaves().await;
     crate::common::expect_field(&mut keys, &students, &user, Some(&phone.sid)).await;
     phone.leaves().await;
@@ -138,6 +143,27 @@ pub(crate) async fn the_latest_live_join_holds_the_field(backend: &Backend) {
         // A disconnect does not remove the key that says that the user was here.
         assert_eq!(keys.field(&user, "client_id").await, Some(user.clone()));
     }
+}
+
+async fn a_field_goes_to_no_connection_of_another_role(backend: &Backend) {
+    let room = backend.classroom();
+    let user = room.user("alice");
+    let [students, teachers] = ["student", "teacher"].map(|role| format!("lesson_{role}_{}", room.algebra));
+    let mut phone = backend.enters_as(room, &room.participant("alice"), "phone").await;
+    let mut board = backend.enters_as(room, &room.teacher("alice"), "board").await;
+    phone.joins(&room.algebra).await;
+    board.joins(&room.algebra).await;
+    board.leaves().await;
+    let mut keys = backend.keys().await;
+    crate::common::expect_field(&mut keys, &teachers, &user, None).await;
+    crate::common::expect_field(&mut keys, &students, &user, Some(&phone.sid)).await;
+    // Once more, by a token of the other role.
+    let again = json!({"lesson_id": room.algebra, "access_token": room.teacher("alice")});
+    assert_eq!(phone.client.request("join_lesson", again).await.unwrap()["status"], "SUCCESS");
+    crate::common::expect_field(&mut keys, &students, &user, None).await;
+    crate::common::expect_field(&mut keys, &teachers, &user, Some(&phone.sid)).await;
+    phone.leaves().await;
+    crate::common::expect_field(&mut keys, &teachers, &user, None).await;
 }
 
 async fn a_key_that_was_there_before_means_reconnect(backend: &Backend) {

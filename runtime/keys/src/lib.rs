@@ -71,9 +71,30 @@ impl KeyEntry {
         let (user, _) = self.user.as_ref()?;
         Some(KeyField { lesson: self.lesson.clone(), user: user.clone(), sid: self.sid })
     }
+
+    /// Returns the field of the connection's earlier join, if this join leaves it in its hash. `None` if both joins have
+    /// the same field.
+    #[must_use]
+    pub fn leaves(&self, EarlierField { lesson, role, stays }: EarlierField) -> Option<KeyField> {
+        let (user, now) = self.user.as_ref()?;
+        let same = lesson == self.lesson && (role == Role::Teacher) == (*now == Role::Teacher);
+        (stays && !same).then(|| KeyField { lesson, user: user.clone(), sid: self.sid })
+    }
 }
 
-pub use rollcall_schema::{KeyField, StaleField};
+/// The field that an earlier join of a connection wrote.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EarlierField {
+    /// Its lesson.
+    pub lesson: LessonId,
+    /// The role that it was joined in.
+    pub role: Role,
+    /// Whether a join of another lesson leaves the field in its hash. It may then belong to another connection of the
+    /// user, which its removal finds out.
+    pub stays: bool,
+}
+
+pub use rollcall_schema::{KeyField, StaleField, Successors};
 
 /// How long a call may take. A join that was not carried out by then is never carried out.
 pub const CALL_LIMIT: Duration = Duration::from_millis(1500);
@@ -92,11 +113,10 @@ pub trait LessonKeys: Send + Sync + 'static {
     /// server has carried out what was sent to it before.
     async fn ping(&self) -> Result<(), KeysError>;
     /// Writes the seed's join: the missing numbers of the seat map, the user's keys, and the TTLs. It also removes the
-    /// field in the lesson that is left (`before`: the lesson that has this connection's field), if the field names
-    /// this connection. Returns true if a participant's `{client_id}` existed before. A key that this connection
-    /// wrote counts only if the connection has left a lesson, because otherwise a failed attempt of this connection may
-    /// have written the key.
-    async fn join(&self, entry: &KeyEntry, before: Option<&LessonId>) -> Result<bool, FailedJoin>;
+    /// field in the lesson that is left (`before`), if the field names this connection. Returns true if a participant's
+    /// `{client_id}` existed before. A key that this connection wrote counts only if the connection has left a lesson,
+    /// because otherwise a failed attempt of this connection may have written the key.
+    async fn join(&self, entry: &KeyEntry, before: Option<&EarlierField>) -> Result<bool, FailedJoin>;
     /// Removes fields, or sets them to their successor. A batch has at most a thousand.
     async fn remove(&self, fields: &[StaleField]) -> Result<(), KeysError>;
     /// Returns the lesson's seat map: each number and its value, which is empty if the seat is free. It is empty if no

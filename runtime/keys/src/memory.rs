@@ -14,7 +14,7 @@ use async_trait::async_trait;
 use rollcall_schema::{LessonId, Role, Sid, UserId, key};
 use tokio::time::Instant;
 
-use super::{FailedJoin, KeyEntry, KeysError, LessonKeys, StaleField};
+use super::{EarlierField, FailedJoin, KeyEntry, KeysError, LessonKeys, StaleField, Successors};
 
 /// How many entries of each kind a write checks.
 const UPKEEP: usize = 4;
@@ -78,9 +78,9 @@ impl Lesson {
         }
     }
 
-    /// Removes the field if it names this connection, or sets it to the successor.
-    fn release(&mut self, user: &UserId, sid: Sid, successor: Option<Sid>) {
-        for slot in [&mut self.teachers, &mut self.students] {
+    /// Removes the field if it names this connection, or sets it to its successor.
+    fn release(&mut self, user: &UserId, sid: Sid, Successors { teacher, student }: Successors) {
+        for (slot, successor) in [(&mut self.teachers, teacher), (&mut self.students, student)] {
             let Some(Timed { value: holders, .. }) = slot else { continue };
             let Ok(place) = holders.binary_search_by(|held| held.0.cmp(user)) else { continue };
             if holders[place].1 != sid {
@@ -245,14 +245,15 @@ impl LessonKeys for MemoryKeys {
         Ok(())
     }
 
-    async fn join(&self, entry: &KeyEntry, before: Option<&LessonId>) -> Result<bool, FailedJoin> {
+    async fn join(&self, entry: &KeyEntry, before: Option<&EarlierField>) -> Result<bool, FailedJoin> {
         let now = Instant::now();
         let mut keys = self.lock();
         keys.upkeep(now);
-        if let (Some((user, _)), Some(before)) = (&entry.user, before.filter(|before| **before != entry.lesson))
-            && let Some(lesson) = keys.lessons.entries.get_mut(before)
+        let left = before.filter(|before| !before.stays && before.lesson != entry.lesson);
+        if let (Some((user, _)), Some(left)) = (&entry.user, left)
+            && let Some(lesson) = keys.lessons.entries.get_mut(&left.lesson)
         {
-            lesson.release(user, entry.sid, None);
+            lesson.release(user, entry.sid, Successors::default());
         }
         let tried = before.is_none() && keys.is_holder(entry);
         Ok(keys.write(entry, false, now) && !tried)
@@ -261,10 +262,10 @@ impl LessonKeys for MemoryKeys {
     async fn remove(&self, stale: &[StaleField]) -> Result<(), KeysError> {
         let now = Instant::now();
         let mut keys = self.lock();
-        for StaleField { field, successor } in stale {
+        for StaleField { field, successors } in stale {
             keys.upkeep(now);
             if let Some(lesson) = keys.lessons.entries.get_mut(&field.lesson) {
-                lesson.release(&field.user, field.sid, *successor);
+                lesson.release(&field.user, field.sid, *successors);
             }
         }
         Ok(())

@@ -3,10 +3,12 @@ use std::collections::{BTreeMap, HashMap};
 
 use rollcall_schema::{LessonId, Role, UserId, key};
 
-use super::{KeyEntry, StaleField, commands::KeyCommand, marker::Mark, scripts::Script};
+use super::{EarlierField, KeyEntry, StaleField, commands::KeyCommand, marker::Mark, scripts::Script};
 
 /// The beginning of the names of a ping's keys. No user's id begins with it.
 const PING: &str = "rollcall:ping";
+/// One role for each of the two hashes that may have a connection's field.
+pub(super) const FIELD_ROLES: [Role; 2] = [Role::Teacher, Role::Participant];
 /// The TTL of a ping's keys in seconds.
 const PING_SECONDS: &str = "10";
 
@@ -35,9 +37,11 @@ impl Names {
         })
     }
 
-    /// Returns the two hashes that may have a connection's field.
-    pub(super) fn both(&self, lesson: &LessonId) -> [String; 2] {
-        [Role::Teacher, Role::Participant].map(|role| self.fields(role, lesson))
+    /// Returns the hash from which a join removes the connection's field, if it leaves another lesson.
+    pub(super) fn left(&self, entry: &KeyEntry, before: Option<&EarlierField>) -> Option<String> {
+        entry.user.as_ref()?;
+        let left = before.filter(|before| !before.stays && before.lesson != entry.lesson)?;
+        Some(self.fields(left.role, &left.lesson))
     }
 
     pub(super) fn user(&self, user: &UserId) -> String {
@@ -45,11 +49,9 @@ impl Names {
     }
 
     /// Returns a join in one script. Without a user it only concerns the seat map.
-    pub(super) fn join(&self, entry: &KeyEntry, before: Option<&LessonId>) -> KeyCommand {
+    pub(super) fn join(&self, entry: &KeyEntry, before: Option<&EarlierField>) -> KeyCommand {
         let mut keys = self.of(entry);
-        if let (Some(_), Some(left)) = (&entry.user, before.filter(|before| **before != entry.lesson)) {
-            keys.extend(self.both(left));
-        }
+        keys.extend(self.left(entry, before));
         let mut arguments = arguments(entry);
         arguments.push(u8::from(before.is_none()).to_string());
         KeyCommand::timed(Script::Join, keys, arguments)
@@ -111,10 +113,12 @@ impl Names {
         commands
     }
 
-    /// Removes a field from these hashes, or sets it to its successor.
-    pub(super) fn remove(&self, hashes: Vec<String>, StaleField { field, successor }: &StaleField) -> KeyCommand {
-        let successor = successor.map(|successor| successor.to_string()).unwrap_or_default();
-        KeyCommand::script(Script::Remove, hashes, vec![field.user.to_string(), field.sid.to_string(), successor])
+    /// Removes a field from the hashes of these roles, or sets it to its successor there.
+    pub(super) fn remove(&self, roles: &[Role], StaleField { field, successors }: &StaleField) -> KeyCommand {
+        let hashes = roles.iter().map(|role| self.fields(*role, &field.lesson)).collect();
+        let next = roles.iter().map(|role| successors.of(*role).map(|sid| sid.to_string()).unwrap_or_default());
+        let arguments = [field.user.to_string(), field.sid.to_string()].into_iter().chain(next).collect();
+        KeyCommand::script(Script::Remove, hashes, arguments)
     }
 
     /// Reads the whole seat map; [`seat_numbers`] parses the answer.
@@ -124,7 +128,7 @@ impl Names {
 
     /// Removes the user's own key, and its field in these lessons.
     pub(super) fn erase(&self, user: &UserId, lessons: &[LessonId]) -> Vec<KeyCommand> {
-        let fields = lessons.iter().flat_map(|lesson| self.both(lesson));
+        let fields = lessons.iter().flat_map(|lesson| FIELD_ROLES.map(|role| self.fields(role, lesson)));
         let fields = fields.map(|hash| KeyCommand::plain("HDEL", hash, &[user.as_str()]));
         std::iter::once(KeyCommand::plain("DEL", self.user(user), &[])).chain(fields).collect()
     }

@@ -14,13 +14,13 @@ use rollcall_schema::{LessonId, UserId};
 use tokio::time::Instant;
 
 use super::{
-    FailedJoin, KeyEntry, KeysError, LessonKeys, StaleField,
+    EarlierField, FailedJoin, KeyEntry, KeysError, LessonKeys, StaleField,
     calls::{ANSWER, Calls, failed},
     clock::{Clock, Time},
     commands::KeyCommand,
     dial::Dialer,
     marker::{Marked, Marker},
-    names::{Names, seat_numbers},
+    names::{FIELD_ROLES, Names, seat_numbers},
     scripts::{LATE, Scripts},
     state,
 };
@@ -90,7 +90,7 @@ impl LessonKeys for RedisKeys {
         self.calls.run("ping", |scripts, deadline| self.pipeline(scripts, deadline, &commands)).await
     }
 
-    async fn join(&self, entry: &KeyEntry, before: Option<&LessonId>) -> Result<bool, FailedJoin> {
+    async fn join(&self, entry: &KeyEntry, before: Option<&EarlierField>) -> Result<bool, FailedJoin> {
         let join = self.names.join(entry, before);
         let joined = self.calls.run("join", |scripts, deadline| self.pipeline(scripts, deadline, [&join])).await;
         let (known,): (i64,) = joined.map_err(|KeysError(why)| KeysError(state::with_keys(why, &join.keys)))?;
@@ -101,7 +101,7 @@ impl LessonKeys for RedisKeys {
         if stale.is_empty() {
             return Ok(());
         }
-        let removals = stale.iter().map(|stale| self.names.remove(self.names.both(&stale.field.lesson).into(), stale));
+        let removals = stale.iter().map(|stale| self.names.remove(&FIELD_ROLES, stale));
         let mark = self.marker.again();
         let commands: Vec<KeyCommand> = removals.chain(mark.iter().map(|mark| self.names.mark(mark, false))).collect();
         let answers: Vec<Value> =

@@ -3,11 +3,12 @@
 //!
 //! Invariant: a join that fails, gets no answer or is cut off leaves session, row and keys as they were
 //! ([`crate::lesson_guard`]). Redis is written only while the row certainly belongs to this node, because a node that
-//! ends the sessions of a dead node removes their fields only once.
+//! ends the sessions of a dead node removes their fields only once. The field in the lesson before is removed by the
+//! join, or is set to the user's other connection there.
 use std::time::Duration;
 
 use rollcall_base::{failpoint, since::Since, trace};
-use rollcall_keys::{CALL_LIMIT, FailedJoin, KeyEntry, KeyField, KeysError};
+use rollcall_keys::{CALL_LIMIT, EarlierField, FailedJoin, KeyEntry, KeyField, KeysError};
 use rollcall_schema::{ClassroomId, LessonId, Role, Seat, UserId};
 use rollcall_store::{self as store, LessonChange, StoreError};
 use tokio::time::Instant;
@@ -42,6 +43,8 @@ pub struct Joining<'a> {
     guard: LessonGuard<'a>,
     asked: Since,
     seat: Option<Seat>,
+    /// Whether another connection of the user is in the lesson before.
+    shared: bool,
     entry: KeyEntry,
 }
 
@@ -84,23 +87,24 @@ impl Presence {
             guard.leaves(field, Instant::now());
         }
         let asked = Since::now();
-        let saved = self.save(guard.membership, guard.change, &lesson, user.as_ref().map(|(user, _)| user)).await;
+        let saved = self.save(guard.membership, guard.change, &lesson, user.as_ref()).await;
         if saved.as_ref().is_err_and(wrote_nothing) {
             guard.done();
         }
-        let (seats, seat) = saved?;
+        let (seats, seat, shared) = saved?;
         let entry = KeyEntry { lesson, seats, sid: guard.membership.sid, user };
-        Ok(Joining { guard, asked, seat, entry })
+        Ok(Joining { guard, asked, seat, shared, entry })
     }
 
-    /// Saves the lesson in the row. Returns the number of its seats, and the user's seat.
+    /// Saves the lesson in the row. Returns the number of its seats, the user's seat, and whether another connection of
+    /// the user may be in the lesson before.
     async fn save(
         &self,
         membership: &Membership,
         change: LessonChange,
         lesson: &LessonId,
-        user: Option<&UserId>,
-    ) -> Result<(u32, Option<Seat>), JoinError> {
+        user: Option<&(UserId, Role)>,
+    ) -> Result<(u32, Option<Seat>, bool), JoinError> {
         let join = store::Join {
             sid: membership.sid,
             session: membership.agent.as_ref().map(|session| session.id),
@@ -110,7 +114,8 @@ impl Presence {
             user: user.cloned(),
         };
         match trace::call("sql", "join lesson", self.sessions.join(join)).await? {
-            store::Joined::Lesson { seats, seat } => Ok((seats, seat)),
+            // A guest has no row. Whether it shares its lesson is found out by the removal.
+            store::Joined::Lesson { seats, seat, shared } => Ok((seats, seat, shared || membership.agent.is_none())),
             store::Joined::NotFound => Err(JoinError::LessonNotFound),
             store::Joined::NotOwner => Err(self.disowned(membership).await.into()),
         }
@@ -134,15 +139,16 @@ impl Joining<'_> {
     /// soon as Redis answers.
     pub async fn write_keys(self) -> Result<Joined, JoinError> {
         failpoint::reach("lesson entered");
-        let Self { mut guard, asked, seat, entry } = self;
+        let Self { mut guard, asked, seat, shared, entry } = self;
         let presence = guard.presence;
         if !asked.is_within(CONFIRMED) {
-            let user = entry.user.as_ref().map(|(user, _)| user);
-            presence.save(guard.membership, guard.change, &entry.lesson, user).await?;
+            presence.save(guard.membership, guard.change, &entry.lesson, entry.user.as_ref()).await?;
         }
         guard.may_write_until(Instant::now() + CALL_LIMIT);
-        let before = guard.membership.lesson.as_ref().filter(|joined| joined.field.is_some());
-        let wrote = presence.keys.join(&entry, before.map(|joined| &joined.lesson));
+        let before = guard.membership.lesson.as_ref().and_then(|JoinedLesson { lesson, field, .. }| {
+            Some(EarlierField { lesson: lesson.clone(), role: (*field)?, stays: shared || *lesson == entry.lesson })
+        });
+        let wrote = presence.keys.join(&entry, before.as_ref());
         let reconnected = match trace::call("keys", "write keys", wrote).await {
             Ok(existed) => existed,
             Err(FailedJoin { error, unsettled }) => {
@@ -153,6 +159,9 @@ impl Joining<'_> {
         };
         failpoint::reach("keys written");
         guard.done();
+        if let Some(field) = before.and_then(|before| entry.leaves(before)) {
+            presence.cleanup.leave(field);
+        }
         let KeyEntry { lesson, seats, user, .. } = entry;
         guard.membership.lesson = Some(JoinedLesson { lesson, seat, field: user.map(|(_, role)| role) });
         Ok(Joined { seat, seats, reconnected })

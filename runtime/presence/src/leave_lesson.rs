@@ -5,7 +5,7 @@
 //! that cannot be removed now is removed as soon as Redis answers. If the node dies before, another node removes the
 //! field.
 use rollcall_base::trace;
-use rollcall_keys::{KeyField, StaleField};
+use rollcall_keys::{KeyField, StaleField, Successors};
 use rollcall_schema::UserId;
 use rollcall_store::{LeaveLesson, LessonLeft, StoreError};
 use tokio::time::Instant;
@@ -74,7 +74,7 @@ impl Presence {
     async fn remove_field(&self, mut guard: LessonGuard<'_>, field: KeyField, shared: bool) {
         guard.leaves(field.clone(), Instant::now());
         if !shared {
-            let stale = StaleField { field, successor: None };
+            let stale = StaleField { field, successors: Successors::default() };
             match trace::call("keys", "remove keys", self.keys.remove(&[stale])).await {
                 Ok(()) => guard.done(),
                 Err(error) => warn!(%error, "the field of a user that left a lesson waits"),

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use rollcall_keys::{KeyEntry, KeyField};
 use rollcall_schema::UserId;
-use rollcall_store::{LessonChange, RestoreLesson, StoreError};
+use rollcall_store::{LessonChange, LessonOfSession, RestoreLesson, StoreError};
 use tokio::{
     task::JoinHandle,
     time::{Instant, timeout},
@@ -16,7 +16,7 @@ use tokio::{
 use crate::{
     Presence,
     lesson_restore::{LeftBehind, LessonRestore},
-    membership::Membership,
+    membership::{JoinedLesson, Membership},
 };
 
 /// How long a change waits until an earlier one is undone. A client learns within two seconds that it must try again
@@ -102,7 +102,11 @@ impl<'a> LessonGuard<'a> {
 
     fn earlier_row(&self) -> Option<RestoreLesson> {
         let Membership { sid, agent, lesson, change, .. } = &*self.membership;
-        let lesson = lesson.as_ref().map(|joined| (joined.lesson.clone(), joined.seat));
+        let lesson = lesson.as_ref().map(|JoinedLesson { lesson, seat, field }| LessonOfSession {
+            lesson: lesson.clone(),
+            seat: *seat,
+            role: *field,
+        });
         Some(RestoreLesson { sid: *sid, session: agent.as_ref()?.id, change: *change, lesson })
     }
 

@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use rollcall_base::names;
-use rollcall_keys::{CALL_LIMIT, FailedJoin, KeyEntry, KeyField};
+use rollcall_keys::{CALL_LIMIT, EarlierField, FailedJoin, KeyEntry, KeyField};
 use rollcall_store::{RestoreLesson, StoreError};
 use tokio::{
     sync::watch,
@@ -129,7 +129,9 @@ impl Restore {
     async fn put_keys_back(&mut self, entry: &KeyEntry) -> Result<(), Failure> {
         if self.put_row_back().await? {
             self.wrote = Some(Instant::now() + CALL_LIMIT);
-            if let Err(FailedJoin { error, unsettled }) = self.presence.keys.join(entry, Some(&entry.lesson)).await {
+            let role = entry.user.as_ref().map(|(_, role)| *role);
+            let own = role.map(|role| EarlierField { lesson: entry.lesson.clone(), role, stays: true });
+            if let Err(FailedJoin { error, unsettled }) = self.presence.keys.join(entry, own.as_ref()).await {
                 self.presence.cleanup.leave_unsettled(unsettled, entry.sid);
                 return Err(error.into());
             }

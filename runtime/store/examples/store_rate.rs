@@ -104,7 +104,7 @@ impl Sessions {
             }
             Step::Join => {
                 let session = Some(SessionId(session.load(Ordering::Relaxed)));
-                let user = Some(agent.user());
+                let user = Some((agent.user(), Role::Participant));
                 let (change, lesson) = (LessonChange::default(), lesson.clone());
                 let join = Join { sid, session, change, classroom, lesson, user };
                 let joined = self.join.call(join).await?;

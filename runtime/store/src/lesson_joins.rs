@@ -3,7 +3,7 @@
 //! Invariant: the row has the connection's latest change. A call that was given up may still be carried out, even after
 //! a later call. So changes are numbered, and a change that comes too late writes nothing.
 use async_trait::async_trait;
-use rollcall_schema::{ClassroomId, LessonId, Seat, SessionId, Sid, UserId};
+use rollcall_schema::{ClassroomId, LessonId, Role, Seat, SessionId, Sid, UserId};
 
 use crate::{Lease, StoreError};
 
@@ -32,8 +32,8 @@ pub struct Join {
     pub classroom: ClassroomId,
     /// The lesson.
     pub lesson: LessonId,
-    /// The user whose seat is looked up. `None` for a guest.
-    pub user: Option<UserId>,
+    /// The user whose seat is looked up, and the role in which it joins. `None` for a guest.
+    pub user: Option<(UserId, Role)>,
 }
 
 /// The answer to [`Join`].
@@ -50,6 +50,9 @@ pub enum Joined {
         seats: u32,
         /// The user's seat, if it has one.
         seat: Option<Seat>,
+        /// Whether another session of the user is in the lesson that this session was in before. The user's field in
+        /// Redis then belongs to that session.
+        shared: bool,
     },
 }
 
@@ -62,8 +65,19 @@ pub struct RestoreLesson {
     pub session: SessionId,
     /// The number after that of the failed change, so that the failed change writes nothing any more.
     pub change: LessonChange,
-    /// The lesson and the seat before the change.
-    pub lesson: Option<(LessonId, Option<Seat>)>,
+    /// The lesson before the change.
+    pub lesson: Option<LessonOfSession>,
+}
+
+/// The lesson that a session is in, as its row has it.
+#[derive(Clone, Debug)]
+pub struct LessonOfSession {
+    /// The lesson.
+    pub lesson: LessonId,
+    /// The user's seat, if there is one.
+    pub seat: Option<Seat>,
+    /// The role that it was joined in.
+    pub role: Option<Role>,
 }
 
 /// A request of an agent's connection to leave its lesson. In a batch each sid is unique.

@@ -37,14 +37,16 @@ pub use error::StoreError;
 pub use history::{History, HistoryPosition, HistorySweep, Moment, Visit, VisitEnd};
 pub use kicks::{Kick, KickTarget, KickedSession, Kicks};
 pub use lease::Lease;
-pub use lesson_joins::{Join, Joined, LeaveLesson, LessonChange, LessonJoins, LessonLeft, RestoreLesson};
+pub use lesson_joins::{
+    Join, Joined, LeaveLesson, LessonChange, LessonJoins, LessonLeft, LessonOfSession, RestoreLesson,
+};
 pub use lessons::{AttendeeRow, LessonRow, Lessons, Load, LoadError};
 pub use node_leases::{HeartbeatReply, NodeLeases, Registration};
 pub use outbox::{Backlog, Outbox, OutboxRow, OutboxSource};
 pub use overview::{LiveClassroom, LiveSession, NodeReport, NodeRow, Overview, PastSession, Whose};
 pub use queries::{LessonMembership, Queries, ResumableSession, RosterQuery};
 pub use recovery::{Recovery, Remembered, Restored, Standing};
-pub use rollcall_schema::{Change, KeyField, LeftReason, StaleField};
+pub use rollcall_schema::{Change, KeyField, LeftReason, StaleField, Successors};
 pub use schema::Schema;
 pub use sessions::{Close, Closed, Open, Opened, Sessions};
 pub use stale_fields::StaleFields;

@@ -20,7 +20,7 @@ insert into installation (id) values (gen_random_uuid());
 create table lesson (
     id text primary key,
     classroom_id uuid not null,
-    seats integer not null check (seats >= 0)
+    seats integer not null check (seats between 0 and 10000)
 );
 
 create table lesson_attendee (
@@ -74,6 +74,8 @@ create table agent_session (
     sid text not null,
     role text not null,
     lesson_id text,
+    -- The role of the token that joined the lesson, by which the keys in Redis are written: an access_token may have another.
+    lesson_role text,
     seat integer,
     started_at timestamptz not null default clock_timestamp(),
     joined_at timestamptz,

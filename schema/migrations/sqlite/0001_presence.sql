@@ -16,7 +16,7 @@ from (select hex(randomblob(16)) as h);
 create table lesson (
     id text primary key,
     classroom_id text not null,
-    seats integer not null check (seats >= 0)
+    seats integer not null check (seats between 0 and 10000)
 ) without rowid;
 
 create table lesson_attendee (
@@ -44,6 +44,7 @@ create table agent_session (
     sid text not null,
     role text not null,
     lesson_id text,
+    lesson_role text,
     seat integer,
     started_at text not null default (strftime('%Y-%m-%d %H:%M:%f', 'now')),
     joined_at text,

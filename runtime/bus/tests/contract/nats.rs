@@ -231,12 +231,12 @@ async fn broken_headers_of_others_lose_nothing() {
     }
 }
 
-/// What a client library does not take is read from the stream all the same, and what comes after it.
+/// Messages that the client library does not accept are read from the stream all the same, and so are later ones.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn broken_headers_of_others_hold_up_no_reading_of_the_stream() {
     let server = Nats::start().unwrap();
     let (bus, _feed) = NatsBus::connect(&server.url()).await.unwrap();
-    // More than are read one by one.
+    // These are more rooms than are read one by one.
     let rooms: Vec<_> = (0..30).map(|_| classroom()).collect();
     let after = bus.end().await;
     let subject = format!("{}.agent", rooms[0]);
@@ -259,7 +259,8 @@ async fn broken_headers_of_others_hold_up_no_reading_of_the_stream() {
     assert_eq!(page.events.into_iter().map(|event| event.message_id).collect::<Vec<_>>(), ["before", "after"]);
 }
 
-/// Rooms that are added in the same moment share a question to the stream, of which there are at most 200 in a second.
+/// Rooms that are added at the same time share a question to the stream, because a connection may ask at most 200
+/// questions in a second.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn rooms_that_are_added_together_share_a_question_to_jetstream() {
     const TOGETHER: usize = 100;

@@ -7,11 +7,11 @@
 //! ([`crate::FailedJoin::unsettled`]). Numbers that were added to the seat map stay, because another join may rely on
 //! them.
 use bb8_redis::redis::{Value, from_redis_value};
-use rollcall_schema::{KeyField, LessonId, Role, Sid};
+use rollcall_schema::{KeyField, Role, Sid};
 
 use super::router::Answer;
 use crate::{
-    KeyEntry,
+    EarlierField, KeyEntry,
     commands::KeyCommand,
     names::Names,
     scripts::{LATE, Script},
@@ -32,12 +32,8 @@ enum Kind {
     Field(Written),
     /// A participant's own key.
     Client(Written),
-    /// The field in the lesson that the connection leaves.
-    Left {
-        hash: String,
-        /// Whether this is the hash for the connection's role.
-        likely: bool,
-    },
+    /// The hash in the lesson that the connection leaves.
+    Left(String),
 }
 
 /// The fields that are set in one hash.
@@ -75,13 +71,15 @@ impl Written {
     }
 }
 
-/// Returns the commands that a join runs concurrently. `before` is the lesson that has the connection's field.
-pub(super) fn parts(names: &Names, entry: &KeyEntry, before: Option<&LessonId>) -> Vec<Part> {
+/// Returns the commands that a join runs concurrently. `before` is the field of the connection's earlier join.
+pub(super) fn parts(names: &Names, entry: &KeyEntry, before: Option<&EarlierField>) -> Vec<Part> {
     let KeyEntry { lesson, sid, user, .. } = entry;
-    let mut parts = Vec::with_capacity(5);
+    let mut parts = Vec::with_capacity(4);
     if let Some((user, role)) = user {
         let fields = vec![(user.to_string(), sid.to_string())];
-        let field = Written { hash: names.fields(*role, lesson), fields, stays: before == Some(lesson) };
+        let hash = names.fields(*role, lesson);
+        let stays = before.is_some_and(|before| names.fields(before.role, &before.lesson) == hash);
+        let field = Written { hash, fields, stays };
         parts.push(Part { command: field.command(), kind: Kind::Field(field) });
         if *role != Role::Teacher {
             let fields = [("sid", sid.to_string()), ("client_id", user.to_string()), ("role", role.to_string())];
@@ -89,13 +87,10 @@ pub(super) fn parts(names: &Names, entry: &KeyEntry, before: Option<&LessonId>) 
             let own = Written { hash: names.user(user), fields, stays: before.is_some() };
             parts.push(Part { command: own.command(), kind: Kind::Client(own) });
         }
-        if let Some(left) = before.filter(|left| *left != lesson) {
-            let likely = names.fields(*role, left);
-            parts.extend(names.both(left).map(|hash| {
-                let arguments = vec![sid.to_string(), user.to_string(), String::new()];
-                let command = KeyCommand::timed(Script::Replace, vec![hash.clone()], arguments);
-                Part { command, kind: Kind::Left { likely: hash == likely, hash } }
-            }));
+        if let Some(hash) = names.left(entry, before) {
+            let arguments = vec![sid.to_string(), user.to_string(), String::new()];
+            let command = KeyCommand::timed(Script::Replace, vec![hash.clone()], arguments);
+            parts.push(Part { command, kind: Kind::Left(hash) });
         }
     }
     parts.push(Part { command: names.seat_map(Script::Join, entry), kind: Kind::Seats });
@@ -129,31 +124,22 @@ pub(super) struct Outcome {
 
 impl Outcome {
     pub(super) fn new(entry: &KeyEntry, parts: Vec<Part>, answers: Vec<Answer>) -> Self {
-        let (mut outcome, mut left, mut likely) = (Self::default(), Vec::new(), None);
+        let mut outcome = Self::default();
         for (Part { kind, .. }, answer) in parts.into_iter().zip(answers) {
-            let answer = done(answer);
-            match &kind {
-                Kind::Left { hash, .. } if matches!(answer, Ok(Value::Int(1))) => left.push(hash.clone()),
-                Kind::Left { hash, likely: true } => likely = Some(hash.clone()),
-                _ => {}
+            if let (Kind::Left(hash), Some((user, _))) = (&kind, &entry.user) {
+                // If the command was sent twice, the field was removed although no answer says so. `Add` does not change
+                // a field that exists.
+                let pair = vec![user.to_string(), entry.sid.to_string()];
+                outcome.undo.push(KeyCommand::timed(Script::Add, vec![hash.clone()], pair));
             }
-            let read = answer.and_then(|answer| match &kind {
+            let read = done(answer).and_then(|answer| match &kind {
                 Kind::Field(written) => outcome.add_field(entry, written, answer),
                 Kind::Client(written) => outcome.add_client(written, answer),
-                Kind::Left { .. } | Kind::Seats => Ok(()),
+                Kind::Left(_) | Kind::Seats => Ok(()),
             });
             if let Err(why) = read {
                 outcome.failure.get_or_insert(why);
             }
-        }
-        // If the command was sent twice, the field was removed although no answer says so. `Add` does not change a
-        // field that exists.
-        if left.is_empty() {
-            left.extend(likely);
-        }
-        if let Some((user, _)) = &entry.user {
-            let pair = || vec![user.to_string(), entry.sid.to_string()];
-            outcome.undo.extend(left.into_iter().map(|hash| KeyCommand::timed(Script::Add, vec![hash], pair())));
         }
         outcome
     }

@@ -26,13 +26,13 @@ use rollcall_schema::{LessonId, UserId};
 use tokio::time::Instant;
 
 use super::{
-    FailedJoin, KeyEntry, KeysError, LessonKeys, StaleField,
+    EarlierField, FailedJoin, KeyEntry, KeysError, LessonKeys, StaleField,
     calls::{ANSWER, failed},
     clock::Time,
     commands::KeyCommand,
     dial::Dialer,
     marker::Marked,
-    names::{Names, seat_numbers},
+    names::{FIELD_ROLES, Names, seat_numbers},
     scripts::LATE,
 };
 use join::{Outcome, Part, TOO_LATE};
@@ -119,7 +119,7 @@ impl LessonKeys for ClusterKeys {
         self.all("ping", Instant::now() + ANSWER, &pings, false).await.map(drop)
     }
 
-    async fn join(&self, entry: &KeyEntry, before: Option<&LessonId>) -> Result<bool, FailedJoin> {
+    async fn join(&self, entry: &KeyEntry, before: Option<&EarlierField>) -> Result<bool, FailedJoin> {
         let deadline = Instant::now() + ANSWER;
         let parts = join::parts(self.names(), entry, before);
         let commands: Vec<KeyCommand> = parts.iter().map(|Part { command, .. }| command.clone()).collect();
@@ -137,9 +137,7 @@ impl LessonKeys for ClusterKeys {
     }
 
     async fn remove(&self, stale: &[StaleField]) -> Result<(), KeysError> {
-        let removals = stale.iter().flat_map(|stale| {
-            self.names().both(&stale.field.lesson).map(|hash| self.names().remove(vec![hash], stale))
-        });
+        let removals = stale.iter().flat_map(|stale| FIELD_ROLES.map(|role| self.names().remove(&[role], stale)));
         let removals: Vec<KeyCommand> = removals.collect();
         self.all("leave", Instant::now() + ANSWER, &removals, true).await.map(drop)
     }

@@ -4,7 +4,9 @@ use std::{collections::BTreeMap, sync::Arc};
 use async_trait::async_trait;
 use bb8_redis::redis::{Client, Cmd, FromRedisValue, Value, aio::MultiplexedConnection, cmd};
 use rollcall_base::{BackendUrl, tls::ClientTls};
-use rollcall_keys::{KeyEntry, KeyField, LessonKeys, RedisOptions, StaleField, memory::MemoryKeys};
+use rollcall_keys::{
+    EarlierField, KeyEntry, KeyField, LessonKeys, RedisOptions, StaleField, Successors, memory::MemoryKeys,
+};
 use rollcall_schema::{LessonId, Role, Sid, UserId, key::TTL_SECONDS};
 
 pub(crate) type Hash = BTreeMap<String, String>;
@@ -131,10 +133,22 @@ pub(crate) fn participant(id: &str, user: &str, sid: u128) -> KeyEntry {
     entry(id, user, Role::Participant, sid)
 }
 
-/// Returns the stale field of a join, with or without a successor.
+/// Returns the field of a join, for the connection's next join.
+pub(crate) fn earlier(entry: &KeyEntry) -> EarlierField {
+    let (_, role) = entry.user.clone().unwrap();
+    EarlierField { lesson: entry.lesson.clone(), role, stays: false }
+}
+
+/// Returns the stale field of a join, with or without a successor of the same role.
 pub(crate) fn stale(entry: &KeyEntry, successor: Option<u128>) -> StaleField {
-    let (user, _) = entry.user.clone().unwrap();
-    StaleField { field: KeyField { lesson: entry.lesson.clone(), user, sid: entry.sid }, successor: successor.map(Sid) }
+    let (user, role) = entry.user.clone().unwrap();
+    let field = KeyField { lesson: entry.lesson.clone(), user, sid: entry.sid };
+    let (successor, none) = (successor.map(Sid), Successors::default());
+    let successors = match role {
+        Role::Teacher => Successors { teacher: successor, ..none },
+        Role::Participant | Role::Hub => Successors { student: successor, ..none },
+    };
+    StaleField { field, successors }
 }
 
 pub(crate) fn hash<const N: usize>(fields: [(&str, &str); N]) -> Option<Hash> {

@@ -13,9 +13,9 @@ mod shared_keys;
 
 use std::sync::Arc;
 
-use bench::{Bench, Hash, InMemory, entry, fresh, hash, lesson, participant, sid, stale};
-use rollcall_keys::{KeyEntry, memory::MemoryKeys};
-use rollcall_schema::Role;
+use bench::{Bench, Hash, InMemory, earlier, entry, fresh, hash, participant, sid, stale};
+use rollcall_keys::{EarlierField, KeyEntry, StaleField, Successors, memory::MemoryKeys};
+use rollcall_schema::{Role, Sid};
 
 /// Each case is a function of a bench. The macro makes each case a test for each implementation, and for each kind of
 /// servers.
@@ -58,7 +58,9 @@ cases! {
     joining_another_lesson_leaves_the_one_before,
     a_lesson_left_keeps_the_field_of_another_connection,
     a_removal_takes_its_own_field_only,
+    a_field_that_stays_is_left_to_its_removal,
     a_removal_sets_the_field_to_the_successor,
+    a_successor_gets_the_field_of_its_own_role,
     many_fields_are_removed_at_once,
     a_repair_makes_what_is_missing_and_changes_nothing_else,
     a_hundred_at_once_make_the_seat_map_once,
@@ -87,7 +89,7 @@ async fn a_participants_join_writes_the_seeds_keys(bench: &dyn Bench) {
 
 async fn a_guests_join_writes_the_seat_map_only(bench: &dyn Bench) {
     let guest = KeyEntry { user: None, ..participant("algebra-1", "nobody", 3) };
-    assert!(!bench.kv().join(&guest, Some(&lesson("geometry-1"))).await.unwrap());
+    assert!(!bench.kv().join(&guest, Some(&earlier(&participant("geometry-1", "nobody", 3)))).await.unwrap());
     assert_eq!(fresh(bench, "lesson_seat_algebra-1").await, hash([("1", ""), ("2", ""), ("3", "")]));
     for key in ["lesson_student_algebra-1", "lesson_teacher_algebra-1", "nobody"] {
         assert_eq!(fresh(bench, key).await, None);
@@ -112,31 +114,46 @@ async fn a_try_that_failed_does_not_count_as_having_been_there(bench: &dyn Bench
     assert!(!bench.kv().join(&alice(1), None).await.unwrap());
     assert!(!bench.kv().join(&alice(1), None).await.unwrap(), "by this connection");
     assert!(bench.kv().join(&alice(2), None).await.unwrap(), "by another one");
-    assert!(bench.kv().join(&alice(2), Some(&lesson("algebra-1"))).await.unwrap(), "after a join that did not fail");
+    assert!(bench.kv().join(&alice(2), Some(&earlier(&alice(2)))).await.unwrap(), "after a join that did not fail");
 }
 
 async fn joining_another_lesson_leaves_the_one_before(bench: &dyn Bench) {
-    let (first, second) = (lesson("algebra-1"), lesson("geometry-1"));
+    let alice = |id| participant(id, "alice", 1);
     bench.kv().join(&participant("algebra-1", "bob", 9), None).await.unwrap();
-    bench.kv().join(&participant("algebra-1", "alice", 1), None).await.unwrap();
-    bench.kv().join(&participant("geometry-1", "alice", 1), Some(&first)).await.unwrap();
+    bench.kv().join(&alice("algebra-1"), None).await.unwrap();
+    bench.kv().join(&alice("geometry-1"), Some(&earlier(&alice("algebra-1")))).await.unwrap();
     assert_eq!(fresh(bench, "lesson_student_algebra-1").await, hash([("bob", &sid(9))]));
     assert_eq!(fresh(bench, "lesson_student_geometry-1").await, hash([("alice", &sid(1))]));
 
     let carol = |id| entry(id, "carol", Role::Teacher, 5);
     bench.kv().join(&carol("algebra-1"), None).await.unwrap();
-    bench.kv().join(&carol("geometry-1"), Some(&first)).await.unwrap();
+    bench.kv().join(&carol("geometry-1"), Some(&earlier(&carol("algebra-1")))).await.unwrap();
     assert_eq!(fresh(bench, "lesson_teacher_algebra-1").await, None);
     assert_eq!(fresh(bench, "carol").await, hash([("lesson_id", "geometry-1")]));
 
-    bench.kv().join(&carol("geometry-1"), Some(&second)).await.unwrap();
+    bench.kv().join(&carol("geometry-1"), Some(&earlier(&carol("geometry-1")))).await.unwrap();
     assert_eq!(fresh(bench, "lesson_teacher_geometry-1").await, hash([("carol", &sid(5))]), "the same lesson again");
+}
+
+async fn a_field_that_stays_is_left_to_its_removal(bench: &dyn Bench) {
+    let (before, after) = (participant("algebra-1", "alice", 1), participant("geometry-1", "alice", 1));
+    bench.kv().join(&before, None).await.unwrap();
+    let stays = EarlierField { stays: true, ..earlier(&before) };
+    assert!(bench.kv().join(&after, Some(&stays)).await.unwrap(), "after a join that did not fail");
+    assert_eq!(fresh(bench, "lesson_student_algebra-1").await, hash([("alice", &sid(1))]));
+    bench.kv().remove(&[stale(&before, Some(2))]).await.unwrap();
+    assert_eq!(fresh(bench, "lesson_student_algebra-1").await, hash([("alice", &sid(2))]));
+    assert_eq!(fresh(bench, "lesson_student_geometry-1").await, hash([("alice", &sid(1))]));
 }
 
 async fn a_lesson_left_keeps_the_field_of_another_connection(bench: &dyn Bench) {
     bench.kv().join(&participant("algebra-1", "alice", 1), None).await.unwrap();
     bench.kv().join(&participant("algebra-1", "alice", 2), None).await.unwrap();
-    bench.kv().join(&participant("geometry-1", "alice", 1), Some(&lesson("algebra-1"))).await.unwrap();
+    bench
+        .kv()
+        .join(&participant("geometry-1", "alice", 1), Some(&earlier(&participant("algebra-1", "alice", 1))))
+        .await
+        .unwrap();
     assert_eq!(fresh(bench, "lesson_student_algebra-1").await, hash([("alice", &sid(2))]));
 }
 
@@ -164,6 +181,17 @@ async fn a_removal_sets_the_field_to_the_successor(bench: &dyn Bench) {
     bench.kv().join(&joined, None).await.unwrap();
     bench.kv().remove(&[stale(&joined, Some(8))]).await.unwrap();
     assert_eq!(fresh(bench, "lesson_student_algebra-1").await, hash([("alice", &sid(8))]));
+}
+
+async fn a_successor_gets_the_field_of_its_own_role(bench: &dyn Bench) {
+    let (teaches, learns) = (entry("algebra-1", "alice", Role::Teacher, 1), participant("algebra-1", "alice", 2));
+    bench.kv().join(&teaches, None).await.unwrap();
+    bench.kv().join(&learns, None).await.unwrap();
+    let StaleField { field, .. } = stale(&teaches, None);
+    let successors = Successors { teacher: None, student: Some(Sid(2)) };
+    bench.kv().remove(&[StaleField { field, successors }]).await.unwrap();
+    assert_eq!(fresh(bench, "lesson_teacher_algebra-1").await, None);
+    assert_eq!(fresh(bench, "lesson_student_algebra-1").await, hash([("alice", &sid(2))]));
 }
 
 async fn many_fields_are_removed_at_once(bench: &dyn Bench) {

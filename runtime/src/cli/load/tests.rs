@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use tempfile::TempDir;
 
 use super::*;
+use rollcall_schema::Role;
 use rollcall_store::{
     Join, Joined, LessonChange, LessonJoins, Lessons, NodeLeases, Registration, Schema, sqlite::SqliteStore,
 };
@@ -50,7 +51,7 @@ impl Bench {
             change: LessonChange::default().next(),
             classroom: ClassroomId::parse(ROOM).unwrap(),
             lesson: LessonId::parse(lesson).unwrap(),
-            user: Some(UserId::parse(user).unwrap()),
+            user: Some((UserId::parse(user).unwrap(), Role::Participant)),
         };
         self.store.join(lease, &[join]).await.unwrap().remove(0)
     }
@@ -74,8 +75,14 @@ async fn both_files_are_loaded() {
         )
         .await;
     assert_eq!(loaded, Ok(Loaded { lessons: 2, attendees: 3 }));
-    assert_eq!(bench.joined("algebra-1", "bob").await, Joined::Lesson { seats: 12, seat: Some(Seat(2)) });
-    assert_eq!(bench.joined("algebra-2", "a+b/c=").await, Joined::Lesson { seats: 3, seat: Some(Seat(3)) });
+    assert_eq!(
+        bench.joined("algebra-1", "bob").await,
+        Joined::Lesson { seats: 12, seat: Some(Seat(2)), shared: false }
+    );
+    assert_eq!(
+        bench.joined("algebra-2", "a+b/c=").await,
+        Joined::Lesson { seats: 3, seat: Some(Seat(3)), shared: false }
+    );
 }
 
 #[tokio::test]
@@ -83,7 +90,7 @@ async fn rows_that_are_there_are_overwritten_also_within_a_file() {
     let bench = Bench::new().await;
     bench.load(lessons(&format!("a,{ROOM},1")), attendees("a,bob,1")).await.unwrap();
     bench.load(lessons(&format!("a,{ROOM},5\na,{ROOM},7")), attendees("a,bob,3\na,bob,4")).await.unwrap();
-    assert_eq!(bench.joined("a", "bob").await, Joined::Lesson { seats: 7, seat: Some(Seat(4)) });
+    assert_eq!(bench.joined("a", "bob").await, Joined::Lesson { seats: 7, seat: Some(Seat(4)), shared: false });
 }
 
 #[tokio::test]

@@ -16,7 +16,7 @@ use crate::{
         fixture::{Fixture, Reply},
     },
 };
-use rollcall_keys::{FailedJoin, KeyEntry, KeysError, StaleField};
+use rollcall_keys::{EarlierField, FailedJoin, KeyEntry, KeysError, StaleField};
 use rollcall_store::postgres::{PostgresOptions, PostgresStore};
 
 /// A store of keys that never answers a ping, and counts the pings.
@@ -32,7 +32,7 @@ impl LessonKeys for Mute {
         self.0.fetch_add(1, Ordering::SeqCst);
         std::future::pending().await
     }
-    async fn join(&self, _: &KeyEntry, _: Option<&LessonId>) -> Result<bool, FailedJoin> {
+    async fn join(&self, _: &KeyEntry, _: Option<&EarlierField>) -> Result<bool, FailedJoin> {
         std::future::pending().await
     }
     async fn remove(&self, _: &[StaleField]) -> Result<(), KeysError> {

@@ -2,7 +2,7 @@
 use std::collections::{HashMap, HashSet};
 
 use async_trait::async_trait;
-use rollcall_schema::{Seat, Sid, UserId};
+use rollcall_schema::{Role, Seat, Sid};
 use tokio_postgres::Row;
 use uuid::Uuid;
 
@@ -16,24 +16,27 @@ use crate::{Join, Joined, Lease, LeaveLesson, LessonJoins, LessonLeft, RestoreLe
 /// The result has the rows of `wanted` and those of `written`, one after the other, because a join of the two would
 /// cost more than the rest. The seat is a subquery, because a join with an empty table was planned to read all of a
 /// lesson's attendees. A guest with a token has no session whose end would add its stale field, so that field is
-/// written now, and held.
+/// written now, and held. Other sessions of the user are looked for only if the session was in another lesson before.
 const JOIN: &str = "with fence as materialized (
         select id from node where id = $1 and epoch = $2 for key share
     ), wanted as materialized (
-        select i.place, i.sid, i.session_id, i.change, i.user_id, l.id as lesson_id, l.seats, (
+        select i.place, i.sid, i.session_id, i.change, i.user_id, i.role, l.id as lesson_id, l.seats, (
             select a.seat from lesson_attendee a where a.lesson_id = l.id and a.user_id = i.user_id
         )
-        from fence cross join unnest($3::text[], $4::bigint[], $5::integer[], $6::uuid[], $7::text[], $8::text[])
-            with ordinality as i(sid, session_id, change, classroom_id, lesson_id, user_id, place)
+        from fence cross join unnest($3::text[], $4::bigint[], $5::integer[], $6::uuid[], $7::text[], $8::text[], $9::text[])
+            with ordinality as i(sid, session_id, change, classroom_id, lesson_id, user_id, role, place)
         left join lesson l on l.id = any (array[i.lesson_id]) and l.classroom_id = i.classroom_id
     ), written as (
-        update agent_session s set lesson_id = w.lesson_id, seat = w.seat, joined_at = clock_timestamp(),
-            lesson_change = w.change, lesson_before = case when s.lesson_id = w.lesson_id then s.lesson_before
+        update agent_session s set lesson_id = w.lesson_id, lesson_role = w.role, seat = w.seat,
+            joined_at = clock_timestamp(), lesson_change = w.change, lesson_before = case when s.lesson_id = w.lesson_id then s.lesson_before
                 else coalesce(s.lesson_id, s.lesson_before) end
         from wanted w
         where s.id = any (array[w.session_id]) and s.sid = w.sid and s.lesson_change <= w.change
             and w.lesson_id is not null
-        returning w.place
+        returning w.place, case when s.lesson_before <> s.lesson_id then exists (
+            select from agent_session o
+            where o.user_id = any (array[s.user_id]) and o.lesson_id = s.lesson_before and o.id <> s.id
+        ) else false end as shared
     ), guests as (
         insert into stale_field (node_id, lesson_id, user_id, sid, held)
         select $1, w.lesson_id, w.user_id, w.sid, true from wanted w
@@ -41,19 +44,19 @@ const JOIN: &str = "with fence as materialized (
             select from stale_field l where l.held and l.sid = any (array[w.sid]) and l.lesson_id = w.lesson_id
         )
     )
-    select place, false, seats, seat from wanted union all select place, true, null, null from written";
+    select place, false, seats, seat, false from wanted union all select place, true, null, null, shared from written";
 
 /// The field of the lesson that is now in the row may be in Redis, so the lesson stays in the row as `lesson_before`.
 const RESTORE: &str = "with fence as materialized (
         select id from node where id = $1 and epoch = $2 for key share
     ), written as (
-        update agent_session s set lesson_id = i.lesson_id, seat = i.seat, lesson_change = i.change,
+        update agent_session s set lesson_id = i.lesson_id, lesson_role = i.role, seat = i.seat, lesson_change = i.change,
             lesson_before = case when s.lesson_id is not distinct from i.lesson_id then s.lesson_before
                 else coalesce(s.lesson_id, s.lesson_before) end,
             joined_at = case when i.lesson_id is null then null when s.lesson_id = i.lesson_id then s.joined_at
                 else clock_timestamp() end
-        from fence cross join unnest($3::text[], $4::bigint[], $5::integer[], $6::text[], $7::bigint[])
-            as i(sid, session_id, change, lesson_id, seat)
+        from fence cross join unnest($3::text[], $4::bigint[], $5::integer[], $6::text[], $7::bigint[], $8::text[])
+            as i(sid, session_id, change, lesson_id, seat, role)
         where s.id = any (array[i.session_id]) and s.sid = i.sid and s.lesson_change <= i.change
         returning s.sid
     )
@@ -63,7 +66,8 @@ const RESTORE: &str = "with fence as materialized (
 const LEAVE: &str = "with fence as materialized (
         select id from node where id = $1 and epoch = $2 for key share
     ), gone as (
-        update agent_session s set lesson_id = null, seat = null, joined_at = null, lesson_change = i.change,
+        update agent_session s set lesson_id = null, lesson_role = null, seat = null, joined_at = null,
+            lesson_change = i.change,
             lesson_before = coalesce(s.lesson_id, s.lesson_before)
         from fence cross join unnest($3::text[], $4::bigint[], $5::integer[], $6::text[])
             as i(sid, session_id, change, lesson_id)
@@ -87,15 +91,20 @@ impl LessonJoins for PostgresStore {
         let changes: Vec<i32> = sorted.iter().map(|join| join.change.0).collect();
         let classrooms: Vec<Uuid> = sorted.iter().map(|join| join.classroom.0).collect();
         let lessons: Vec<&str> = sorted.iter().map(|join| join.lesson.as_str()).collect();
-        let users: Vec<Option<&str>> = sorted.iter().map(|join| join.user.as_ref().map(UserId::as_str)).collect();
+        let users: Vec<Option<&str>> =
+            sorted.iter().map(|join| join.user.as_ref().map(|(user, _)| user.as_str())).collect();
+        let roles: Vec<Option<&str>> =
+            sorted.iter().map(|join| join.user.as_ref().map(|(_, role)| role.as_str())).collect();
         let Lease { node, epoch } = lease;
-        let values: Parameters<'_> = &[&node.0, &epoch.0, &sids, &sessions, &changes, &classrooms, &lessons, &users];
+        let values: Parameters<'_> =
+            &[&node.0, &epoch.0, &sids, &sessions, &changes, &classrooms, &lessons, &users, &roles];
         let rows = self.pool.rows("join", JOIN, values).await?;
         if rows.is_empty() {
             return Err(StoreError::Fenced);
         }
         let mut answers: HashMap<Sid, Joined> = HashMap::with_capacity(batch.len());
-        let mut written = vec![false; batch.len()];
+        // For each row that was written, whether another session is in the lesson before.
+        let mut written = vec![None; batch.len()];
         let place = |row: &Row| -> Result<usize, StoreError> {
             let place: i64 = get(row, 0)?;
             unsigned(place - 1)
@@ -103,7 +112,7 @@ impl LessonJoins for PostgresStore {
         let (owned, wanted): (Vec<&Row>, Vec<&Row>) =
             rows.iter().partition(|row| row.try_get(1).is_ok_and(|written: bool| written));
         for row in owned {
-            written[place(row)?] = true;
+            written[place(row)?] = Some(get(row, 4)?);
         }
         for row in wanted {
             let place = place(row)?;
@@ -112,10 +121,11 @@ impl LessonJoins for PostgresStore {
             let seat: Option<i32> = get(row, 3)?;
             let answer = match seats {
                 None => Joined::NotFound,
-                Some(_) if join.session.is_some() && !written[place] => Joined::NotOwner,
+                Some(_) if join.session.is_some() && written[place].is_none() => Joined::NotOwner,
                 Some(seats) => Joined::Lesson {
                     seats: unsigned(seats.into())?,
                     seat: seat.map(|seat| unsigned(seat.into())).transpose()?.map(Seat),
+                    shared: written[place].unwrap_or(false),
                 },
             };
             answers.insert(join.sid, answer);
@@ -131,13 +141,12 @@ impl LessonJoins for PostgresStore {
         let sids: Vec<String> = sorted.iter().map(|restore| restore.sid.to_string()).collect();
         let sessions: Vec<i64> = sorted.iter().map(|restore| restore.session.0).collect();
         let changes: Vec<i32> = sorted.iter().map(|restore| restore.change.0).collect();
-        let before = |restore: &&'_ RestoreLesson| match &restore.lesson {
-            Some((lesson, seat)) => (Some(lesson.to_string()), seat.map(|seat| i64::from(seat.0))),
-            None => (None, None),
-        };
-        let (lessons, seats): (Vec<Option<String>>, Vec<Option<i64>>) = sorted.iter().map(before).unzip();
+        let before = || sorted.iter().map(|restore| restore.lesson.as_ref());
+        let lessons: Vec<Option<&str>> = before().map(|before| Some(before?.lesson.as_str())).collect();
+        let seats: Vec<Option<i64>> = before().map(|before| Some(before?.seat?.0.into())).collect();
+        let roles: Vec<Option<&str>> = before().map(|before| before?.role.map(Role::as_str)).collect();
         let Lease { node, epoch } = lease;
-        let values: Parameters<'_> = &[&node.0, &epoch.0, &sids, &sessions, &changes, &lessons, &seats];
+        let values: Parameters<'_> = &[&node.0, &epoch.0, &sids, &sessions, &changes, &lessons, &seats, &roles];
         let rows = self.pool.rows("restore_lesson", RESTORE, values).await?;
         if rows.is_empty() {
             return Err(StoreError::Fenced);

@@ -14,9 +14,14 @@ use super::{
 };
 use crate::{LessonMembership, Queries, ResumableSession, RosterQuery, StoreError};
 
-const MEMBERSHIPS: &str = "select s.id, s.sid, s.user_id, s.role, s.lesson_id, l.seats
+/// Of a user's sessions in a lesson, only the one that joined last in its role, because their common keys name it.
+const MEMBERSHIPS: &str = "select s.id, s.sid, s.user_id, coalesce(s.lesson_role, s.role), s.lesson_id, l.seats
     from agent_session s join lesson l on l.id = s.lesson_id
-    where s.node_id = $1 and s.id > $2 order by s.id limit $3";
+    where s.node_id = $1 and s.id > $2 and not exists (
+        select from agent_session o
+        where o.user_id = any (array[s.user_id]) and o.lesson_id = s.lesson_id
+            and (o.lesson_role = 'teacher') = (s.lesson_role = 'teacher') and (o.joined_at, o.id) > (s.joined_at, s.id)
+    ) order by s.id limit $3";
 
 /// The part is materialized, so that the index on ids, which has all classrooms, is not used.
 const AGENTS: &str = "select i.place, a.*

@@ -60,8 +60,8 @@ const OPEN: &str = "with fence as materialized (
                 then next_event_id() else s.state_n
             end,
             node_id = excluded.node_id, sid = excluded.sid, role = excluded.role, info = excluded.info,
-            resume_id = excluded.resume_id, traceparent = excluded.traceparent, lesson_id = null, lesson_before = null,
-            seat = null, joined_at = null, lesson_change = 0, takeovers = s.takeovers + 1
+            resume_id = excluded.resume_id, traceparent = excluded.traceparent, lesson_id = null, lesson_role = null,
+            lesson_before = null, seat = null, joined_at = null, lesson_change = 0, takeovers = s.takeovers + 1
         returning id, classroom_id, agent_id, user_id, takeovers, role, info, state, state_n, changed, traceparent,
             previous_node, previous_sid, previous_lesson_id, previous_before
     ), events as (

@@ -3,7 +3,7 @@
 //!
 //! Their rows are written by the statements that end or take over sessions ([`super::sessions`], [`super::lease`]).
 use async_trait::async_trait;
-use rollcall_schema::{LessonId, NodeId, Sid, UserId};
+use rollcall_schema::{LessonId, NodeId, Sid, Successors, UserId};
 use tokio_postgres::Row;
 
 use super::{
@@ -19,11 +19,13 @@ const ADD: &str = "with released as (
     select $1, lesson_id, user_id, sid from unnest($2::text[], $3::text[], $4::text[]) as i(lesson_id, user_id, sid)";
 
 /// A connection that is still in the lesson is its own successor, so its field stays.
-const READ: &str = "select l.id, l.lesson_id, l.user_id, l.sid, (
-        select s.sid from agent_session s where s.user_id = l.user_id and s.lesson_id = l.lesson_id
-        order by s.joined_at desc limit 1
-    )
-    from stale_field l
+const READ: &str = "select l.id, l.lesson_id, l.user_id, l.sid, latest.teacher, latest.student
+    from stale_field l cross join lateral (
+        select
+            (array_agg(s.sid order by s.joined_at desc, s.id desc) filter (where s.lesson_role = 'teacher'))[1] as teacher,
+            (array_agg(s.sid order by s.joined_at desc, s.id desc) filter (where s.lesson_role <> 'teacher'))[1] as student
+        from agent_session s where s.user_id = l.user_id and s.lesson_id = l.lesson_id
+    ) as latest
     where l.node_id = $1 and not l.held order by l.id limit $2";
 
 /// Adopts the fields of nodes without a row: a database that was put back, or that lost its last commits, does not know
@@ -108,7 +110,8 @@ impl StaleFields for PostgresStore {
         keep: bool,
     ) -> Result<(), StoreError> {
         let ids: Vec<i64> = done.iter().map(|(id, _)| *id).collect();
-        let handed: Vec<_> = done.iter().filter_map(|(_, stale)| Some((&stale.field, stale.successor?))).collect();
+        let handed: Vec<_> =
+            done.iter().flat_map(|(_, stale)| stale.successors.all().map(|sid| (&stale.field, sid))).collect();
         let lessons: Vec<&str> = handed.iter().map(|(field, _)| field.lesson.as_str()).collect();
         let users: Vec<&str> = handed.iter().map(|(field, _)| field.user.as_str()).collect();
         let successors: Vec<String> = handed.iter().map(|(_, successor)| successor.to_string()).collect();
@@ -146,11 +149,12 @@ impl StaleFields for PostgresStore {
 }
 
 fn stale_field(row: &Row) -> Result<(i64, StaleField), StoreError> {
-    let successor: Option<&str> = get(row, 4)?;
+    let (teacher, student): (Option<&str>, Option<&str>) = (get(row, 4)?, get(row, 5)?);
+    let successors = Successors { teacher: teacher.map(sid).transpose()?, student: student.map(sid).transpose()? };
     let field = KeyField {
         lesson: LessonId::parse(get(row, 1)?).map_err(unreadable)?,
         user: UserId::parse(get(row, 2)?).map_err(unreadable)?,
         sid: sid(get(row, 3)?)?,
     };
-    Ok((get(row, 0)?, StaleField { field, successor: successor.map(sid).transpose()? }))
+    Ok((get(row, 0)?, StaleField { field, successors }))
 }

@@ -1,19 +1,24 @@
 //! Connections join lessons and leave them, row by row.
 use async_trait::async_trait;
-use rollcall_schema::Seat;
+use rollcall_schema::{Role, Seat};
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::{db_thread::failed, fence::fence, stale_fields, store::SqliteStore};
 use crate::{Join, Joined, Lease, LeaveLesson, LessonJoins, LessonLeft, RestoreLesson, StoreError};
 
-const LEAVE: &str = "update agent_session set lesson_id = null, seat = null, joined_at = null, lesson_change = ?3, \
-    lesson_before = coalesce(lesson_id, lesson_before) \
+const LEAVE: &str = "update agent_session set lesson_id = null, lesson_role = null, seat = null, joined_at = null, \
+    lesson_change = ?3, lesson_before = coalesce(lesson_id, lesson_before) \
     where id = ?1 and sid = ?2 and lesson_change <= ?3 returning user_id";
-const RESTORE: &str = "update agent_session set lesson_id = ?3, seat = ?4, lesson_change = ?5, \
+const RESTORE: &str = "update agent_session set lesson_id = ?3, seat = ?4, lesson_change = ?5, lesson_role = ?6, \
     lesson_before = iif(lesson_id is ?3, lesson_before, coalesce(lesson_id, lesson_before)), \
     joined_at = case when ?3 is null then null when lesson_id = ?3 then joined_at \
         else strftime('%Y-%m-%d %H:%M:%f', 'now') end \
     where id = ?1 and sid = ?2 and lesson_change <= ?5";
+/// Returns the user, and the lesson before if it is another one.
+const JOIN: &str = "update agent_session set lesson_id = ?3, seat = ?4, lesson_change = ?5, lesson_role = ?6, \
+    joined_at = strftime('%Y-%m-%d %H:%M:%f', 'now'), \
+    lesson_before = iif(lesson_id = ?3, lesson_before, coalesce(lesson_id, lesson_before)) \
+    where id = ?1 and sid = ?2 and lesson_change <= ?5 returning user_id, nullif(lesson_before, lesson_id)";
 const SHARED: &str = "select 1 from agent_session where user_id = ?1 and lesson_id = ?2";
 
 #[async_trait]
@@ -54,38 +59,42 @@ fn join_one(connection: &Connection, lease: Lease, join: &Join) -> Result<Joined
              from lesson where id = ?1 and classroom_id = ?2",
         )
         .and_then(|mut statement| {
-            let user = join.user.as_ref().map(rollcall_schema::UserId::as_str);
+            let user = join.user.as_ref().map(|(user, _)| user.as_str());
             let values = params![join.lesson.as_str(), join.classroom.to_string(), user];
             statement.query_row(values, |row| Ok((row.get(0)?, row.get(1)?))).optional()
         })
         .map_err(failed)?;
     let Some((seats, seat)) = lesson else { return Ok(Joined::NotFound) };
+    let mut is_shared = false;
     if let Some(session) = join.session {
-        let written = connection
-            .prepare_cached(
-                "update agent_session set lesson_id = ?3, seat = ?4, joined_at = strftime('%Y-%m-%d %H:%M:%f', 'now'), \
-                 lesson_change = ?5, \
-                 lesson_before = iif(lesson_id = ?3, lesson_before, coalesce(lesson_id, lesson_before)) \
-                 where id = ?1 and sid = ?2 and lesson_change <= ?5",
-            )
-            .and_then(|mut statement| {
-                let (sid, lesson) = (join.sid.to_string(), join.lesson.as_str());
-                statement.execute(params![session.0, sid, lesson, seat, join.change.0])
-            })
+        let (sid, lesson) = (join.sid.to_string(), join.lesson.as_str());
+        let role = join.user.as_ref().map(|(_, role)| role.as_str());
+        let values = params![session.0, sid, lesson, seat, join.change.0, role];
+        let written: Option<(String, Option<String>)> = connection
+            .prepare_cached(JOIN)
+            .and_then(|mut join| join.query_row(values, |row| Ok((row.get(0)?, row.get(1)?))).optional())
             .map_err(failed)?;
-        if written == 0 {
-            return Ok(Joined::NotOwner);
+        let Some((user, before)) = written else { return Ok(Joined::NotOwner) };
+        if let Some(before) = before {
+            is_shared = shared(connection, &user, &before)?;
         }
-    } else if let Some(user) = &join.user {
+    } else if let Some((user, _)) = &join.user {
         stale_fields::hold(connection, lease.node, &join.lesson, user, join.sid)?;
     }
-    Ok(Joined::Lesson { seats, seat: seat.map(Seat) })
+    Ok(Joined::Lesson { seats, seat: seat.map(Seat), shared: is_shared })
+}
+
+/// Returns whether a session of the user is in the lesson.
+fn shared(connection: &Connection, user: &str, lesson: &str) -> Result<bool, StoreError> {
+    connection.prepare_cached(SHARED).and_then(|mut shared| shared.exists(params![user, lesson])).map_err(failed)
 }
 
 fn restore_one(connection: &Connection, restore: &RestoreLesson) -> Result<bool, StoreError> {
-    let lesson = restore.lesson.as_ref().map(|(lesson, _)| lesson.as_str());
-    let seat = restore.lesson.as_ref().and_then(|(_, seat)| *seat).map(|seat| seat.0);
-    let values = params![restore.session.0, restore.sid.to_string(), lesson, seat, restore.change.0];
+    let before = restore.lesson.as_ref();
+    let lesson = before.map(|before| before.lesson.as_str());
+    let seat = before.and_then(|before| Some(before.seat?.0));
+    let role = before.and_then(|before| before.role.map(Role::as_str));
+    let values = params![restore.session.0, restore.sid.to_string(), lesson, seat, restore.change.0, role];
     let written = connection.prepare_cached(RESTORE).and_then(|mut restore| restore.execute(values));
     written.map(|rows| rows == 1).map_err(failed)
 }
@@ -98,9 +107,5 @@ fn leave_one(connection: &Connection, leave: &LeaveLesson) -> Result<LessonLeft,
         })
         .map_err(failed)?;
     let Some(user) = user else { return Ok(LessonLeft::NotOwner) };
-    let shared = connection
-        .prepare_cached(SHARED)
-        .and_then(|mut shared| shared.exists(params![user, leave.lesson.as_str()]))
-        .map_err(failed)?;
-    Ok(LessonLeft::Left { shared })
+    Ok(LessonLeft::Left { shared: shared(connection, &user, leave.lesson.as_str())? })
 }

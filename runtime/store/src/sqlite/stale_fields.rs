@@ -1,6 +1,6 @@
 //! Stale fields, which wait until Redis has removed them. They are written before the rows of their sessions change.
 use async_trait::async_trait;
-use rollcall_schema::{LessonId, NodeId, Sid, UserId};
+use rollcall_schema::{LessonId, NodeId, Sid, Successors, UserId};
 use rusqlite::{Connection, params};
 
 use super::{
@@ -42,11 +42,25 @@ const ADD: &str = "insert into stale_field (node_id, lesson_id, user_id, sid) va
 const HOLD: &str = "insert into stale_field (node_id, lesson_id, user_id, sid, held) select ?1, ?2, ?3, ?4, true \
     where not exists (select 1 from stale_field where held and sid = ?4 and lesson_id = ?2)";
 
+/// The user's session that joined the lesson last, among those with such a role.
+macro_rules! latest {
+    ($role:literal) => {
+        concat!(
+            "(select s.sid from agent_session s where s.user_id = l.user_id and s.lesson_id = l.lesson_id and s.lesson_role ",
+            $role,
+            " order by s.joined_at desc, s.id desc limit 1)"
+        )
+    };
+}
+
 /// A connection that is still in the lesson is its own successor, so its field stays.
-const READ: &str = "select id, lesson_id, user_id, sid, ( \
-        select s.sid from agent_session s where s.user_id = l.user_id and s.lesson_id = l.lesson_id \
-        order by s.joined_at desc, s.id desc limit 1 \
-    ) from stale_field l where node_id <> ?1 or not held order by id limit ?2";
+const READ: &str = concat!(
+    "select id, lesson_id, user_id, sid, ",
+    latest!("= 'teacher'"),
+    ", ",
+    latest!("<> 'teacher'"),
+    " from stale_field l where node_id <> ?1 or not held order by id limit ?2"
+);
 
 const HELD: &str = "select id, sid from stale_field where node_id = ?1 and held and id > ?2 order by id limit ?3";
 
@@ -119,14 +133,17 @@ fn release(connection: &Connection, ended: &[Sid]) -> Result<(), StoreError> {
 
 fn read(connection: &Connection, node: NodeId, max: usize) -> Result<Vec<(i64, StaleField)>, StoreError> {
     rows(connection, READ, params![node.0, whole(max)], |row| {
-        let successor: Option<String> = row.get(4).map_err(failed)?;
+        let successor = |column| {
+            let found: Option<String> = row.get(column).map_err(failed)?;
+            found.as_deref().map(sid).transpose()
+        };
+        let successors = Successors { teacher: successor(4)?, student: successor(5)? };
         let field = KeyField {
             lesson: LessonId::parse(&text(row, 1)?).map_err(unreadable)?,
             user: UserId::parse(&text(row, 2)?).map_err(unreadable)?,
             sid: sid(&text(row, 3)?)?,
         };
-        let successor = successor.as_deref().map(sid).transpose()?;
-        Ok((row.get(0).map_err(failed)?, StaleField { field, successor }))
+        Ok((row.get(0).map_err(failed)?, StaleField { field, successors }))
     })
 }
 
@@ -141,15 +158,16 @@ fn held(connection: &Connection, node: NodeId, after: i64, max: usize) -> Result
 fn forget(connection: &Connection, node: NodeId, done: &[(i64, StaleField)], keep: bool) -> Result<(), StoreError> {
     let mut delete = connection.prepare_cached("delete from stale_field where id = ?1").map_err(failed)?;
     let mut stays = connection.prepare_cached(STAYS).map_err(failed)?;
-    for (id, StaleField { field, successor }) in done {
+    for (id, StaleField { field, successors }) in done {
         if keep {
             removals::keep(connection, node, *id)?;
         }
         delete.execute([id]).map_err(failed)?;
-        let Some(successor) = successor else { continue };
         let KeyField { lesson, user, .. } = field;
-        if !stays.exists(params![user.as_str(), lesson.as_str(), successor.to_string()]).map_err(failed)? {
-            add(connection, node, &[KeyField { sid: *successor, ..field.clone() }])?;
+        for successor in successors.all() {
+            if !stays.exists(params![user.as_str(), lesson.as_str(), successor.to_string()]).map_err(failed)? {
+                add(connection, node, &[KeyField { sid: successor, ..field.clone() }])?;
+            }
         }
     }
     Ok(())

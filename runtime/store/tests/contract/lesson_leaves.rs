@@ -40,6 +40,14 @@ async fn another_session_of_the_user_in_the_lesson_is_told_of(world: World) {
         world.join(member.join(session, &lesson)).await;
         sessions.push(session);
     }
+    let other = world.lesson("biology-1", here, &[]).await;
+    for shared in [true, false] {
+        let moves = world.join(members[0].join(sessions[0], &other)).await;
+        assert_eq!(moves, Joined::Lesson { seats: 30, seat: None, shared });
+        world.join(members[0].join(sessions[0], &lesson)).await;
+        world.join(members[1].join(sessions[1], &other)).await;
+    }
+    world.join(members[1].join(sessions[1], &lesson)).await;
     for (member, shared) in members.iter().zip([true, false]) {
         let session = sessions.remove(0);
         assert_eq!(world.leave_lesson(member.leave(session, &lesson)).await, LessonLeft::Left { shared });
@@ -97,7 +105,7 @@ async fn the_same_change_twice_is_answered_twice(world: World) {
     let (join, leave, restore) =
         (alice.join(session, &lesson), alice.leave(session, &lesson), alice.restore(session, Some((lesson, None))));
     for _ in 0..2 {
-        assert_eq!(world.join(join.clone()).await, Joined::Lesson { seats: 30, seat: None });
+        assert_eq!(world.join(join.clone()).await, Joined::Lesson { seats: 30, seat: None, shared: false });
     }
     for _ in 0..2 {
         assert_eq!(world.leave_lesson(leave.clone()).await, LessonLeft::Left { shared: false });
@@ -116,7 +124,7 @@ async fn a_takeover_counts_its_changes_anew(world: World) {
     let first_of_second = second.join(session, &lesson);
     world.join(alice.join(session, &lesson)).await;
     world.open(&second).await;
-    assert_eq!(world.join(first_of_second).await, Joined::Lesson { seats: 30, seat: None });
+    assert_eq!(world.join(first_of_second).await, Joined::Lesson { seats: 30, seat: None, shared: false });
     assert!(!world.restore(alice.restore(session, None)).await, "the session is another connection's");
     assert_eq!(world.sql("select lesson_id from agent_session"), "algebra-1");
 }

@@ -124,7 +124,7 @@ impl<'a> Run<'a> {
                 let expected = match (known, owner) {
                     (false, _) => Joined::NotFound,
                     (true, false) => Joined::NotOwner,
-                    (true, true) => Joined::Lesson { seats: 30, seat: None },
+                    (true, true) => Joined::Lesson { seats: 30, seat: None, shared: false },
                 };
                 assert_eq!(joined, expected);
                 if let (true, Some(live)) = (known && owner, self.model.live.get_mut(&key)) {

@@ -149,12 +149,12 @@ async fn a_join_writes_lesson_and_seat(world: World) {
     let alice = Member::new(classroom(), "web.alice");
     let session = world.open(&alice).await.session;
     let lesson = world.lesson("algebra-1", alice.classroom, &[("alice", 7)]).await;
-    let seated = Joined::Lesson { seats: 30, seat: Some(Seat(7)) };
+    let seated = Joined::Lesson { seats: 30, seat: Some(Seat(7)), shared: false };
     assert_eq!(world.join(alice.join(session, &lesson)).await, seated);
     assert_eq!(world.sql("select lesson_id, seat from agent_session"), "algebra-1|7");
 
     let stranger = Join { session: None, user: None, ..alice.again().join(session, &lesson) };
-    assert_eq!(world.join(stranger).await, Joined::Lesson { seats: 30, seat: None });
+    assert_eq!(world.join(stranger).await, Joined::Lesson { seats: 30, seat: None, shared: false });
     assert_eq!(world.join(alice.again().join(session, &lesson)).await, Joined::NotOwner);
     world.close(&alice).await;
     assert_eq!(world.join(alice.join(session, &lesson)).await, Joined::NotOwner);
@@ -191,7 +191,7 @@ async fn a_batch_answers_in_its_order(world: World) {
     let joined = world.store.join(world.lease, &joins).await.expect("joined");
     for (member, joined) in members.iter().zip(joined) {
         let seat = [3, 8].into_iter().find(|n| member.agent == agent_id(&format!("web.u{n}"))).map(Seat);
-        assert_eq!(joined, Joined::Lesson { seats: 30, seat }, "{}", member.agent);
+        assert_eq!(joined, Joined::Lesson { seats: 30, seat, shared: false }, "{}", member.agent);
     }
     let closes: Vec<_> = members
         .iter()

@@ -1,6 +1,6 @@
 //! Fields that sessions leave in Redis wait in SQL until they are removed.
-use rollcall_schema::{LessonId, SessionId, Sid};
-use rollcall_store::{Closed, Join, Joined, KeyField, LeftReason, StaleField};
+use rollcall_schema::{LessonId, Role, SessionId, Sid};
+use rollcall_store::{Closed, Join, Joined, KeyField, LeftReason, StaleField, Successors};
 
 use crate::{
     on_both,
@@ -15,6 +15,7 @@ on_both!(
     a_taken_over_connections_field_is_held_until_it_ends,
     a_held_field_of_a_node_that_is_no_more_is_removed,
     the_successor_is_the_session_that_joined_last,
+    each_role_has_a_successor_of_its_own,
     a_successor_that_left_meanwhile_leaves_one_too,
     a_connection_still_in_the_lesson_is_its_own_successor,
     an_earlier_processs_fields_are_its_reapers,
@@ -33,10 +34,10 @@ async fn waiting(world: &World) -> Vec<(i64, StaleField)> {
     world.store.stale_fields(world.lease.node, 10).await.expect("read")
 }
 
-/// Returns the lesson, the sid and the successor of each stale field.
+/// Returns the lesson, the sid and the successor in the participants' hash of each stale field.
 async fn left(world: &World) -> Vec<(String, Sid, Option<Sid>)> {
     let all = waiting(world).await.into_iter();
-    all.map(|(_, StaleField { field, successor })| (field.lesson.to_string(), field.sid, successor)).collect()
+    all.map(|(_, StaleField { field, successors })| (field.lesson.to_string(), field.sid, successors.student)).collect()
 }
 
 async fn a_closed_session_leaves_a_stale_field(world: World) {
@@ -47,7 +48,10 @@ async fn a_closed_session_leaves_a_stale_field(world: World) {
     assert_eq!(world.close(&alice).await, Closed::Left);
     let found = waiting(&world).await;
     let field = KeyField { lesson, user: alice.agent.user(), sid: alice.sid };
-    assert_eq!(found.iter().map(|(_, stale)| stale).collect::<Vec<_>>(), [&StaleField { field, successor: None }]);
+    assert_eq!(
+        found.iter().map(|(_, stale)| stale).collect::<Vec<_>>(),
+        [&StaleField { field, successors: Successors::default() }]
+    );
     world.store.forget_stale_fields(world.lease.node, &found, false).await.expect("forgotten");
     assert_eq!(left(&world).await, []);
     assert_eq!(world.close(&alice).await, Closed::NotOwner);
@@ -135,6 +139,25 @@ async fn the_successor_is_the_session_that_joined_last(world: World) {
     assert_eq!(successors().await[0], (web.sid, Some(ios.sid)), "of the moment of reading");
 }
 
+async fn each_role_has_a_successor_of_its_own(world: World) {
+    let here = classroom();
+    let lesson = world.lesson("algebra-1", here, &[]).await;
+    let [web, ios, tv] = ["web.alice", "ios.alice", "tv.alice"].map(|name| Member::new(here, name));
+    joined(&world, &web, &lesson).await;
+    joined(&world, &ios, &lesson).await;
+    // With an access_token. The session itself is a participant's.
+    let session = world.open(&tv).await.session;
+    let teaches = Join { user: Some((tv.agent.user(), Role::Teacher)), ..tv.join(session, &lesson) };
+    world.join(teaches).await;
+    // These are written again if the keys are lost.
+    let memberships = world.store.lesson_memberships(world.lease.node, SessionId(0), 9).await.expect("answered");
+    let holders: Vec<_> = memberships.into_iter().map(|placed| (placed.sid, placed.role)).collect();
+    assert_eq!(holders, [(ios.sid, Role::Participant), (tv.sid, Role::Teacher)], "of each role the latest");
+    world.close(&web).await;
+    let [(_, stale)] = &waiting(&world).await[..] else { panic!("one") };
+    assert_eq!(stale.successors, Successors { teacher: Some(tv.sid), student: Some(ios.sid) });
+}
+
 async fn a_successor_that_left_meanwhile_leaves_one_too(world: World) {
     let here = classroom();
     let lesson = world.lesson("algebra-1", here, &[]).await;
@@ -143,7 +166,7 @@ async fn a_successor_that_left_meanwhile_leaves_one_too(world: World) {
     joined(&world, &ios, &lesson).await;
     world.close(&web).await;
     let one = waiting(&world).await;
-    assert_eq!(one[0].1.successor, Some(ios.sid));
+    assert_eq!(one[0].1.successors.student, Some(ios.sid));
     // The successor's own removal is carried out on another node before the field is set to it.
     world.close(&ios).await;
     let other = waiting(&world).await.split_off(1);

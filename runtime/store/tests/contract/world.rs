@@ -11,8 +11,9 @@ use std::{
 use rollcall_loadtest::servers::{self, Postgres, psql};
 use rollcall_schema::{AgentId, ClassroomId, LessonId, Role, RosterAgent, Seat, SessionId, Sid, UserId};
 use rollcall_store::{
-    AttendeeRow, Close, Closed, Join, Joined, Lease, LeaveLesson, LeftReason, LessonChange, LessonLeft, LessonRow,
-    Open, Opened, Outbox, OutboxRow, Registration, RestoreLesson, RosterQuery, Store, StoreError,
+    AttendeeRow, Close, Closed, Join, Joined, Lease, LeaveLesson, LeftReason, LessonChange, LessonLeft,
+    LessonOfSession, LessonRow, Open, Opened, Outbox, OutboxRow, Registration, RestoreLesson, RosterQuery, Store,
+    StoreError,
     postgres::{PostgresOptions, PostgresStore},
     sqlite::SqliteStore,
 };
@@ -278,11 +279,13 @@ impl Member {
             change: next_change(),
             classroom: self.classroom,
             lesson: lesson.clone(),
-            user: Some(self.agent.user()),
+            user: Some((self.agent.user(), Role::Participant)),
         }
     }
 
     pub(crate) fn restore(&self, session: SessionId, lesson: Option<(LessonId, Option<Seat>)>) -> RestoreLesson {
+        let role = Some(Role::Participant);
+        let lesson = lesson.map(|(lesson, seat)| LessonOfSession { lesson, seat, role });
         RestoreLesson { sid: self.sid, session, change: next_change(), lesson }
     }
 
