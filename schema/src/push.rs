@@ -18,7 +18,7 @@ pub enum PushError {
     /// The body is not exactly one JSON object in UTF-8.
     #[error("the body is not a JSON object")]
     NotAnObject,
-    /// The body's `type` is that of a message of the gateway, so a client would take it for one.
+    /// The body's `type` is that of a message of the gateway, so a client would take the body for such a message.
     #[error("the body's type is one of the gateway's own messages")]
     ReservedType,
 }

@@ -26,7 +26,7 @@ pub enum LeftReason {
 pub enum KickCause {
     /// The client was told this error.
     Told(SessionError),
-    /// The client broke the protocol, and only the close frame told it so.
+    /// The client broke the protocol, and only the close frame told the client so.
     Violation,
 }
 

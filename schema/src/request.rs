@@ -29,7 +29,7 @@ use crate::{
 /// The `ref` of a request, which its ack repeats.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Ref {
-    /// The request has none, so a success is not acknowledged.
+    /// The request has no `ref`, so a success is not acknowledged.
     #[default]
     Missing,
     /// An integer, which the ack repeats.

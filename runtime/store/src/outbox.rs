@@ -128,7 +128,7 @@ pub trait OutboxSource: Send + Sync {
     async fn rows_for_others(&self) -> Shards {
         std::future::pending().await
     }
-    /// Call this when another node has committed rows to these shards.
+    /// Records that another node has committed rows to these shards, and wakes this node's relay.
     fn wake_relay(&self, _shards: Shards) {}
     /// Measures the backlog. This may take 12 s if the database holds very many dead rows.
     async fn backlog(&self) -> Result<Backlog, StoreError>;

@@ -68,8 +68,8 @@ pub enum Closed {
 /// The sessions of agents. No two entries of a batch have the same key, and answers come in the batch's order.
 #[async_trait]
 pub trait Sessions: Send + Sync {
-    /// Opens or takes over sessions. The answer is `None` if the user has as many as it may have. Batches that run at
-    /// the same time do not count each other's sessions.
+    /// Opens or takes over sessions. The answer is `None` if the user has as many sessions as it may have. Batches that
+    /// run at the same time do not count each other's sessions.
     async fn open(&self, lease: Lease, batch: &[Open]) -> Result<Vec<Option<Opened>>, StoreError>;
     /// Ends sessions.
     async fn close(&self, lease: Lease, batch: &[Close]) -> Result<Vec<Closed>, StoreError>;

@@ -12,7 +12,7 @@ use crate::StoreError;
 /// For how many minutes a removal that was carried out is kept, and repeated if Redis loses writes (PROTOCOL 4).
 pub(crate) const REPEATED_MINUTES: i64 = 10;
 
-/// The stale fields of nodes. No call of this needs a lease.
+/// The stale fields of nodes. No call of this trait needs a lease.
 #[async_trait]
 pub trait StaleFields: Send + Sync {
     /// Adds fields of this node that no end of a session has written, and releases those that are held for connections

@@ -170,7 +170,8 @@ impl<P> Sockets<P> {
         }
     }
 
-    /// Closes a transport that one of its carried connections wants to close. Returns false if there is none.
+    /// Closes a transport that one of its carried connections wants to close. Returns false if there is no such
+    /// transport.
     pub(crate) fn close_carrier(&mut self) -> bool {
         let Some((carrier, close)) = self.context.carrier_closes.pop() else { return false };
         if let Some(mut io) = self.at(carrier) {

@@ -7,6 +7,6 @@ pub(crate) struct Load {
     /// The carrier. Its id may change.
     pub(crate) carrier: SocketId,
     pub(crate) members: Vec<SocketId>,
-    /// How many of them are paused. While any is, the transport is not read.
+    /// The number of carried connections that are paused. Unless it is 0, the transport is not read.
     pub(crate) paused: usize,
 }

@@ -37,7 +37,7 @@ pub(crate) struct ParkedGet {
 #[derive(Debug)]
 pub(crate) struct Post {
     pub(crate) body: String,
-    /// How many bytes of it have been handled.
+    /// The number of bytes of the body that have been handled.
     pub(crate) handled: usize,
     pub(crate) answer: oneshot::Sender<Result<(), RequestError>>,
 }

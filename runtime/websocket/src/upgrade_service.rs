@@ -29,7 +29,7 @@ use crate::{
     options::ListenerOptions,
 };
 
-/// What a connection becomes when it stops to be HTTP.
+/// What a connection becomes after its last HTTP response.
 pub(crate) enum Handover {
     /// A WebSocket.
     WebSocket(Parts),
@@ -78,7 +78,7 @@ impl<'a, C, H: HttpHooks> UpgradeService<'a, C, H> {
         self.handover.take()
     }
 
-    /// Makes the connection stop to be HTTP once the response to this request is written.
+    /// Ends HTTP on the connection once the response to this request is written.
     pub(crate) fn hand_over(&self, handover: Handover) {
         self.handover.replace(Some(handover));
     }

@@ -51,7 +51,7 @@ impl<C: Send + 'static> Inbox<C> {
         self.sender.send(Input::Command(command)).await.map_err(|_| Stopped)
     }
 
-    /// Sends a command. Returns it if the inbox is full or the worker has stopped.
+    /// Sends a command. Returns the command if the inbox is full or the worker has stopped.
     pub fn try_send(&self, command: C) -> Result<(), C> {
         self.sender.try_send(Input::Command(command)).map_err(|error| match error {
             TrySendError::Full(Input::Command(command)) | TrySendError::Closed(Input::Command(command)) => command,

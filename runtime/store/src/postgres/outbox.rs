@@ -267,7 +267,7 @@ impl Outbox for PostgresOutbox {
 
     async fn wait(&mut self, max: Duration) -> Result<(), StoreError> {
         self.shared.rest();
-        // When the wait ends, the shards are read, too.
+        // The shards are read also when the wait has ended.
         let shared = Arc::clone(&self.shared);
         if self.owes() && timeout(DELETE_AFTER.min(max), shared.wait()).await.is_ok() {
             return Ok(());

@@ -49,13 +49,13 @@ impl TakenNodes {
         taken.nodes.extend(nodes.map(|(id, epoch)| (now, id, epoch)));
     }
 
-    /// Returns whether the database, since it had this incarnation, may have lost that some were taken.
+    /// Returns true if the database may have lost, since it had this incarnation, that some nodes were taken.
     pub(super) fn may_be_lost(&self, incarnation: Option<Uuid>) -> bool {
         let taken = self.lock();
         !taken.nodes.is_empty() && taken.known != incarnation
     }
 
-    /// Takes leases again whose taking the database has lost, once for each incarnation of the database.
+    /// Takes leases again if the database has lost that they were taken, once for each incarnation of the database.
     pub(super) async fn take_again(
         &self,
         connection: &Keeper,

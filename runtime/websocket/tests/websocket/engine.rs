@@ -131,7 +131,7 @@ fn a_body_is_read_for_its_session_only_and_once_at_a_time() {
         format!("POST /engine?EIO=4&transport=polling{query} HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n4a")
             .as_bytes(),
     );
-    // The first body is being read once another one is refused.
+    // The gateway is reading the first body when it refuses another one.
     let refused = loop {
         let answer = post(&server, &sid, "4b");
         if answer.1 != "ok" {

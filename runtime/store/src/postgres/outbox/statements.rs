@@ -42,7 +42,7 @@ pub(super) const READ: &str = claimed!(
     order by o.id"
 );
 
-/// `any` has the reason that [`crate::postgres::sessions`] gives.
+/// `any` is used for the reason that [`crate::postgres::sessions`] gives.
 pub(super) const DELETE: &str = "delete from outbox o using unnest($1::smallint[], $2::bigint[]) as d(shard, id)
     where o.shard = any (array[d.shard]) and o.id = d.id";
 

@@ -15,7 +15,7 @@ const YIELD: (Duration, Duration) = (Duration::from_secs(4), Duration::from_secs
 pub(super) struct Yielding {
     /// The time since which no row that was read has been deleted.
     stuck: Option<Instant>,
-    /// Until when the relay yields, and for how long it will the next time.
+    /// Until when the relay yields, and for how long it will yield the next time.
     until: Option<Instant>,
     next: Duration,
     bus_is_away: bool,
