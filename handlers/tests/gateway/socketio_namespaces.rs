@@ -8,7 +8,7 @@ on_both_kinds!(
     a_further_namespace_without_a_token_is_who_the_first_is,
     at_most_four_are_carried,
     the_first_may_be_left_and_the_others_go_on,
-    what_ends_one_for_good_leaves_the_others,
+    what_ends_one_permanently_leaves_the_others,
     what_closes_the_transport_ends_each,
     a_drain_is_told_in_each,
     requests_of_each_are_answered_however_many_wait,
@@ -190,7 +190,7 @@ async fn the_first_may_be_left_and_the_others_go_on(backend: &Backend) {
     assert_eq!(backend.rows(&live(room)).await, [room.agent("web", "first")]);
 }
 
-async fn what_ends_one_for_good_leaves_the_others(backend: &Backend) {
+async fn what_ends_one_permanently_leaves_the_others(backend: &Backend) {
     let backend = &serving(backend);
     let room = backend.classroom();
     let mut transport = Transport::open(backend, "").await;

@@ -89,7 +89,7 @@ impl Connection {
     }
 
     /// Returns whether the client was told that it must not come back, for another reason than a newer connection.
-    pub(super) fn ended_for_good(&self) -> bool {
+    pub(super) fn ended_permanently(&self) -> bool {
         let of_type = |error: &Value| error["type"] == "unrecoverable_session_error";
         self.error.as_ref().is_some_and(of_type) && !self.error_is("replaced")
     }

@@ -104,18 +104,18 @@ pub(super) fn balance(evidence: &Evidence) -> Vec<String> {
     );
     wrong
         .extend(evidence.stream.iter().flat_map(|stream| updates(&stream.messages, &evidence.lost, evidence.doubtful)));
-    wrong.extend(evidence.connections.iter().filter_map(refused_for_good));
+    wrong.extend(evidence.connections.iter().filter_map(refused_permanently));
     wrong.extend(evidence.fields.iter().map(|field| format!("Redis names a connection that is over: {field}")));
     wrong
 }
 
 /// Returns the fault if a connection was refused permanently. No agent here makes a request that must fail for ever. So
 /// a refusal must be recoverable, unless the agent's next connection or an operator ended the connection first.
-fn refused_for_good(connection: &Connection) -> Option<String> {
+fn refused_permanently(connection: &Connection) -> Option<String> {
     let Connection { agent, node, success, end, .. } = connection;
-    let for_good = connection.ended_for_good();
-    let refused = success.is_none() && for_good && !connection.was_kicked();
-    refused.then(|| format!("{agent} was refused for good by node {node}: {end}"))
+    let permanently = connection.ended_permanently();
+    let refused = success.is_none() && permanently && !connection.was_kicked();
+    refused.then(|| format!("{agent} was refused permanently by node {node}: {end}"))
 }
 
 /// Checks that each session is in the history once, and has one entered before one left. The rule also applies to

@@ -106,7 +106,7 @@ pub(super) fn faults(kicks: &Kicks, evidence: &Evidence) -> Vec<String> {
             faults.push(format!("{agent} was kicked on node {node} with another code: {end}"));
         }
         let of_named = success.as_ref().is_some_and(|success| named(&success.session));
-        if of_named && connection.ended_for_good() && !told {
+        if of_named && connection.ended_permanently() && !told {
             faults.push(format!("{agent} was kicked on node {node}, and was told otherwise: {end}"));
         }
     }

@@ -21,7 +21,7 @@ pub const SEPARATOR: u8 = 0x1e;
 pub const PING: &str = "2";
 /// The packet that ends a waiting GET without a message.
 pub const NOOP: &str = "6";
-/// The packet that ends a session for good.
+/// The packet that ends a session, which then cannot be resumed.
 pub const CLOSE: &str = "1";
 /// The first message of a WebSocket that is to replace long-polling, and the answer to it.
 pub const PROBE: (&str, &str) = ("2probe", "3probe");

@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_key_is_unknown_for_good_once_a_later_load_has_not_brought_it() {
+    async fn a_key_is_unknown_permanently_once_a_later_load_has_not_brought_it() {
         let mut budget = Budget::new();
         budget.loaded(Instant::now());
         tokio::time::advance(COOLDOWN).await;

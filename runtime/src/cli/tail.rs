@@ -1,6 +1,6 @@
 //! `rollcall tail CLASSROOM` prints a classroom's events as they arrive.
 //!
-//! Invariant: every event is printed once, in the order of the stream. If some events are gone for good, or the stream
+//! Invariant: every event is printed once, in the order of the stream. If some events are lost, or the stream
 //! is a different one, the command says so and goes on with the events from now on.
 use std::{
     io::{self, IsTerminal, Write},
@@ -53,7 +53,7 @@ pub(super) async fn run(gateway: &AdminClient, args: &TailArgs) -> Result<(), Co
             match gateway.get(&next).await {
                 Ok(page) => break page,
                 Err(error) if is_gone(&error) => {
-                    writeln!(io::stderr(), "events are gone for good: going on from now")?;
+                    writeln!(io::stderr(), "events are lost: going on from now")?;
                     next = format!("{events}?after=latest");
                 }
                 Err(error) => {

@@ -65,7 +65,7 @@ pub(super) fn note_end(peer: &mut Peer, error: SessionError) {
         SessionError::Terminated => LeftReason::Drained,
         told => LeftReason::Kicked(Some(KickCause::Told(told))),
     });
-    peer.ends_for_good = !error.is_recoverable();
+    peer.ends_finally = !error.is_recoverable();
 }
 
 /// Returns the close frame of an error. The frame's reason is the error's name.

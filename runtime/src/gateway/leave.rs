@@ -18,7 +18,7 @@ impl Gateway {
         let reason = match cause {
             // The client knows that the node drains, so it may be on its way to another node, unless it said
             // DISCONNECT.
-            Cause::ClosedByClient | Cause::Lost | Cause::PongTimedOut if peer.knows_of_drain && !peer.ends_for_good => {
+            Cause::ClosedByClient | Cause::Lost | Cause::PongTimedOut if peer.knows_of_drain && !peer.ends_finally => {
                 LeftReason::Drained
             }
             Cause::ClosedByClient => LeftReason::Closed,
@@ -35,7 +35,7 @@ impl Gateway {
             metrics::counter!(names::DISCONNECTS, "reason" => reason.as_str()).increment(1);
         }
         let kicked_from = peer.cold.and_then(|cold| cold.kicked_from);
-        let ending = Ending { reason, for_good: peer.ends_for_good, kicked_from };
+        let ending = Ending { reason, is_final: peer.ends_finally, kicked_from };
         match peer.state {
             PeerState::Open(session) => self.leave(session, ending),
             PeerState::Connecting(_) | PeerState::Busy => {
@@ -47,13 +47,13 @@ impl Gateway {
 
     /// Handles the session of a connection that ended while its handler ran. The handler is done now.
     pub(super) fn leave_after_close(&mut self, id: SocketId, session: Box<Session>) {
-        let lost = Ending { reason: LeftReason::Lost, for_good: false, kicked_from: None };
+        let lost = Ending { reason: LeftReason::Lost, is_final: false, kicked_from: None };
         let ending = self.closed_while_busy.remove(&id).unwrap_or(lost);
         self.leave(session, ending);
     }
 
-    fn leave(&self, mut session: Box<Session>, Ending { reason, for_good, kicked_from }: Ending) {
-        if for_good {
+    fn leave(&self, mut session: Box<Session>, Ending { reason, is_final, kicked_from }: Ending) {
+        if is_final {
             session.membership.forget_resume_id();
         }
         let sid = session.sid();

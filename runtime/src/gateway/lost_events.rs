@@ -1,6 +1,6 @@
-//! Closes connections because events of their rooms are gone for good (PROTOCOL 2, "The view is whole"). Their clients
-//! then read the whole state again. The connections are closed over some seconds, so that the clients do not all come
-//! back at once.
+//! Closes connections because events of their rooms are lost (PROTOCOL 2, "The view is whole"). Their clients then read
+//! the whole state again. The connections are closed over some seconds, so that the clients do not all come back at
+//! once.
 use std::time::{Duration, Instant};
 
 use rollcall_websocket::SocketId;

@@ -31,8 +31,8 @@ const PENDING_OVERHEAD: usize = 2 * size_of::<Box<str>>() + 24;
 #[derive(Clone, Debug)]
 pub(super) struct Ending {
     pub(super) reason: LeftReason,
-    /// The value of [`Peer::ends_for_good`].
-    pub(super) for_good: bool,
+    /// The value of [`Peer::ends_finally`].
+    pub(super) is_final: bool,
     /// The lesson that the session leaves when its handler is done.
     pub(super) kicked_from: Option<LessonId>,
 }
@@ -58,7 +58,7 @@ pub struct Peer {
     /// Whether the client was told that the node drains.
     pub(super) knows_of_drain: bool,
     /// Whether the client said DISCONNECT or was told a final error, so that it does not resume its session.
-    pub(super) ends_for_good: bool,
+    pub(super) ends_finally: bool,
     /// Whether the client's page answers pings.
     pub(super) heartbeat: bool,
     /// Counts the connection among those of its client until the permit is dropped.
@@ -171,7 +171,7 @@ impl Peer {
             closed_by_us: None,
             roams: false,
             knows_of_drain: false,
-            ends_for_good: false,
+            ends_finally: false,
             heartbeat: false,
             permit,
             meter: Meter::default(),

@@ -18,7 +18,7 @@ use rollcall_base::names;
 
 /// How many tries an address has at once.
 const AT_ONCE: u32 = 10;
-/// After how long an address has another try.
+/// The time after which an address has another try.
 const ANOTHER: Duration = Duration::from_secs(6);
 
 /// The tries of all addresses.

@@ -96,7 +96,7 @@ async fn failures_hangs_and_broken_connections_are_tried_again_with_the_same_id(
 }
 
 #[tokio::test]
-async fn what_fails_for_good_is_dropped_and_counted() {
+async fn what_fails_permanently_is_dropped_and_counted() {
     let replies: [fn() -> Reply; 3] = [
         || Reply::Answer(StatusCode::BAD_GATEWAY, String::new()),
         || Reply::Answer(StatusCode::BAD_REQUEST, String::new()),

@@ -26,7 +26,7 @@ impl Rooms {
                     }
                 }
                 BusEvent::Gap(through) => {
-                    warn!(%through, "events are gone for good: the connections of their rooms are closed");
+                    warn!(%through, "events are lost: the connections of their rooms are closed");
                     self.broadcast(|| RoomCommand::Gap(through)).await;
                 }
                 BusEvent::StreamReset => {

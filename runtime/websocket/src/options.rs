@@ -12,11 +12,12 @@ use crate::{
 /// The limits of one connection, and when it is closed or dropped.
 #[derive(Clone, Debug)]
 pub struct SocketOptions {
-    /// The maximum number of bytes of one message with all its fragments. A longer message is closed with 1009.
+    /// The maximum number of bytes of one message with all its fragments. A longer message closes the connection with
+    /// 1009.
     pub max_message: usize,
-    /// The maximum number of fragments of one message. More are closed with 1008.
+    /// The maximum number of fragments of one message. A message with more fragments closes the connection with 1008.
     pub max_fragments: u32,
-    /// Whether binary messages are accepted. If not, they are closed with 1003.
+    /// Whether binary messages are accepted. If not, a binary message closes the connection with 1003.
     pub binary: bool,
     /// The maximum number of bytes that are queued for one client, in addition to the kernel's buffer. Above it, the
     /// client is a [`crate::Cause::SlowConsumer`].

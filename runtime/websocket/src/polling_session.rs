@@ -48,6 +48,6 @@ pub(crate) struct Probe {
     pub(crate) id: SocketId,
     /// The socket that the session's id names.
     pub(crate) named: SocketId,
-    /// The tick at which it is closed.
+    /// The tick at which the WebSocket is closed.
     pub(crate) deadline: u32,
 }

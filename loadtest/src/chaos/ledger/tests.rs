@@ -95,7 +95,7 @@ fn without_a_stream_the_history_counts() {
 fn each_broken_promise_is_found() {
     type Break = (&'static str, fn(&mut Evidence, &mut Vec<Stored>));
     let break_it: [Break; 10] = [
-        ("refused for good", |evidence, _| {
+        ("refused permanently", |evidence, _| {
             let error = Some(json!({"type": "unrecoverable_session_error"}));
             evidence.connections.push(Connection { success: None, error, ..connection(3) });
         }),

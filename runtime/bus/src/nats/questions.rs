@@ -26,7 +26,7 @@ use super::{
 
 /// The time after which a question without an answer is asked again, because the server that should answer may be gone.
 const ASK_AGAIN: Duration = Duration::from_millis(500);
-/// Between two round trips.
+/// The shortest time between two round trips.
 const MIN_INTERVAL: Duration = Duration::from_millis(5);
 const NO_RESPONDERS: &[u8] = b"NATS/1.0 503";
 

@@ -61,7 +61,7 @@ async fn a_burst_of_unknown_keys_fetches_once() {
 }
 
 #[tokio::test]
-async fn an_issuer_that_is_away_refuses_nobody_for_good_and_is_unusable_until_it_is_back() {
+async fn an_issuer_that_is_away_refuses_nobody_permanently_and_is_unusable_until_it_is_back() {
     let key = Signer::es256("k");
     let (token, kidless) = (key.token(&claims("a")), key.headed(&json!({"alg": "ES256"}), &claims("a")));
     let document = signer::document(&[&key]);
@@ -101,7 +101,7 @@ async fn keys_that_rotate_after_a_stranger_s_token_are_seen_at_once() {
 }
 
 #[tokio::test]
-async fn whoever_uses_up_the_loads_keeps_nobody_out_for_good() {
+async fn whoever_uses_up_the_loads_keeps_nobody_out_permanently() {
     let (old, new, stranger) = (Signer::es256("old"), Signer::es256("new"), Signer::es256("made-up"));
     let (mut server, document) = published(signer::document(&[&old])).await;
     let keyring = at(&server);

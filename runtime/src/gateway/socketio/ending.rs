@@ -46,7 +46,7 @@ impl Gateway {
             _ => return socket.close(close(error), None),
         };
         // No session ends, and the next session must not have these values.
-        (socket.peer.closed_by_us, socket.peer.ends_for_good) = (None, false);
+        (socket.peer.closed_by_us, socket.peer.ends_finally) = (None, false);
         self.enumeration.connection_ended(socket.id());
         if let Some(waiting) = &waiting {
             waiting.waits(socket.id());

@@ -79,7 +79,7 @@ impl Gateway {
         if packet.kind == Kind::Event {
             self.on_event(&mut socket, text, &packet, event);
         } else {
-            self.end_for_good(socket.peer);
+            self.end_finally(socket.peer);
             self.leave_namespace(&mut socket, Cause::ClosedByClient);
         }
         Ok(())
@@ -217,8 +217,8 @@ impl Gateway {
 
     /// Records that the client said DISCONNECT. A later connection of the client does not resume this session, even if
     /// it comes before the session's end is written.
-    fn end_for_good(&self, peer: &mut Peer) {
-        peer.ends_for_good = true;
+    fn end_finally(&self, peer: &mut Peer) {
+        peer.ends_finally = true;
         if let Some((pids, id)) = self.shared.pids.as_ref().zip(peer.resume_id()) {
             pids.end(id);
         }

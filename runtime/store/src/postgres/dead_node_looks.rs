@@ -1,6 +1,6 @@
-//! Which heartbeats look for dead nodes. If there are few nodes, each heartbeat does. If there are more, each heartbeat
-//! of the node that holds the outbox's first shard does, and now and then those of the others, in case that node does
-//! not.
+//! Decides which heartbeats look for dead nodes. If there are few nodes, each heartbeat looks for them. If there are
+//! many, each heartbeat of the node that holds the outbox's first shard looks for them. Heartbeats of the other nodes
+//! look now and then, in case that node does not.
 use std::{
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 /// Up to this many nodes, each node looks at all others.
 const FEW_NODES: u32 = 8;
-/// If there are more: how often a node looks that does not hold the first shard.
+/// How often a node that does not hold the first shard looks if there are more nodes.
 const LOOK_EVERY: Duration = Duration::from_secs(30);
 
 /// What this node knows of its own looks.
