@@ -28,7 +28,7 @@ const SILENCE: Duration = Duration::from_secs(3600);
 
 /// The time from one set_state to the next.
 const STATE_EVERY: Duration = Duration::from_millis(150);
-/// The `ref` of a set_state is this number plus the number that is the state.
+/// The `ref` of a set_state is the sum of this number and the state, which is a number.
 const STATES: u64 = 1000;
 /// The end of a connection that was open when its client stopped reading. If the node closes it, the client does not
 /// see that.

@@ -43,7 +43,7 @@ pub(super) struct Scene<'a> {
 }
 
 impl Scene<'_> {
-    /// Does a deed to the stream, and returns the mishap's name, or `None` if the deed is not about the stream.
+    /// Carries out a deed on the stream, and returns the mishap's name, or `None` if the deed is not about the stream.
     pub(super) fn strike_stream(&self, deed: Deed, lasts: Duration) -> io::Result<Option<&'static str>> {
         let Some(tape) = self.tape else { return Ok(None) };
         let _deleting = matches!(deed, Deed::Delete | Deed::Remake).then(|| locked(&self.starts));
@@ -67,7 +67,8 @@ impl Scene<'_> {
         done.map_err(io::Error::other)
     }
 
-    /// Does a deed to the Redis on `port`, and returns the mishap's name. `spare` is another Redis that no node uses.
+    /// Carries out a deed on the Redis on `port`, and returns the mishap's name. `spare` is another Redis that no node
+    /// uses.
     pub(super) fn strike_redis(
         &self,
         port: u16,
@@ -97,7 +98,7 @@ impl Scene<'_> {
         }
     }
 
-    /// Does a deed to rows of this database, and returns the mishap's name.
+    /// Carries out a deed on rows of this database, and returns the mishap's name.
     pub(super) fn strike_rows(&self, database: &str, deed: Deed, lasts: Duration) -> io::Result<Option<&'static str>> {
         match deed {
             Deed::Poison => {

@@ -21,7 +21,7 @@ const PAUSE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_
 /// The pause after an attempt succeeded, because the others may succeed, too.
 const MENDED: Duration = Duration::from_secs(1);
 
-/// Takes refused ends. It is cheap to clone.
+/// The handle that takes refused ends. It is cheap to clone.
 #[derive(Clone)]
 pub struct RefusedEnds(mpsc::Sender<Close>);
 

@@ -67,7 +67,7 @@ async fn a_sequence_that_the_stream_gives_a_moment_later_swallows_nothing() {
         publish_surely(&bus, &room, sequence).await;
     }
     assert_eq!(genuine(&mut feed, EVENTS as usize).await, (1..=EVENTS).collect::<Vec<_>>());
-    // A room that is added while some forged events are still above the end.
+    // This room is added while some forged events are still above the end.
     let other = classroom();
     let begins = bus.subscribe(&other).await.unwrap();
     assert_eq!(begins.0, EVENTS as u64);

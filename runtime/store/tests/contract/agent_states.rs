@@ -239,7 +239,8 @@ async fn several_rosters_are_read_at_once(world: World) {
     assert_eq!((&read[1], &read[3][0]), (&all, &all[1]));
 }
 
-/// A relay that is about to delete the update that would be folded neither delays the new one, nor is delayed by it.
+/// A relay is about to delete the update into which a new update would be folded. The relay does not delay the new
+/// update, and the new update does not delay the relay.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_update_that_the_relay_deletes_is_not_waited_for() {
     let world = World::postgres().await;

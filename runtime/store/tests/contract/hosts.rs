@@ -97,7 +97,7 @@ async fn after_a_failover_the_new_primary_is_found() {
     standby.promote().expect("promoted");
     let promoted = Instant::now();
     serves_again(&*store, promoted).await;
-    store.renew_lease(lease, LEASE).await.expect("the lease came along");
+    store.renew_lease(lease, LEASE).await.expect("the new primary has the lease");
     primary.resume().expect("resumed");
 }
 
