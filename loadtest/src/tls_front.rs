@@ -1,4 +1,4 @@
-//! A proxy that ends TLS before a server that speaks without.
+//! A proxy that ends TLS before a server that accepts only plain TCP.
 
 use std::io;
 use std::net::SocketAddr;

@@ -33,8 +33,8 @@ const BACKLOGGED_AFTER: Duration = Duration::from_secs(1);
 const RETRY_AFTER: Duration = Duration::from_millis(250);
 /// With fewer rows than this, there is time until the next round.
 const FEW: usize = 100;
-/// How long after it was read a row may be handed to the bus, by both clocks, because the monotonic clock stops while a
-/// virtual machine is paused. A claim that held when the row was read holds for longer.
+/// How long after its read a row may be given to the bus, by both clocks, because the monotonic clock stops while a
+/// virtual machine is paused.
 const FRESH: Duration = Duration::from_millis(1200);
 /// Half the time for which the stream remembers a message id (PROTOCOL 3).
 const HALF_WINDOW: Duration = Duration::from_secs(60);

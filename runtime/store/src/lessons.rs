@@ -11,7 +11,7 @@ pub struct LessonRow {
     pub id: LessonId,
     /// The classroom.
     pub classroom: ClassroomId,
-    /// How many seats it has.
+    /// The number of the lesson's seats.
     pub seats: u32,
 }
 

@@ -12,7 +12,7 @@ use crate::StoreError;
 pub struct LiveClassroom {
     /// The classroom's id.
     pub classroom_id: ClassroomId,
-    /// How many agents are in it.
+    /// The number of agents in the classroom.
     pub agents: u64,
 }
 

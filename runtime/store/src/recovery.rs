@@ -26,7 +26,7 @@ pub struct Remembered {
     pub sid: Sid,
     /// The lesson that the connection has joined.
     pub lesson: Option<LessonId>,
-    /// How long ago this connection opened it.
+    /// How long ago this connection opened the session.
     pub age: Duration,
     /// Whether this connection has set a state, which the database may have lost.
     pub sets_state: bool,

@@ -15,7 +15,7 @@ pub enum Cause {
     /// The client does not read. Its own queue is full ([`crate::SocketOptions::max_outbound`]), its worker's budget is
     /// used up ([`crate::SocketOptions::send_budget`]), or it took no byte for the pong timeout.
     SlowConsumer,
-    /// The application closed it, or the workers shut down.
+    /// The application closed the connection, or the workers shut down.
     ClosedByServer,
 }
 

@@ -217,7 +217,7 @@ async fn after_a_failover_the_new_primary_is_found_over_tls() {
     primary.pause().expect("paused");
     standby.promote().expect("promoted");
     serves_again(&*store, Instant::now()).await;
-    store.renew_lease(lease, LEASE).await.expect("the lease came along");
+    store.renew_lease(lease, LEASE).await.expect("the new primary has the lease");
     assert_eq!(store.protection().expect("connected"), "TLS 1.3, certificate and name checked");
     primary.resume().expect("resumed");
 }

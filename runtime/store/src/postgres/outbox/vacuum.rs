@@ -12,7 +12,7 @@ const AFTER: usize = 50_000;
 /// A vacuum that takes longer than this runs half as often the next time, down to a limit.
 const SLOW: Duration = Duration::from_millis(200);
 const AT_LAST: usize = 1_600_000;
-/// How long this process waits for a vacuum. It is longer than the server's own limit, so that a slow one ends the
+/// How long this process waits for a vacuum. This is longer than the server's own limit, so that a slow vacuum ends the
 /// statement and not the connection.
 const LIMIT: Duration = Duration::from_secs(3);
 
