@@ -34,7 +34,7 @@ const RETRY_AFTER: Duration = Duration::from_millis(250);
 /// With fewer rows than this, there is time until the next round.
 const FEW: usize = 100;
 /// How long after its read a row may be given to the bus, by both clocks, because the monotonic clock stops while a
-/// virtual machine is paused.
+/// virtual machine is paused. A claim that held when the row was read holds for longer.
 const FRESH: Duration = Duration::from_millis(1200);
 /// Half the time for which the stream remembers a message id (PROTOCOL 3).
 const HALF_WINDOW: Duration = Duration::from_secs(60);
