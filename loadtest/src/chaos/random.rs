@@ -30,7 +30,7 @@ impl Random {
         Duration::from_millis(self.within(range) as u64)
     }
 
-    /// True with this chance in per cent.
+    /// Returns true with this chance, in per cent.
     pub(super) fn percent(&mut self, chance: usize) -> bool {
         self.within(0..100) < chance
     }

@@ -33,7 +33,8 @@ macro_rules! stale_fields_of {
 }
 pub(super) use stale_fields_of;
 
-/// The stale fields of an agent's session in a classroom, if another connection owns it that has not ended yet.
+/// The stale fields of an agent's session in a classroom, if the session belongs to another connection that has not
+/// ended yet.
 pub(super) const OF_OTHER: &str =
     stale_fields_of!("node_id", "true", "classroom_id = ?1 and agent_id = ?2 and sid <> ?3");
 
