@@ -66,7 +66,7 @@ async fn a_client_whose_body_is_refused_learns_why() {
             assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{path}: {answer}");
         }
     }
-    // A client that sends `Expect` first sends no body.
+    // A client that sends `Expect` sends its body only after the answer to the head.
     let asking =
         "POST /api/v1/erase HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\nContent-Length: 6000000\r\n\r\n";
     assert!(talk(address, asking).await.starts_with("HTTP/1.1 413"));
