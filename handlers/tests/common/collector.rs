@@ -15,7 +15,7 @@ use super::http_request::HttpRequest;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Span {
     pub(crate) name: String,
-    /// The trace's id in hexadecimal digits, as the ids below.
+    /// The trace's id in hexadecimal digits, like the other ids.
     pub(crate) trace: String,
     pub(crate) id: String,
     pub(crate) parent: String,

@@ -153,7 +153,8 @@ pub type Replayed = mpsc::Receiver<Result<Incoming, BusError>>;
 #[derive(Debug)]
 pub enum Replay {
     /// The events in order, and the offset up to which they are complete. The channel ends after the last one. If the
-    /// rest cannot be read, the last item is an error, so that the receiver does not take a part for the whole.
+    /// rest cannot be read, the last item is an error, because otherwise the receiver would take some of the events for
+    /// all of them.
     Events(Replayed, Offset),
     /// Some of the events are gone, or the position is of another epoch.
     Lost,

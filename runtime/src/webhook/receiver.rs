@@ -29,7 +29,7 @@ pub(super) enum Refusal {
     #[error("it is away: {0}")]
     Away(String),
     /// The receiver refused the request, or received it and did not answer.
-    #[error("it does not take them: {0}")]
+    #[error("it does not accept the events: {0}")]
     Refused(String),
 }
 

@@ -1,8 +1,8 @@
 //! Decides when a relay leaves its shards to other nodes.
 //!
-//! A relay that reads rows and deletes none is cut off from the bus, or the bus is away. If there are other relays, it
-//! yields: it gives all shards back for a while, so that their events need not wait for it, and for longer while the
-//! bus does not answer it. The last relay does not yield.
+//! A relay that reads rows and deletes none is cut off from the bus, or the bus is away. If there are other relays,
+//! such a relay yields: it gives all its shards back for a while, so that other relays can publish the shards' events.
+//! This time grows while the bus does not answer the relay. The last relay does not yield.
 use std::time::Duration;
 
 use tokio::time::Instant;
