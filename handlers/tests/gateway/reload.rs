@@ -3,9 +3,12 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use rollcall_loadtest::{Client, Gateway, GatewayOptions, token};
 use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio::time::timeout;
 
 use crate::common::{SOON, until};
 
@@ -115,4 +118,20 @@ async fn a_faulty_file_changes_nothing_and_no_reload_drains() {
     assert!(node.enters(PAGE, &token::participant("bob")).await.is_err());
     node.enters(&own_page, &token::participant("bob")).await.expect("the secret of before still counts");
     assert_eq!(alice.request("ping", json!({})).await.unwrap()["status"], "SUCCESS");
+}
+
+#[tokio::test]
+async fn a_signal_while_the_node_starts_does_not_end_it() {
+    // A database that accepts, and says nothing.
+    let database = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let options = GatewayOptions::new(env!("CARGO_BIN_EXE_rollcall"))
+        .env("DATABASE_URL", format!("postgres://me@{}/x", database.local_addr().unwrap()))
+        .env("ROLLCALL_LISTEN", "127.0.0.1:0")
+        .env("ROLLCALL_ADMIN_LISTEN", "127.0.0.1:0");
+    let mut gateway = options.command().spawn().unwrap();
+    let _asked = timeout(SOON, database.accept()).await.unwrap().unwrap();
+    assert!(Command::new("kill").arg("-HUP").arg(gateway.id().to_string()).status().unwrap().success());
+    // It ends because the database does not answer.
+    let ended = until("the end", SOON, async || gateway.try_wait().unwrap(), Option::is_some).await;
+    assert_eq!(ended.unwrap().code(), Some(1), "{ended:?}");
 }

@@ -75,6 +75,8 @@ pub enum ServeError {
 /// # Errors
 /// Returns a [`ServeError`] before any request is served, or after a drain because a task ended.
 pub async fn serve(config: Config, table: Table, reader: Reader, log: LogFilter) -> Result<(), ServeError> {
+    // Before anything that may take long: until then the signal would end the process. It is acted on once the node serves.
+    let hangups = hangups()?;
     let tasks = Tasks::default();
     let metrics = Metrics::install().map_err(StartError::at("the metrics", "a bug: please report it"))?;
     gauges::publish(&config);
@@ -293,7 +295,7 @@ pub async fn serve(config: Config, table: Table, reader: Reader, log: LogFilter)
         mailboxes: mailboxes.clone(),
         log,
     };
-    tasks.spawn("reload", reload.run(hangups()?));
+    tasks.spawn("reload", reload.run(hangups));
     welcome::print(demo.as_ref(), (&clients, &operators, probes.as_ref()), &*store).await?;
     let public = Public { keyring, hook, rosters, rates, pages: listener.clone() };
     let front = PublicFront { admission, workers: workers.clone(), public };
