@@ -136,10 +136,12 @@ async fn late_events_are_put_in_order_for_resuming_clients_and_never_lost() {
     let room = backend.classroom();
     let mut plain = backend.participant(room, "bob").await;
     let (mut resuming, success) = resumes(&backend, room, json!({})).await;
+    let stream = Stream::of(&nats.url()).await;
+    // The client is shown no lower offset than that of its own agent.entered.
+    stream.wait_for(&room.subject("agent"), 2).await;
     let first = success["offset"].as_u64().unwrap() + 100;
     // Events of another room make the stream longer, so that it has these offsets. The node learns of these offsets
     // when it asks for the end of the stream.
-    let stream = Stream::of(&nats.url()).await;
     let elsewhere = backend.classroom();
     for _ in 0..200 {
         stream.publish(&elsewhere.subject("note"), &[], "{}").await;
