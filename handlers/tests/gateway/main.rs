@@ -44,6 +44,7 @@ mod seed_003_socketio;
 mod seed_003_teacher;
 mod settings;
 mod socketio;
+mod socketio_classroom;
 mod socketio_ends;
 mod socketio_namespaces;
 mod socketio_recovery;

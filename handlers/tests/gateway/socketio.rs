@@ -189,6 +189,8 @@ async fn events_of_services_have_names(backend: &Backend) {
     }
     backend.publish(&room.subject("note"), &json!({"last": true}));
     assert_eq!(client.event("note").await, json!({"last": true}));
+    let label = r#"reason="event_reserved_name""#;
+    backend.gateway.wait_for_metric("rollcall_dropped_total", &[label], crate::common::SOON, |n| n >= 5.0).unwrap();
 }
 
 async fn a_lesson_is_that_of_payload_or_auth_or_query(backend: &Backend) {

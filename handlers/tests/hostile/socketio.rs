@@ -194,6 +194,31 @@ async fn of_a_storm_of_upgrades_none_harms_the_session() {
 }
 
 #[tokio::test]
+async fn a_node_without_room_refuses_handshakes() {
+    for (settings, status) in [
+        (&[("ROLLCALL_MAX_CONNECTIONS", "4")][..], "503"),
+        (&[("ROLLCALL_MAX_CONNECTIONS_PER_IP", "4"), ("ROLLCALL_LIMIT_LOOPBACK", "true")], "429"),
+    ] {
+        let backend = with(settings);
+        let (room, address) = (backend.classroom(), backend.gateway.address());
+        let mut clients = Vec::new();
+        for name in ["a", "b", "c", "d"] {
+            clients.push(SocketIo::connect(&backend, &json!({"token": room.participant(name)})).await);
+        }
+        let polling = head("GET", address, "", "");
+        let upgrade = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+             Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+        let websocket = polling.replace("polling", "websocket").replace("Connection: close\r\n", upgrade);
+        for request in [polling, websocket] {
+            let answer = exchange(address, request.as_bytes()).await.to_ascii_lowercase();
+            assert!(answer.starts_with(&format!("http/1.1 {status} ")), "{answer}");
+            assert!(answer.contains("\r\nretry-after: "), "{answer}");
+        }
+        clients[0].joins(&room.algebra).await;
+    }
+}
+
+#[tokio::test]
 async fn a_flood_of_connects_is_turned_away() {
     let backend = with(&[("ROLLCALL_EVENT_RATE", "10")]);
     let room = backend.classroom();

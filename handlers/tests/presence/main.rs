@@ -14,6 +14,7 @@ mod cut_off;
 mod dashboard;
 mod database_failover;
 mod drain;
+mod drain_socketio;
 mod exhaustion;
 mod kicks;
 mod lost_rows;

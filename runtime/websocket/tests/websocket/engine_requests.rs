@@ -37,9 +37,11 @@ fn requests_are_refused_as_the_reference_does() {
         assert!(head.starts_with("http/1.1 400 "), "{query}: {head}");
         body
     };
+    const TRANSPORT: &str = r#"{"code":0,"message":"Transport unknown"}"#;
     const METHOD: &str = r#"{"code":2,"message":"Bad handshake method"}"#;
     const VERSION: &str = r#"{"code":5,"message":"Unsupported protocol version"}"#;
     for (method, query, body) in [
+        ("GET", "EIO=4&transport=webtransport".to_owned(), TRANSPORT),
         ("GET", "EIO=3&transport=polling".to_owned(), VERSION),
         ("GET", "EIO=3&transport=websocket".to_owned(), BAD),
         ("POST", "EIO=3&transport=polling&sid=".to_owned(), METHOD),
