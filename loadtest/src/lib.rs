@@ -69,5 +69,5 @@ pub use connect_proxy::ConnectProxy;
 pub use files::raise_open_files;
 pub use gateway::{Gateway, GatewayOptions};
 pub use tls_front::TlsFront;
-pub use wait::retry;
+pub use wait::{retry, until_empty};
 pub use wire::{Way, Wire};

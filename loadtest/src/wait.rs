@@ -34,3 +34,18 @@ pub fn retry<T>(limit: Duration, mut call: impl FnMut() -> io::Result<T>) -> io:
         }
     }
 }
+
+/// Looks again until nothing is found, or returns what is found when `limit` has passed.
+///
+/// # Errors
+/// Returns the error of a look.
+pub fn until_empty<T>(limit: Duration, mut look: impl FnMut() -> io::Result<Vec<T>>) -> io::Result<Vec<T>> {
+    let deadline = Instant::now() + limit;
+    loop {
+        let found = look()?;
+        if found.is_empty() || Instant::now() >= deadline {
+            return Ok(found);
+        }
+        thread::sleep(RETRY_PAUSE);
+    }
+}

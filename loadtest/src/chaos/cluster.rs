@@ -14,10 +14,12 @@ use rollcall_loadtest::{Gateway, GatewayOptions, Wire};
 
 use super::authz;
 use super::key_servers::KeyServers;
+use super::lines::Lines;
 use super::mishaps::{POISONED, UNREADABLE};
 use super::options::Options;
-use super::plan::Setting;
+use super::past::Past;
 use super::primary::Primary;
+use super::setting::Setting;
 use super::webhook;
 
 /// The number of the pooler's connections to the database. Three nodes have more connections to the pooler.
@@ -41,13 +43,6 @@ pub(super) struct Cluster {
     pub(super) receiver: Arc<Receiver>,
 }
 
-/// One node's wires to the servers.
-pub(super) struct Lines {
-    pub(super) postgres: Wire,
-    pub(super) redis: Wire,
-    pub(super) nats: Wire,
-}
-
 /// The servers that the nodes share.
 pub(super) struct Servers {
     pub(super) primary: Primary,
@@ -57,15 +52,6 @@ pub(super) struct Servers {
     pub(super) nats: Nats,
     /// The wire between all nodes and the authorization service.
     pub(super) authorization: Wire,
-}
-
-/// A row of agent_session_history.
-#[derive(Debug, Default, Clone)]
-pub(super) struct Past {
-    pub(super) session: i64,
-    pub(super) agent: String,
-    pub(super) classroom: String,
-    pub(super) reason: String,
 }
 
 impl Servers {

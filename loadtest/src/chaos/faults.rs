@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::plan::{STORM, Setting};
 use super::random::Random;
+use super::setting::{STORM, Setting};
 
 /// The steps of the gateway's code, named by `failpoint::reach`, at which a node can be killed or stopped.
 pub(super) const STEPS: [&str; 19] = [

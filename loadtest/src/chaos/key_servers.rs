@@ -11,7 +11,7 @@ use rollcall_loadtest::servers::{Redis, RedisCluster, tell_redis};
 
 use super::faults::Deed;
 use super::mishaps::Scene;
-use super::storm::Victim;
+use super::victim::Victim;
 
 /// Faults of a cluster happen to the master of this key.
 const STRUCK: &str = "lesson_student_chaos";

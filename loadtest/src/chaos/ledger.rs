@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::cluster::Past;
 use super::journal::{Connection, UPDATED};
+use super::past::Past;
 use super::stream::{Place, Record, Stored};
 
 /// Everything that is known of a seed at its end.

@@ -14,15 +14,19 @@ mod faults;
 mod journal;
 mod key_servers;
 mod ledger;
+mod lines;
 mod mishaps;
 mod operator;
 mod options;
+mod past;
 mod plan;
 mod primary;
 mod random;
 mod rest;
+mod setting;
 mod storm;
 mod stream;
+mod victim;
 mod webhook;
 
 use std::collections::{BTreeSet, VecDeque};
@@ -44,9 +48,10 @@ use ledger::Evidence;
 use mishaps::Scene;
 use operator::Kicks;
 pub(crate) use options::Options;
-use plan::{CLASSROOMS, LESSONS, Plan, Setting};
+use plan::{CLASSROOMS, LESSONS, Plan};
 use random::Random;
-use rollcall_loadtest::{Gateway, Wire};
+use rollcall_loadtest::{Gateway, Wire, until_empty};
+use setting::Setting;
 use stream::Tape;
 
 /// The time between the last fault and the end of the agents' visits.
@@ -231,7 +236,7 @@ fn play(runtime: &Runtime, cluster: &mut Cluster, plan: Plan) -> io::Result<Verd
     };
     let connections = journal.read();
     let forgotten = aftermath.forgotten(&connections);
-    let fields = rest::until_empty(rest::QUIESCENCE / 4, || {
+    let fields = until_empty(rest::QUIESCENCE / 4, || {
         let fields = cluster.fields(&lessons)?.into_iter();
         Ok(fields.filter(|field| !aftermath.forgets_field(field, &connections)).collect())
     })?;
@@ -250,7 +255,7 @@ fn play(runtime: &Runtime, cluster: &mut Cluster, plan: Plan) -> io::Result<Verd
     violations.extend(unfinished.lines().map(|line| format!("not over: {line}")));
     violations.extend(ledger::balance(&evidence));
     violations.extend(operator::faults(&kicks, &evidence));
-    violations.extend(rest::until_empty(rest::QUIESCENCE, || {
+    violations.extend(until_empty(rest::QUIESCENCE, || {
         Ok(webhook::faults(&receiver.ledger(), evidence.stream.as_ref(), &evidence.history, classrooms))
     })?);
     violations.extend(match &evidence.stream {

@@ -12,8 +12,8 @@ use rollcall_loadtest::admin;
 use super::agent::Stage;
 use super::journal::Connection;
 use super::ledger::Evidence;
-use super::plan::STORM;
 use super::random::Random;
+use super::setting::STORM;
 
 /// The number of calls in one seed.
 const CALLS: usize = 3;

@@ -5,9 +5,8 @@ use std::time::Duration;
 
 use super::faults::{self, Fault, Mishap};
 use super::random::Random;
+use super::setting::Setting;
 
-/// The nodes of a cluster.
-pub(super) const NODES: usize = 3;
 /// The classrooms of a seed.
 pub(super) const CLASSROOMS: usize = 3;
 /// The lessons of each classroom.
@@ -16,34 +15,6 @@ pub(super) const LESSONS: usize = 2;
 const AGENTS: usize = 30;
 /// One agent in this many has the user of another agent, under a second label.
 const TWINS: usize = 5;
-/// The time in milliseconds within which all faults begin.
-pub(super) const STORM: usize = 3000;
-
-/// The nodes that a seed runs on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Setting {
-    /// Three nodes on their servers.
-    Cluster,
-    /// Three nodes that let sessions wait for a client to come back (grace).
-    Grace,
-    /// One embedded node.
-    Embedded,
-}
-
-impl Setting {
-    /// Returns the setting of a seed. Of ten seeds, two run with a grace and one runs on an embedded node.
-    pub(super) fn of(seed: u64) -> Self {
-        match seed % 10 {
-            3 | 8 => Self::Grace,
-            5 => Self::Embedded,
-            _ => Self::Cluster,
-        }
-    }
-
-    pub(super) fn nodes(self) -> usize {
-        if self == Self::Embedded { 1 } else { NODES }
-    }
-}
 
 /// What happens in a seed.
 #[derive(Debug)]

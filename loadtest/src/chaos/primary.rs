@@ -9,9 +9,9 @@ use std::thread;
 use std::time::Duration;
 
 use rollcall_loadtest::servers::{Postgres, PostgresOptions, Standby, psql};
+use rollcall_loadtest::until_empty;
 
-use super::cluster::Lines;
-use super::rest;
+use super::lines::Lines;
 
 /// Everything that a database knows of sessions. Each line begins with the session's id.
 const SESSIONS: &str = "select id || ' ' || sid || ' ' || coalesce(lesson_id, '') from agent_session \
@@ -83,7 +83,7 @@ impl Primary {
         thread::sleep(lacks);
         // The wires are closed, so nothing is committed between this read and the server's end.
         lines.iter().for_each(|line| line.postgres.close());
-        let busy = rest::until_empty(LAST_STATEMENTS, || {
+        let busy = until_empty(LAST_STATEMENTS, || {
             psql(&self.database, BUSY).map(|rows| rows.lines().map(str::to_owned).collect())
         })?;
         if !busy.is_empty() {

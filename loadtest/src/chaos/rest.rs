@@ -7,6 +7,7 @@ use std::io;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rollcall_loadtest::until_empty;
 use rollcall_loadtest::view::{Agents, States};
 
 use super::aftermath::Aftermath;
@@ -132,18 +133,6 @@ pub(super) fn until_quiet(cluster: &Cluster, classrooms: &[String], lessons: &[S
         let quiet = matches!(now, (0, 0, _)) && since.elapsed() >= QUIET;
         if quiet || Instant::now() >= deadline {
             return Ok(unfinished);
-        }
-        thread::sleep(LOOK_EVERY);
-    }
-}
-
-/// Looks again until nothing is found, or returns what is found at the limit.
-pub(super) fn until_empty<T>(limit: Duration, mut look: impl FnMut() -> io::Result<Vec<T>>) -> io::Result<Vec<T>> {
-    let deadline = Instant::now() + limit;
-    loop {
-        let found = look()?;
-        if found.is_empty() || Instant::now() >= deadline {
-            return Ok(found);
         }
         thread::sleep(LOOK_EVERY);
     }

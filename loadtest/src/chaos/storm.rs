@@ -7,16 +7,18 @@ use std::io;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rollcall_loadtest::servers::{Kind, Nats, Server};
+use rollcall_loadtest::servers::Nats;
 use rollcall_loadtest::{Gateway, Way, Wire, retry};
 
 use super::aftermath::Aftermath;
-use super::cluster::{Cluster, DRAIN, FAILPOINT, Lines, Servers};
+use super::cluster::{Cluster, DRAIN, FAILPOINT, Servers};
 use super::faults::{self, Deed, Fault, Place, Target};
 use super::journal::locked;
 use super::key_servers::KeyServers;
+use super::lines::Lines;
 use super::mishaps::Scene;
 use super::primary::Primary;
+use super::victim::Victim;
 
 /// How long a node is started again and again: it ends if its servers are down.
 const RESTART_LIMIT: Duration = Duration::from_secs(30);
@@ -31,44 +33,6 @@ const STALL_AFTER: usize = 4096;
 const TAKEN_OVER: Duration = Duration::from_millis(2500);
 /// How long a drain may take beyond its deadline, for its last requests on a busy machine.
 const DRAIN_SLACK: Duration = Duration::from_secs(2);
-
-/// A process that faults happen to.
-pub(super) trait Victim: Send {
-    fn pause(&mut self) -> io::Result<()>;
-    fn resume(&mut self) -> io::Result<()>;
-    fn kill(&mut self) -> io::Result<()>;
-    fn restart(&mut self) -> io::Result<()>;
-}
-
-impl Victim for Gateway {
-    fn pause(&mut self) -> io::Result<()> {
-        Self::pause(self)
-    }
-    fn resume(&mut self) -> io::Result<()> {
-        Self::resume(self)
-    }
-    fn kill(&mut self) -> io::Result<()> {
-        Self::kill(self)
-    }
-    fn restart(&mut self) -> io::Result<()> {
-        Self::restart(self)
-    }
-}
-
-impl<K: Kind<Options: Send>> Victim for Server<K> {
-    fn pause(&mut self) -> io::Result<()> {
-        Self::pause(self)
-    }
-    fn resume(&mut self) -> io::Result<()> {
-        Self::resume(self)
-    }
-    fn kill(&mut self) -> io::Result<()> {
-        Self::kill(self)
-    }
-    fn restart(&mut self) -> io::Result<()> {
-        Self::restart(self)
-    }
-}
 
 /// Inflicts all faults, and returns when the last one has ended.
 pub(super) fn rage(

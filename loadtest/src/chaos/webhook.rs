@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 use rollcall_loadtest::GatewayOptions;
 use rollcall_loadtest::webhook::{Mood, Receiver, SECRET, Taken};
 
-use super::cluster::Past;
 use super::journal::{UPDATED, key};
-use super::plan::STORM;
+use super::past::Past;
 use super::random::Random;
+use super::setting::STORM;
 use super::stream::{Record, Stored};
 
 /// The number of the receiver's faults in one seed.

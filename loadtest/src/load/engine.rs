@@ -19,6 +19,8 @@ use super::order::{Answer, Goal, Order, Tally};
 use super::pushes::Pushes;
 use super::requests::Requests;
 
+/// The token of the waker, which belongs to no connection.
+pub(super) const WAKE: Token = Token(usize::MAX);
 /// How many connections are begun before the engine looks at answers again.
 const DIALS_AT_ONCE: usize = 64;
 const LEAVE_LIMIT: u64 = 30 * SECOND;
@@ -88,7 +90,7 @@ impl Engine {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             polled => polled?,
         }
-        for event in events.iter().filter(|event| event.token() != super::worker::WAKE) {
+        for event in events.iter().filter(|event| event.token() != WAKE) {
             let Token(agent) = event.token();
             if event.is_writable() && self.connections[agent].step == Step::Dialling {
                 self.upgrade(agent);

@@ -11,6 +11,7 @@ pub(crate) mod proc;
 pub(crate) mod publisher;
 pub(crate) mod report;
 pub(crate) mod results;
+pub(crate) mod rounds;
 pub(crate) mod scenario;
 pub(crate) mod stage;
 pub(crate) mod system;

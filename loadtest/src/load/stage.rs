@@ -9,7 +9,7 @@ use super::clock::SECOND;
 use super::crew::{Band, Crew};
 use super::order::{Arrived, Crowd, Goal, Pace};
 use super::results::{Figure, Limit, Plot, Results};
-use super::scenario::{self, floor::Rounds};
+use super::rounds::Rounds;
 use super::system::{Kind, System};
 
 /// How many agents connect at once when the highest rate is measured.
@@ -32,7 +32,8 @@ pub(crate) struct Stage {
     /// The maximum number of agents at once.
     pub(crate) agents: usize,
     pub(crate) results: Results,
-    floor: Option<FloorRates>,
+    /// The floor's rates. `None` before they are measured.
+    pub(super) floor: Option<FloorRates>,
 }
 
 impl Stage {
@@ -43,16 +44,6 @@ impl Stage {
     /// Returns the kinds of gateways to measure, for a scenario that the floor cannot run.
     pub(crate) fn gateways(&self) -> Vec<Kind> {
         self.kinds.iter().copied().filter(|kind| *kind != Kind::Floor).collect()
-    }
-
-    /// Returns the floor's rates, measured when they are first asked for.
-    pub(crate) fn floor(&mut self) -> io::Result<FloorRates> {
-        if let Some(floor) = &self.floor {
-            return Ok(floor.clone());
-        }
-        let floor = scenario::floor::run(self)?;
-        self.floor = Some(floor.clone());
-        Ok(floor)
     }
 
     /// Starts gateways for a scenario. Before, it waits until data of earlier systems is on the disk, so that its

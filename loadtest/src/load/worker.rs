@@ -8,13 +8,12 @@ use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver};
 use std::thread;
 
-use mio::{Events, Token, Waker};
+use mio::{Events, Waker};
 
 use super::clock::{SECOND, now};
-use super::engine::Engine;
+use super::engine::{Engine, WAKE};
 use super::order::{Answer, Order};
 
-pub(super) const WAKE: Token = Token(usize::MAX);
 const PROGRESS_EVERY: u64 = SECOND / 5;
 
 /// Carries out orders until the input ends.

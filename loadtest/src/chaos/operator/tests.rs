@@ -2,8 +2,8 @@
 
 use std::time::Instant;
 
-use super::super::cluster::Past;
 use super::super::journal::Success;
+use super::super::past::Past;
 use super::super::stream::{Record, Stored};
 use super::*;
 

@@ -5,13 +5,14 @@ use std::io;
 use std::thread;
 use std::time::Duration;
 
-use super::floor::{EVENT_SIZE, ROOM, Rounds};
+use super::floor::ROOM;
 use crate::load::clock::{SECOND, now};
 use crate::load::crew::Crew;
 use crate::load::order::{Crowd, Listen};
 use crate::load::peers;
 use crate::load::publisher::Publisher;
 use crate::load::results::Limit;
+use crate::load::rounds::{EVENT_SIZE, Rounds};
 use crate::load::stage::{Stage, latency_ms};
 use crate::load::system::Kind;
 

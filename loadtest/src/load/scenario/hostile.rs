@@ -12,7 +12,6 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use super::fanout::paced;
-use super::floor::EVENT_SIZE;
 use crate::load::clock::{SECOND, now};
 use crate::load::crew::{Band, Crew};
 use crate::load::frame::{PING, masked};
@@ -20,6 +19,7 @@ use crate::load::order::{Crowd, Listen};
 use crate::load::publisher::Publisher;
 use crate::load::requests::upgrade;
 use crate::load::results::Limit;
+use crate::load::rounds::EVENT_SIZE;
 use crate::load::stage::{Stage, latency_ms};
 use crate::load::system::Kind;
 

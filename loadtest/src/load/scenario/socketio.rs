@@ -5,7 +5,6 @@ use std::io;
 use std::thread;
 use std::time::Duration;
 
-use super::floor::{EVENT_SIZE, Rounds};
 use super::idle::at_rest;
 use super::reconnect::comes_back;
 use super::socketio_peers;
@@ -14,6 +13,7 @@ use crate::load::crew::Crew;
 use crate::load::order::{Crowd, Goal, Listen};
 use crate::load::proc;
 use crate::load::results::Limit;
+use crate::load::rounds::{EVENT_SIZE, Rounds};
 use crate::load::stage::{Stage, fastest};
 use crate::load::system::{Kind, System};
 
