@@ -77,7 +77,8 @@ fn recorder() -> Result<PrometheusRecorder, BuildError> {
     Ok(builder.build_recorder())
 }
 
-/// What stands at 0 before anything has happened: whoever asks for a rate sees the first of something only then.
+/// Sets to 0 the metrics whose first event must count, because a rate does not include the event with which a series
+/// begins.
 fn begin() {
     for gauge in [names::CONNECTIONS, names::SESSIONS] {
         metrics::gauge!(gauge).set(0.0);

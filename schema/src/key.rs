@@ -52,12 +52,12 @@ pub struct StaleField {
     pub successors: Successors,
 }
 
-/// The user's other connections in a lesson, for each role the one that joined last.
+/// The user's other connections in a lesson: for each role, the connection that joined last.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Successors {
-    /// For `lesson_teacher_*`.
+    /// The successor for `lesson_teacher_*`.
     pub teacher: Option<Sid>,
-    /// For `lesson_student_*`.
+    /// The successor for `lesson_student_*`.
     pub student: Option<Sid>,
 }
 

@@ -157,7 +157,7 @@ async fn a_field_goes_to_no_connection_of_another_role(backend: &Backend) {
     let mut keys = backend.keys().await;
     crate::common::expect_field(&mut keys, &teachers, &user, None).await;
     crate::common::expect_field(&mut keys, &students, &user, Some(&phone.sid)).await;
-    // Once more, by a token of the other role.
+    // The participant joins again, with a token of the other role.
     let again = json!({"lesson_id": room.algebra, "access_token": room.teacher("alice")});
     assert_eq!(phone.client.request("join_lesson", again).await.unwrap()["status"], "SUCCESS");
     crate::common::expect_field(&mut keys, &students, &user, None).await;

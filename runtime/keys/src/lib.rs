@@ -85,12 +85,12 @@ impl KeyEntry {
 /// The field that an earlier join of a connection wrote.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EarlierField {
-    /// Its lesson.
+    /// The lesson of the earlier join.
     pub lesson: LessonId,
-    /// The role that it was joined in.
+    /// The role of the earlier join.
     pub role: Role,
-    /// Whether a join of another lesson leaves the field in its hash. It may then belong to another connection of the
-    /// user, which its removal finds out.
+    /// Whether a join of another lesson leaves the field in its hash. The field may then belong to another connection
+    /// of the user. The field's removal finds that out.
     pub stays: bool,
 }
 

@@ -40,7 +40,7 @@ const STATES: &[State] = &[
     state(NO_COMMAND, false, COMMANDS),
     state(WRONG_TYPE, false, "another program has made a key that is no hash: delete it, or set ROLLCALL_REDIS_PREFIX"),
 ];
-/// The code of a state whose refusals have no code of their own.
+/// The code of a state whose refusals contain no code.
 const NO_COMMAND: &str = "(no such command)";
 const COMMANDS: &str = "this server has no such command, or under another name (rename-command): it needs evalsha, script, time, \
     get, set, del, expire, exists, hget, hgetall, hset, hdel, hsetnx and hexists";

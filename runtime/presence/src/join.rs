@@ -114,7 +114,7 @@ impl Presence {
             user: user.cloned(),
         };
         match trace::call("sql", "join lesson", self.sessions.join(join)).await? {
-            // A guest has no row. Whether it shares its lesson is found out by the removal.
+            // A guest has no row. The removal finds out whether the guest shares its lesson.
             store::Joined::Lesson { seats, seat, shared } => Ok((seats, seat, shared || membership.agent.is_none())),
             store::Joined::NotFound => Err(JoinError::LessonNotFound),
             store::Joined::NotOwner => Err(self.disowned(membership).await.into()),

@@ -67,7 +67,7 @@ pub(super) async fn contained<A, E: Blame>(
     result
 }
 
-/// Runs the handler that has neither timeout nor answer, with its metrics. A panic goes on to the caller.
+/// Runs the handler that has neither timeout nor answer, and records its metrics. A panic goes on to the caller.
 pub(super) async fn measured(function: &'static str, call: impl Future<Output = ()>) {
     let started = Instant::now();
     let in_flight = metrics::gauge!(names::IN_FLIGHT, "function" => function);

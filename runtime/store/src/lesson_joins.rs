@@ -32,7 +32,7 @@ pub struct Join {
     pub classroom: ClassroomId,
     /// The lesson.
     pub lesson: LessonId,
-    /// The user whose seat is looked up, and the role in which it joins. `None` for a guest.
+    /// The user whose seat is looked up, and the role in which the user joins. `None` for a guest.
     pub user: Option<(UserId, Role)>,
 }
 
@@ -76,7 +76,7 @@ pub struct LessonOfSession {
     pub lesson: LessonId,
     /// The user's seat, if there is one.
     pub seat: Option<Seat>,
-    /// The role that it was joined in.
+    /// The role in which the lesson was joined.
     pub role: Option<Role>,
 }
 

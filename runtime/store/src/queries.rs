@@ -47,7 +47,7 @@ pub struct RosterQuery {
 #[async_trait]
 pub trait Queries: Send + Sync {
     /// Returns the live sessions of this node that are in a lesson, with ids above `after`, ascending, at most `max`. A
-    /// session is left out if another one of the user joined the lesson later in the same role.
+    /// session is left out if another session of the user joined the lesson later in the same role.
     async fn lesson_memberships(
         &self,
         node: NodeId,

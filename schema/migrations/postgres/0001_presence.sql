@@ -74,7 +74,8 @@ create table agent_session (
     sid text not null,
     role text not null,
     lesson_id text,
-    -- The role of the token that joined the lesson, by which the keys in Redis are written: an access_token may have another.
+    -- The role of the token that joined the lesson. The keys in Redis are written by this role. The role of an
+    -- access_token may differ from the session's role.
     lesson_role text,
     seat integer,
     started_at timestamptz not null default clock_timestamp(),

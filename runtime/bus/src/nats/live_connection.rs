@@ -181,9 +181,9 @@ fn questions(connection: &NatsConnection, servers: &Servers) -> Questions {
     Questions::new(connection.info.server_name.clone(), servers.options().api(INFO))
 }
 
-/// Answers all callers. The buffer is marked as broken if the stream did not tell its end, is another stream, has
-/// another leader, had none for a moment, or has settings that may keep it from republishing. Then the backfill reads
-/// what was not republished, or resets the feed.
+/// Answers all callers. Marks the buffer as broken if the stream did not tell its end, is another stream, has another
+/// leader, had no leader for a moment, or has settings that may keep it from republishing. Then the backfill reads what
+/// was not republished, or resets the feed.
 fn resolve_question(answer: Answer, stream_end: &StreamEnd, buffer: &LiveBuffer) {
     let Answer { state, asked, arrived, interrupted, waiters } = answer;
     let broken = state.as_ref().map_or(&[][..], |state| &state.broken);

@@ -29,12 +29,12 @@ use crate::BusError;
 const INACTIVE_THRESHOLD: Duration = Duration::from_secs(10);
 /// A requested page comes within this time, even from a server that serves ten nodes.
 const PAGE_TIMEOUT: Duration = Duration::from_secs(5);
-/// How an answer without a message begins, if there is no message or no further one.
+/// The beginning of an answer without a message, if there is no message or no further one.
 const NO_MORE: [&[u8]; 2] = [b"NATS/1.0 404", b"NATS/1.0 408"];
-/// How an answer begins that only says that the request still waits.
+/// The beginning of an answer that only says that the request still waits.
 const HEARTBEAT: &[u8] = b"NATS/1.0 100";
 
-/// See the module.
+/// A consumer that reads the stream on a connection of its own.
 pub(super) struct ReadConsumer {
     stream: Stream<()>,
     consumer: Consumer<pull::Config>,
@@ -48,19 +48,19 @@ pub(super) struct ReadConsumer {
 
 /// A message that the server has delivered.
 pub(super) struct Delivered {
-    /// Its number in the stream.
+    /// The message's number in the stream.
     pub(super) offset: u64,
-    /// Its number among those of the consumer.
+    /// The message's number among the messages of the consumer.
     pub(super) number: u64,
-    /// How many the stream has after it.
+    /// How many messages for the consumer the stream has after this one.
     pub(super) pending: u64,
-    /// When it was stored.
+    /// When the message was stored.
     pub(super) stored: OffsetDateTime,
-    /// None if it is larger than what is read.
+    /// The content. `None` if the message is larger than the limit for reads.
     pub(super) content: Option<Content>,
 }
 
-/// What a message holds.
+/// The content of a message.
 pub(super) struct Content {
     pub(super) subject: String,
     head: String,
@@ -133,7 +133,7 @@ impl ReadConsumer {
         Ok(page)
     }
 
-    /// Deletes the consumer. The server would forget it anyway, so an error does not matter.
+    /// Deletes the consumer. The server would forget the consumer anyway, so an error does not matter.
     pub(super) async fn close(&self) {
         self.stream.delete_consumer(&self.consumer.cached_info().name).await.ok();
     }
@@ -165,7 +165,7 @@ pub(super) async fn check(jetstream: &JetStream) -> Result<(), BusError> {
 fn delivered(message: &Message<'_>) -> Option<Delivered> {
     let content = Content {
         subject: message.subject.to_owned(),
-        // The publisher wrote the headers. Those that are not UTF-8 are not ours.
+        // The publisher wrote the headers. A header that is not UTF-8 is none that the gateway reads.
         head: String::from_utf8_lossy(message.head).into_owned(),
         body: Bytes::copy_from_slice(message.body),
     };

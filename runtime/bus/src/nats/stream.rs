@@ -46,7 +46,7 @@ pub(super) struct State {
     pub(super) leader: Option<String>,
     /// Whether several servers hold the stream. Those that do not lead it may be behind for a moment.
     pub(super) replicated: bool,
-    /// The settings that break a promise, because somebody changed them after this node started.
+    /// The settings that break a promise. They were changed after this node started.
     pub(super) broken: Vec<String>,
 }
 

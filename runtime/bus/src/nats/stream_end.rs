@@ -37,7 +37,7 @@ struct Inner {
     asked: [Instant; 2],
     /// The settings that break a promise.
     broken: Vec<String>,
-    /// When the stream was last to be read because of them.
+    /// When the events were last to be read from the stream because of these settings.
     reread: Option<Instant>,
 }
 
@@ -110,9 +110,9 @@ impl StreamEnd {
         true
     }
 
-    /// Notes which settings of the stream break a promise. Returns whether the events are to be read from the stream,
-    /// because they may not have been republished: once a second while there are such settings, and once more when
-    /// they are mended.
+    /// Records which settings of the stream break a promise. Returns true if the events are to be read from the stream,
+    /// because they may not have been republished: once a second while there are such settings, and once more after
+    /// they were corrected.
     pub(super) fn note_settings(&self, broken: &[String]) -> bool {
         let mut inner = self.lock();
         let changed = inner.broken != broken;

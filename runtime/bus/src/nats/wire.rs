@@ -96,7 +96,7 @@ impl Parser {
             ([subject, sid, reply, head, total], true) => (subject, sid, reply, number(head)?, number(total)?),
             _ => return Err(Malformed("a message without its fields")),
         };
-        // Ours are ASCII.
+        // The subjects that the gateway chooses are ASCII.
         let reply = std::str::from_utf8(reply).unwrap_or_default();
         if head > total || total > MAX_ANNOUNCED {
             return Err(Malformed("a message with a length that cannot be"));
@@ -120,8 +120,8 @@ impl Parser {
     }
 }
 
-/// Returns the headers of a block, in order. A line that is not a header is skipped. Blanks around a name are left out:
-/// whoever wrote ` Is-Internal : true` meant that header.
+/// Returns the headers of a block, in order. A line that is not a header is skipped. Blanks around a name are left out,
+/// because a publisher that wrote ` Is-Internal : true` meant that header.
 pub(super) fn headers(block: &str) -> impl Iterator<Item = (&str, &str)> {
     let lines = block.lines().skip(1).filter_map(|line| line.split_once(':'));
     lines.map(|(name, value)| (name.trim(), value.trim()))

@@ -67,7 +67,7 @@ impl JetStream {
         self.client.server_info().jetstream
     }
 
-    /// Opens a connection of our own, for what the library cannot read.
+    /// Opens a [`NatsConnection`], for messages that the client library cannot read.
     pub(super) async fn open(&self, name: &str) -> Result<NatsConnection, BusError> {
         self.servers.open(name).await.map_err(|error| BusError(error.to_string()))
     }

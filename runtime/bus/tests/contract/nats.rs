@@ -231,12 +231,12 @@ async fn broken_headers_of_others_lose_nothing() {
     }
 }
 
-/// Messages that the client library does not accept are read from the stream all the same, and so are later ones.
+/// Messages that the client library does not accept are read from the stream, and so are later messages.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn broken_headers_of_others_hold_up_no_reading_of_the_stream() {
     let server = Nats::start().unwrap();
     let (bus, _feed) = NatsBus::connect(&server.url()).await.unwrap();
-    // These are more rooms than are read one by one.
+    // There are more rooms than are read one by one.
     let rooms: Vec<_> = (0..30).map(|_| classroom()).collect();
     let after = bus.end().await;
     let subject = format!("{}.agent", rooms[0]);

@@ -239,7 +239,7 @@ async fn a_stream_that_is_full_is_no_bus_to_serve_with() {
         }
     };
     assert!(matches!(error, PublishError::Away(_)), "it may be stored later: {error:?}");
-    // An event that was stored a moment ago still counts as a proof. The settings are told at once.
+    // An event that was stored a moment ago still counts as a proof. The settings are reported at once.
     loop {
         match bus.probe().await {
             Err(ProbeError::Unable(why)) if why.contains("maximum bytes") => break,

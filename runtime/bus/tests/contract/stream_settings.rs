@@ -101,7 +101,7 @@ async fn change(url: &str, change: impl FnOnce(&mut Config)) {
     context.update_stream(settings).await.unwrap();
 }
 
-/// Waits until a probe says so.
+/// Waits until a probe reports the wanted text.
 async fn says(bus: &NatsBus, wanted: &str) {
     let since = Instant::now();
     loop {
@@ -125,7 +125,7 @@ async fn a_setting_that_is_changed_while_a_node_runs_is_named_and_loses_nothing(
     publish_surely(&bus, &room, 2).await;
     says(&bus, "republish is None, must be Some").await;
     publish_surely(&bus, &room, 3).await;
-    // They are read from the stream.
+    // The events are read from the stream.
     assert_eq!(ids(&collect(&mut feed, 3).await), [1, 2, 3]);
     let end = bus.end().await;
     assert!(

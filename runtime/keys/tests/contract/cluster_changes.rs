@@ -178,7 +178,7 @@ async fn a_join_that_one_node_refuses_is_undone_on_the_others() {
     bench.write("SET", "lesson_seat_algebra-2", &["of another type"]).await;
     let emil = |lesson| participant(lesson, "emil", 6);
     bench.kv.join(&emil("algebra-2"), None).await.unwrap();
-    // The key of the joined lesson's students is not a hash. The field of the lesson before is there again, also if an
+    // The key of the joined lesson's students is not a hash. The field of the lesson before is there again, even if an
     // earlier attempt has removed it.
     bench.write("SET", "lesson_student_algebra-3", &["of another type"]).await;
     let left = hash([("emil", &sid(6))]);

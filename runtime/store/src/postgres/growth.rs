@@ -1,11 +1,12 @@
-//! Limits how many connections a pool uses at once: few, until callers have waited for one.
+//! Limits how many connections a pool uses at once. At first there are few. Another one is added when callers have
+//! waited for a connection.
 //!
 //! A connection costs the server a process and a plan of each statement, and calls that wait for a connection become
-//! one larger batch. So another connection is made only if that is not enough, and not many at once: if many nodes made
-//! all their connections at the same moment, the server would have no time left for their statements.
+//! one larger batch. So another connection is made only if the present ones are not enough, and one at a time: if many
+//! nodes made all their connections at the same moment, the server would have no time left for their statements.
 //!
-//! Invariant: a lost connection takes its permit with it, and no permit is added while nothing is answered. So every node
-//! has few connections again after an outage or a failover, although all callers have waited.
+//! Invariant: a lost connection takes its permit with it, and no permit is added while no call is answered. So every
+//! node has few connections again after an outage or a failover, although all callers have waited.
 use std::{
     sync::{
         Arc,
@@ -30,8 +31,9 @@ const PAUSE: Duration = Duration::from_millis(250);
 #[derive(Debug)]
 struct Allowed {
     count: usize,
+    /// When the count was last raised.
     since: Option<Instant>,
-    /// Whether a call was answered after that.
+    /// Whether a call was answered after the count was last raised.
     answered: bool,
     /// How many of the permits in use are dropped when they come back.
     surplus: usize,
@@ -54,12 +56,12 @@ pub(super) struct Permit {
 }
 
 impl Permit {
-    /// Notes that a call on the connection was answered.
+    /// Records that a call on the connection was answered.
     pub(super) fn answered(&self) {
         self.growth.allowed.lock().answered = true;
     }
 
-    /// Notes that the connection is lost.
+    /// Records that the connection is lost.
     pub(super) fn lost(&self) {
         self.growth.lost(1);
     }
@@ -128,7 +130,7 @@ impl Growth {
         }
     }
 
-    /// Notes that so many connections are lost.
+    /// Records that this many connections are lost.
     pub(super) fn lost(&self, connections: usize) {
         let mut allowed = self.allowed.lock();
         let less = connections.min(allowed.count.saturating_sub(FIRST));

@@ -14,7 +14,8 @@ use super::{
 };
 use crate::{LessonMembership, Queries, ResumableSession, RosterQuery, StoreError};
 
-/// Of a user's sessions in a lesson, only the one that joined last in its role, because their common keys name it.
+/// Of the sessions of a user in a lesson, only the session that joined last in its role is returned, because the keys
+/// that these sessions share name its connection.
 const MEMBERSHIPS: &str = "select s.id, s.sid, s.user_id, coalesce(s.lesson_role, s.role), s.lesson_id, l.seats
     from agent_session s join lesson l on l.id = s.lesson_id
     where s.node_id = $1 and s.id > $2 and not exists (

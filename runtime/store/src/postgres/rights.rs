@@ -39,7 +39,7 @@ pub(super) async fn missing(connection: &Dedicated) -> Result<Option<String>, St
     Ok(told(&connection.rows(LIMIT, LACKS, &[&tables, &rights]).await?))
 }
 
-/// Returns the same for a role that serves already, because an operator may have revoked a right.
+/// Returns the missing rights of a role that serves already, because an operator may have revoked a right.
 pub(super) async fn still_missing(pool: &Pool) -> Result<Option<String>, StoreError> {
     let (tables, rights) = needed();
     Ok(told(&pool.rows("probe", LACKS, &[&tables, &rights]).await?))

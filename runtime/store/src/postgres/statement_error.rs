@@ -5,7 +5,7 @@ use tokio_postgres::error::{Error, SqlState};
 
 use crate::StoreError;
 
-/// What an operator changes if the role lacks a right.
+/// The text that says what an operator must change if the role lacks a right.
 pub(super) const GRANT: &str = "grant the role what is missing (README, \"Upgrades\", has the grants)";
 /// The pause before a deadlock's victim tries again. It is long enough for the other transaction to commit.
 pub(super) const PAUSE: Duration = Duration::from_millis(3);

@@ -14,7 +14,7 @@ const RESTORE: &str = "update agent_session set lesson_id = ?3, seat = ?4, lesso
     joined_at = case when ?3 is null then null when lesson_id = ?3 then joined_at \
         else strftime('%Y-%m-%d %H:%M:%f', 'now') end \
     where id = ?1 and sid = ?2 and lesson_change <= ?5";
-/// Returns the user, and the lesson before if it is another one.
+/// Returns the user, and the lesson before the join if it is another one.
 const JOIN: &str = "update agent_session set lesson_id = ?3, seat = ?4, lesson_change = ?5, lesson_role = ?6, \
     joined_at = strftime('%Y-%m-%d %H:%M:%f', 'now'), \
     lesson_before = iif(lesson_id = ?3, lesson_before, coalesce(lesson_id, lesson_before)) \

@@ -145,11 +145,11 @@ async fn each_role_has_a_successor_of_its_own(world: World) {
     let [web, ios, tv] = ["web.alice", "ios.alice", "tv.alice"].map(|name| Member::new(here, name));
     joined(&world, &web, &lesson).await;
     joined(&world, &ios, &lesson).await;
-    // With an access_token. The session itself is a participant's.
+    // The lesson is joined with an access_token. The session itself is a participant's.
     let session = world.open(&tv).await.session;
     let teaches = Join { user: Some((tv.agent.user(), Role::Teacher)), ..tv.join(session, &lesson) };
     world.join(teaches).await;
-    // These are written again if the keys are lost.
+    // The keys of these memberships are written again if they are lost.
     let memberships = world.store.lesson_memberships(world.lease.node, SessionId(0), 9).await.expect("answered");
     let holders: Vec<_> = memberships.into_iter().map(|placed| (placed.sid, placed.role)).collect();
     assert_eq!(holders, [(ios.sid, Role::Participant), (tv.sid, Role::Teacher)], "of each role the latest");
