@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::faults::{self, Fault, Mishap};
 use super::random::Random;
-use super::setting::Setting;
+use super::setting::{STORM, Setting};
 
 /// The classrooms of a seed.
 pub(super) const CLASSROOMS: usize = 3;

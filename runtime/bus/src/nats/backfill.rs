@@ -23,8 +23,8 @@ const MAX_CONCURRENT: usize = 32;
 /// Up to this many rooms are read each by itself. Skipping an event costs the server much less than sending it, so a
 /// pass over all events is cheaper only for many rooms, however long the gap is.
 const MAX_MERGED_ROOMS: usize = 25;
-/// If no pass can be made, more rooms than that are read each by itself, provided a server of version 2.9 looks at no
-/// more than this many events.
+/// If no pass can be made, more than [`MAX_MERGED_ROOMS`] rooms are read each by itself, provided a server of version
+/// 2.9 looks at no more than this many events.
 const MAX_VISITS: u64 = 20_000_000;
 
 /// Reads rooms, each after an offset of its own and through a common one.
