@@ -238,11 +238,9 @@ impl Bus for NatsBus {
         }
         let stream = self.servers.options().stream.name.clone();
         let settings = NatsError::Settings { stream, differences };
-        Err(match outcome {
-            Ok(()) => ProbeError::Unable(settings.to_string()),
-            Err(ProbeError::Unable(why)) => ProbeError::Unable(format!("{why}; {settings}")),
-            Err(away) => away,
-        })
+        // A stream without one of its subjects gives no answer to a message there.
+        let said = outcome.err().map(|error| format!("{error}; ")).unwrap_or_default();
+        Err(ProbeError::Unable(format!("{said}{settings}")))
     }
 
     async fn publish(&self, batch: Vec<Publication>) -> Vec<Result<Offset, PublishError>> {

@@ -137,6 +137,10 @@ async fn a_setting_that_is_changed_while_a_node_runs_is_named_and_loses_nothing(
     says(&bus, "").await;
     publish_surely(&bus, &room, 5).await;
     assert_eq!(ids(&collect(&mut feed, 2).await), [4, 5]);
+    change(&server.url(), |config| config.subjects = vec!["classroom.>".to_owned()]).await;
+    says(&bus, "subjects is [\"classroom.>\"], must be").await;
+    change(&server.url(), |config| config.subjects = foreign().subjects).await;
+    says(&bus, "").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
