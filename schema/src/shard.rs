@@ -28,7 +28,7 @@ impl Shards {
         Self(1 << (number % Self::COUNT))
     }
 
-    /// Returns the shards of both sets.
+    /// Returns the shards that are in one of the sets or in both.
     #[must_use]
     pub const fn with(self, other: Self) -> Self {
         Self(self.0 | other.0)

@@ -192,8 +192,8 @@ impl Reading {
     }
 }
 
-/// A list begins before the history is read, which may have no session that was asked for. One that has begun goes on after
-/// a time without the database, because a client cannot ask for the rest of a list.
+/// A list begins before the history is read, because the history may have no session that matches the query. A list
+/// that has begun goes on after a time without the database, because a client cannot ask for the rest of a list.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_list_waits_for_a_history_that_cannot_be_read() {
     let backend = Backend::real().another(Clone::clone);

@@ -21,7 +21,7 @@ async fn a_query_says_where_and_as_what(backend: &Backend) {
     client.connects(&json!({})).await;
     assert_eq!(client.event("connect_success").await["agent_id"], room.agent("tab", "alice"));
     assert_eq!(agents(backend, room).await, [room.agent("tab", "alice")]);
-    // What CONNECT brings comes first.
+    // The fields of CONNECT count before those of the query.
     let mut client = SocketIo::open(backend, &query).await;
     let auth = json!({"token": room.participant("bob"), "agent_label": "phone", "classroom_id": other.id});
     client.connects(&auth).await;

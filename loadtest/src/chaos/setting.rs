@@ -1,4 +1,4 @@
-//! The nodes that a seed runs on, and how long its faults last.
+//! The nodes that a seed runs on, and the time within which its faults begin.
 
 /// The nodes of a cluster.
 const NODES: usize = 3;

@@ -37,12 +37,12 @@ impl Rounds {
         Ok(Self { members: band.agents(), took })
     }
 
-    /// Deliveries a second over all rounds.
+    /// Returns the deliveries in a second over all rounds.
     pub(crate) fn overall(&self) -> f64 {
         (self.members * self.took.len()) as f64 / self.took.iter().sum::<f64>()
     }
 
-    /// Deliveries a second in each round.
+    /// Returns the deliveries in a second of each round.
     pub(crate) fn curve(&self) -> Vec<(f64, f64)> {
         let rates = self.took.iter().map(|took| self.members as f64 / took);
         (1..).map(f64::from).zip(rates).collect()
