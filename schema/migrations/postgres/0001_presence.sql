@@ -221,10 +221,10 @@ create index stale_field_held on stale_field (sid) where held;
 -- For finding a node's own fields.
 create index stale_field_node on stale_field (node_id, id);
 
--- Stale fields that Redis has removed in the last ten minutes, each with the node that asked for it: a failover of
--- Redis may undo the removal. Minutes count since 1970. Rows are deleted in the order of the minutes, and looked for
--- from where the last search ended, never from the first row: dead row versions may be there as long as an old snapshot
--- lives.
+-- Stale fields that Redis has removed in the last ten minutes, each with the node that requested the removal: a
+-- failover of Redis may undo the removal. Minutes count since 1970. Rows are deleted in the order of the minutes. Each
+-- search begins at the minute at which the last search ended, and never at the first row, because dead row versions may
+-- be there as long as an old snapshot lives.
 create table removal (
     minute bigint not null default (extract(epoch from clock_timestamp())::bigint / 60),
     node_id bigint not null,

@@ -31,7 +31,7 @@ async fn recovered(bus: &dyn Bus) -> Duration {
 }
 
 /// Publishes through another node all the time, while `fault` happens. Afterwards the feed must have every event once,
-/// those of each room in order. Returns the longest time between two of them.
+/// and the events of each room in order. Returns the longest time between two events.
 pub(crate) async fn nothing_is_lost(options: NatsOptions, fault: impl AsyncFnOnce(&NatsBus)) -> Duration {
     const ROOMS: usize = 8;
     // A cluster that has just started, or got a member back, may not answer at once.
