@@ -27,7 +27,7 @@ pub struct OutboxGauges {
 }
 
 impl OutboxGauges {
-    /// Gauges that are not measured yet.
+    /// Creates gauges that are not measured yet.
     #[must_use]
     pub fn new(store: Arc<dyn Store>) -> Self {
         Self { store, measured: Arc::default() }

@@ -40,7 +40,7 @@ pub(super) struct State {
     pub(super) bytes: u64,
     /// The stream's limit in bytes. `None` if it has no limit.
     pub(super) max_bytes: Option<u64>,
-    /// Whether the stream's age or size makes it forget its oldest events about now.
+    /// Whether the stream's age or size makes it forget its oldest events soon.
     pub(super) forgets: bool,
     /// The server that leads the stream. `None` if its server is in no cluster.
     pub(super) leader: Option<String>,
