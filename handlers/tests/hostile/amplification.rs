@@ -61,7 +61,7 @@ struct Crowd<'a> {
 }
 
 impl<'a> Crowd<'a> {
-    /// Connections that have sent nothing.
+    /// Opens connections that send nothing.
     async fn dialled(backend: &'a Backend) -> Self {
         let mut streams = Vec::new();
         for _ in 0..CROWD {

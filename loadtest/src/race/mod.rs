@@ -150,7 +150,7 @@ async fn enter(tickets: Vec<Ticket>, database: Option<&str>) -> io::Result<Vec<M
     Ok(members)
 }
 
-/// Agents that enter and leave at once.
+/// Lets agents enter and leave at once.
 async fn pass_through(tickets: Vec<Ticket>) -> io::Result<()> {
     let guests = enter(tickets, None).await?;
     try_join_all(guests.into_iter().map(|guest| guest.leave(Ending::Break))).await.map(drop)

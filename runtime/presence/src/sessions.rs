@@ -188,7 +188,7 @@ impl Sessions {
         &self.undos
     }
 
-    /// Sessions that ended a moment ago, for the check after a loss of commits.
+    /// Returns the sessions that ended a moment ago, for the check after a loss of commits.
     #[must_use]
     pub fn recent_ends(&self) -> RecentEnds {
         self.recent.clone().unwrap_or_default()
