@@ -19,9 +19,11 @@ setup: ## install what the tests need, if it is missing
 test: ## set up what is missing and run every test, on private Postgres, Redis and NATS
 	@loadtest/setup/test
 
-lint: ## rustfmt and clippy, where warnings are errors; whether patches apply, and the Dockerfile knows every crate
+lint: ## rustfmt and clippy, where warnings are errors, also of the fuzz targets; whether patches apply, and the Dockerfile knows every crate
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
+	@cp Cargo.lock runtime/fuzz/ # the same crates, so that most are checked already
+	cargo clippy --manifest-path runtime/fuzz/Cargo.toml --target-dir target -- -D warnings
 	@for patch in loadtest/sabotage/*.patch; do git apply --check -C1 "$$patch" || exit 1; done
 	@for manifest in $$(git ls-files '*/Cargo.toml' ':!*/fuzz/*'); do grep -q "^COPY $$manifest " Dockerfile || { echo "error: no $$manifest in the Dockerfile" >&2; exit 1; }; done
 

@@ -97,18 +97,19 @@ impl Gateway {
     /// Returns an error with the gateway's output if the gateway ends or prints no addresses.
     pub fn start(options: GatewayOptions) -> io::Result<Self> {
         let folder = private_folder("gateway")?;
-        let mut attempt = 1;
-        loop {
-            // The ports are fixed, so that the gateway has the same addresses after a restart.
-            let ports = (free_port()?, free_port()?);
-            match launch(&options, ports, folder.path()) {
-                Ok((process, addresses)) => {
-                    return Ok(Self { options, ports, addresses, process, folder });
-                }
-                Err(error) if attempt == PORT_ATTEMPTS || !lost_port(&error) => return Err(error),
-                Err(_) => attempt += 1,
-            }
-        }
+        let (ports, (process, addresses)) = launch_on_free_ports(&options, folder.path())?;
+        Ok(Self { options, ports, addresses, process, folder })
+    }
+
+    /// Starts the gateway again in the same folder at new addresses, because another program may have taken the old ones
+    /// since it ended.
+    ///
+    /// # Errors
+    /// Returns an error if the gateway does not start.
+    pub fn restart_elsewhere(&mut self) -> io::Result<()> {
+        self.process.kill()?;
+        (self.ports, (self.process, self.addresses)) = launch_on_free_ports(&self.options, self.folder.path())?;
+        Ok(())
     }
 
     /// Kills the gateway if it still runs, and starts it again at the same addresses in the same folder.
@@ -295,6 +296,19 @@ impl Drop for LogOfFailure<'_> {
 }
 
 type Launched = (Process, (SocketAddr, SocketAddr));
+
+/// The ports are fixed, so that a gateway has the same addresses after a restart.
+fn launch_on_free_ports(options: &GatewayOptions, folder: &Path) -> io::Result<((u16, u16), Launched)> {
+    let mut attempt = 1;
+    loop {
+        let ports = (free_port()?, free_port()?);
+        match launch(options, ports, folder) {
+            Ok(launched) => return Ok((ports, launched)),
+            Err(error) if attempt == PORT_ATTEMPTS || !lost_port(&error) => return Err(error),
+            Err(_) => attempt += 1,
+        }
+    }
+}
 
 fn launch(options: &GatewayOptions, ports: (u16, u16), folder: &Path) -> io::Result<Launched> {
     let local = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port)).to_string();

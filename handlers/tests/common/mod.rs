@@ -157,7 +157,7 @@ impl Backend {
         gateway.wait(SOON).unwrap();
         let classrooms: Vec<_> = (0..CLASSROOMS).map(|_| Classroom::new()).collect();
         classroom::load(&options, gateway.folder(), &classrooms);
-        gateway.restart().unwrap();
+        gateway.restart_elsewhere().unwrap();
         Self { gateway, servers, classrooms, taken: AtomicUsize::new(0) }
     }
 
