@@ -57,13 +57,17 @@ pub(super) struct Log {
     /// The offsets of each room's events.
     rooms: HashMap<RoomId, VecDeque<u64>>,
     last: u64,
+    /// The offset through which the feed has read.
+    read: u64,
+    /// The bytes of the events that the feed has not read.
+    unread: usize,
     recent: RecentIds,
 }
 
 impl Log {
     pub(super) fn new(limits: LogLimits) -> Self {
         let (events, rooms, recent) = (VecDeque::new(), HashMap::new(), RecentIds::new(Instant::now(), limits.events));
-        Self { limits, events, bytes: 0, rooms, last: 0, recent }
+        Self { limits, events, bytes: 0, rooms, last: 0, read: 0, unread: 0, recent }
     }
 
     /// Returns the offset of the last event.
@@ -74,6 +78,23 @@ impl Log {
     /// Returns the offset of the oldest event that is still there, or the next offset if there is none.
     pub(super) fn first(&self) -> u64 {
         self.last + 1 - self.events.len() as u64
+    }
+
+    /// Returns whether the feed has read enough that a further event pushes out none that it still has to read: half of the
+    /// log.
+    pub(super) fn has_room(&self) -> bool {
+        let unread = usize::try_from(self.last - self.read).unwrap_or(usize::MAX);
+        unread < self.limits.events.div_ceil(2) && self.unread <= self.limits.bytes / 2
+    }
+
+    /// Records that the feed has read through this offset.
+    pub(super) fn read_through(&mut self, offset: u64) {
+        let first = self.first();
+        for read in (self.read + 1).max(first)..=offset {
+            let entry = usize::try_from(read - first).ok().and_then(|place| self.events.get(place));
+            self.unread -= entry.map_or(0, LogEntry::bytes);
+        }
+        self.read = self.read.max(offset);
     }
 
     /// Adds an event. Returns its offset, or that of the event with the same message id.
@@ -90,6 +111,7 @@ impl Log {
         let subject = publication.subject.to_string();
         let entry = LogEntry { at: now, event: headers::incoming(&subject, headers, offset, None, publication.body) };
         self.bytes += entry.bytes();
+        self.unread += entry.bytes();
         if let Some(event) = &entry.event {
             self.rooms.entry(event.room.clone()).or_default().push_back(offset.0);
         }
@@ -118,6 +140,7 @@ impl Log {
         self.events.clear();
         self.rooms.clear();
         self.bytes = 0;
+        self.unread = 0;
     }
 
     fn trim(&mut self, now: Instant) {
@@ -127,6 +150,9 @@ impl Log {
                 break;
             }
             self.bytes -= oldest.bytes();
+            if self.read < self.first() {
+                self.unread -= oldest.bytes();
+            }
             if let Some(event) = &oldest.event
                 && let Some(offsets) = self.rooms.get_mut(&event.room)
             {

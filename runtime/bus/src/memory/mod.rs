@@ -2,20 +2,22 @@
 //!
 //! Invariant: the invariant of [`crate`] holds. The log is the only queue. The feed and every replay read the log with
 //! their own cursor, at their own pace, and learn if the log has forgotten events that they had not read. The log ends
-//! with the process, so each start is a new epoch.
+//! with the process, so each start is a new epoch. Events of handlers and other services wait while the feed has half of
+//! the log to read, so that they cannot make it miss any.
 mod log;
 
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicUsize},
+    time::Duration,
 };
 
 use async_trait::async_trait;
 use rollcall_schema::{Offset, RoomId, Sid};
 use tokio::{
-    sync::{Notify, mpsc},
+    sync::{Notify, mpsc, watch},
     task::JoinSet,
-    time::Instant,
+    time::{Instant, timeout_at},
 };
 
 use self::log::Log;
@@ -27,6 +29,8 @@ use rollcall_base::tasks::{TaskEnded, Tasks};
 const FEED: usize = 256;
 /// The maximum number of unread events of a replay.
 const REPLAY: usize = 64;
+/// How long an event of a handler or another service waits for the feed.
+const READ_TIMEOUT: Duration = Duration::from_secs(1);
 /// How many offsets of the log are read under one lock.
 const MAX_CHUNK: usize = 256;
 
@@ -42,6 +46,8 @@ pub struct MemoryBus {
 struct Shared {
     state: Mutex<State>,
     grown: Notify,
+    /// Sends the offset through which the feed has read the log.
+    read: watch::Sender<u64>,
     epoch: String,
 }
 
@@ -63,7 +69,8 @@ impl MemoryBus {
     pub fn start(limits: LogLimits) -> (Self, mpsc::Receiver<BusEvent>) {
         let state = State { log: Log::new(limits), rooms: HashMap::new() };
         let epoch = Sid::random().to_string();
-        let shared = Arc::new(Shared { state: Mutex::new(state), grown: Notify::new(), epoch });
+        let shared =
+            Arc::new(Shared { state: Mutex::new(state), grown: Notify::new(), read: watch::Sender::new(0), epoch });
         let (feed, events) = mpsc::channel(FEED);
         let (mut tasks, supervisor) = (JoinSet::new(), Tasks::default());
         tasks.spawn(supervisor.supervise("delivery in process", deliver(shared.clone(), feed)));
@@ -80,7 +87,8 @@ impl MemoryBus {
 async fn deliver(shared: Arc<Shared>, feed: mpsc::Sender<BusEvent>) {
     let mut cursor = 0;
     loop {
-        let (found, reached) = shared.lock().after(cursor);
+        let (found, reached) = shared.lock().read_after(cursor);
+        shared.read.send_replace(reached);
         if reached == cursor {
             shared.grown.notified().await;
         }
@@ -95,7 +103,7 @@ async fn deliver(shared: Arc<Shared>, feed: mpsc::Sender<BusEvent>) {
 
 impl State {
     /// Returns the items of the feed after this offset, and the offset through which they are complete.
-    fn after(&self, mut cursor: u64) -> (Vec<BusEvent>, u64) {
+    fn read_after(&mut self, mut cursor: u64) -> (Vec<BusEvent>, u64) {
         let mut found = Vec::new();
         if self.log.first() > cursor + 1 {
             cursor = self.log.first() - 1;
@@ -110,6 +118,7 @@ impl State {
         if !found.is_empty() {
             found.push(BusEvent::Watermark(Offset(end)));
         }
+        self.log.read_through(end);
         (found, end)
     }
 }
@@ -134,6 +143,22 @@ impl Bus for MemoryBus {
         let results = batch.into_iter().map(|publication| Ok(state.log.append(publication, now))).collect();
         drop(state);
         self.shared.grown.notify_one();
+        results
+    }
+
+    async fn publish_events(&self, batch: Vec<Publication>) -> Vec<Result<Offset, PublishError>> {
+        let until = Instant::now() + READ_TIMEOUT;
+        let mut read = self.shared.read.subscribe();
+        let mut results = Vec::with_capacity(batch.len());
+        for publication in batch {
+            let room = read.wait_for(|_| self.shared.lock().log.has_room());
+            if !matches!(timeout_at(until, room).await, Ok(Ok(_))) {
+                let behind = "the events before this one are not delivered yet";
+                results.push(Err(PublishError::Away(BusError(behind.to_owned()))));
+                continue;
+            }
+            results.extend(self.publish(vec![publication]).await);
+        }
         results
     }
 

@@ -16,7 +16,7 @@ mod tls;
 use std::{collections::HashSet, time::Duration};
 
 use bench::{Bench, classroom, collect, ids, lesson, memory, note, through_nats};
-use rollcall_bus::{Position, Replay};
+use rollcall_bus::{Position, Publication, Replay};
 use rollcall_schema::{Offset, Subject};
 
 /// Each case is a function of a bench; it becomes a test for each implementation.
@@ -45,6 +45,7 @@ cases! {
     a_batch_is_stored_in_its_order,
     headers_arrive_read,
     a_feed_that_nobody_reads_loses_nothing,
+    events_of_handlers_wait_for_the_feed,
     a_replay_merges_rooms_in_order_up_to_the_end,
     a_replay_and_the_feed_meet_at_the_end,
     a_replay_of_what_was_purged_is_lost,
@@ -168,6 +169,26 @@ async fn replayed(bench: &Bench, rooms: &[&Subject], after: &Position) -> (Vec<i
     }
     assert!(found.is_sorted_by(|a, b| a.offset < b.offset));
     (ids(&found), upto)
+}
+
+/// Four times as much as the log in the process holds.
+async fn events_of_handlers_wait_for_the_feed(mut bench: Bench) {
+    let room = classroom();
+    bench.bus.subscribe(&room).await.unwrap();
+    let numbers = 0..4096;
+    let body = format!("{{\"text\":\"{}\"}}", "x".repeat(4096));
+    let batch = |first| {
+        (first..first + 256)
+            .map(|number| Publication { body: body.clone().into(), ..note(&room, format!("{room} {number}"), number) })
+    };
+    let publishing = async {
+        for first in numbers.clone().step_by(256) {
+            let results = bench.bus.publish_events(batch(first).collect()).await;
+            assert!(results.iter().all(Result::is_ok), "{results:?}");
+        }
+    };
+    let ((), events) = futures_util::future::join(publishing, collect(&mut bench.feed, 4096)).await;
+    assert_eq!(ids(&events), numbers.collect::<Vec<_>>());
 }
 
 async fn a_replay_merges_rooms_in_order_up_to_the_end(bench: Bench) {
