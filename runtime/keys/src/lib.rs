@@ -72,6 +72,11 @@ impl KeyEntry {
         Some(KeyField { lesson: self.lesson.clone(), user: user.clone(), sid: self.sid })
     }
 
+    /// Returns whether this join removes the field of the connection's earlier join.
+    fn removes(&self, before: &EarlierField) -> bool {
+        !before.stays && before.lesson != self.lesson
+    }
+
     /// Returns the field of the connection's earlier join, if this join leaves it in its hash. `None` if both joins have
     /// the same field.
     #[must_use]

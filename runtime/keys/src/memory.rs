@@ -249,7 +249,7 @@ impl LessonKeys for MemoryKeys {
         let now = Instant::now();
         let mut keys = self.lock();
         keys.upkeep(now);
-        let left = before.filter(|before| !before.stays && before.lesson != entry.lesson);
+        let left = before.filter(|before| entry.removes(before));
         if let (Some((user, _)), Some(left)) = (&entry.user, left)
             && let Some(lesson) = keys.lessons.entries.get_mut(&left.lesson)
         {

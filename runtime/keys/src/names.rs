@@ -40,7 +40,7 @@ impl Names {
     /// Returns the hash from which a join removes the connection's field, if it leaves another lesson.
     pub(super) fn left(&self, entry: &KeyEntry, before: Option<&EarlierField>) -> Option<String> {
         entry.user.as_ref()?;
-        let left = before.filter(|before| !before.stays && before.lesson != entry.lesson)?;
+        let left = before.filter(|before| entry.removes(before))?;
         Some(self.fields(left.role, &left.lesson))
     }
 
