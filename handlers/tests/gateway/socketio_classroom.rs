@@ -1,4 +1,5 @@
-//! PROTOCOL 11, Classroom: what the handshake's query says, the roster, and who leaves a lesson.
+//! PROTOCOL 11, Classroom: classroom and label from the handshake's query, the roster in the answer to CONNECT, and
+//! leave_lesson.
 
 use crate::common::{Backend, Classroom, Packet, SocketIo, on_both_kinds};
 use serde_json::{Value, json};

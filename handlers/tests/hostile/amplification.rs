@@ -14,7 +14,8 @@ use crate::common::{Backend, SOON, until};
 use crate::raw::upgrade;
 use crate::{metric, with};
 
-/// The number of connections at once. There are so many that the process's own memory is little for each.
+/// The number of connections at once. With this number the memory that the process needs without connections adds
+/// little to the memory of each.
 const CROWD: usize = 100;
 /// How many bytes of memory a connection may cost, whatever it sends.
 const FIXED: usize = 64 << 10;

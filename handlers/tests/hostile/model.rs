@@ -193,7 +193,7 @@ struct Heard {
 }
 
 impl Heard {
-    /// Reads until so many texts have come, or the stream ends.
+    /// Reads until this number of texts has come, or the stream ends.
     async fn listen(&mut self, client: &mut Client, texts: usize) {
         let stream = client.stream();
         while self.texts.len() < texts {

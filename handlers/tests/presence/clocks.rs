@@ -26,7 +26,7 @@ fn leased(options: &GatewayOptions) -> GatewayOptions {
     options.clone().env("ROLLCALL_LEASE", format!("{}s", LEASE.as_secs()))
 }
 
-/// Returns a token that, by the right time, is valid for so many minutes.
+/// Returns a token that expires this number of minutes after the correct time.
 fn ends_in(room: &Classroom, name: &str, minutes: u64) -> String {
     let end = SystemTime::now() + Duration::from_secs(60 * minutes);
     room.token_with(name, &json!({"exp": token::seconds(end)}))

@@ -17,7 +17,7 @@ const LONG: Duration = Duration::from_secs(60);
 const ANSWER: Duration = Duration::from_secs(2);
 /// Within this time everything works again.
 const RECOVERY: Duration = Duration::from_secs(3);
-/// The number of classrooms. There are so many that each node publishes the events of some.
+/// The number of classrooms. With this number each node publishes the events of some of them.
 const MANY: usize = 24;
 
 type Fault = fn(&Wire);

@@ -10,7 +10,7 @@ use rollcall_loadtest::{Gateway, Wire};
 use super::nodes::enters_on;
 use crate::common::{Agent, Backend, Classroom, SOON, Servers, until};
 
-/// The number of classrooms. There are so many that each node publishes the events of some.
+/// The number of classrooms. With this number each node publishes the events of some of them.
 const MANY: usize = 24;
 /// The number of shards that each node has.
 const SHARES: &str = "select count(*) from outbox_shard s join node n on n.id = s.node_id and n.claim_epoch = s.claim_epoch \

@@ -202,7 +202,7 @@ impl Admission {
         admitted
     }
 
-    /// Logs a hint about the usual reason why one address has so many connections: the address is a proxy's.
+    /// Logs that an address with so many connections probably belongs to a proxy.
     fn log_ignored_header(&self, remote: SocketAddr) {
         if let Some(held_back) = self.log.pass() {
             let hint = "an address met ROLLCALL_MAX_CONNECTIONS_PER_IP and sends a header of proxies, which is not read; if \
