@@ -1,9 +1,9 @@
 //! The answer to connect_request, the first frame that a client gets (PROTOCOL 2 and 3).
 //!
 //! Invariant: `session_id`, `agent_id`, `sid`, `ping_interval`, `expires_at`, `protocol` and `version` are always
-//! there, so that clients need not test for them. A guest has no session, agent id and token: all three are `null`.
-//! `epoch`, `offset` and `recovered` are there if the connection asked to resume, `roster` and `roster_next` if it
-//! asked for the roster.
+//! there, so that clients need not test for them. A guest has neither session nor token, so `session_id`, `agent_id`
+//! and `expires_at` are `null`. `epoch`, `offset` and `recovered` are there if the connection asked to resume, `roster`
+//! and `roster_next` if it asked for the roster.
 use std::time::Duration;
 
 use serde::Serialize;

@@ -58,8 +58,9 @@ impl Change {
         }
     }
 
-    /// Reads an entered or left from the texts of [`Change::operation`] and [`Change::reason`]. An unknown reason,
-    /// which a newer version wrote, is left out, because without its left the agent would stay in every client's list.
+    /// Reads an entered or left from the texts of [`Change::operation`] and [`Change::reason`]. A left with an unknown
+    /// reason, which a newer version wrote, is read without its reason. If it were refused, the agent would stay in
+    /// every client's list.
     ///
     /// # Errors
     /// Returns an [`IdError`] for any other operation.

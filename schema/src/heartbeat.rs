@@ -1,5 +1,5 @@
-//! Pings that a page sees (PROTOCOL 12). Browsers answer the WebSocket's own pings without telling the page, so without
-//! these a page would not notice that its connection is dead.
+//! Pings that a page sees (PROTOCOL 2, Ping). Browsers answer the WebSocket's own pings without telling the page, so
+//! without these a page would not notice that its connection is dead.
 use serde::Serialize;
 
 use crate::{id::Offset, request::Request, wire};

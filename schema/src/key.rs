@@ -8,25 +8,26 @@ use crate::{
 /// The TTL of every key in seconds (24 h).
 pub const TTL_SECONDS: u64 = 24 * 60 * 60;
 
-/// Returns the hash of a lesson's seats: the seat number -> its holder, or the empty string if the seat is free.
+/// Returns the key of a lesson's seats, a hash: the seat's number -> its holder, or the empty string if the seat is
+/// free.
 #[must_use]
 pub fn lesson_seat(lesson: &LessonId) -> String {
     format!("lesson_seat_{lesson}")
 }
 
-/// Returns the hash of a lesson's teachers: user_id -> sid.
+/// Returns the key of a lesson's teachers, a hash: user_id -> sid.
 #[must_use]
 pub fn lesson_teacher(lesson: &LessonId) -> String {
     format!("lesson_teacher_{lesson}")
 }
 
-/// Returns the hash of a lesson's participants: client_id -> sid.
+/// Returns the key of a lesson's participants, a hash: client_id -> sid.
 #[must_use]
 pub fn lesson_student(lesson: &LessonId) -> String {
     format!("lesson_student_{lesson}")
 }
 
-/// Returns the hash of a user. A teacher's has `lesson_id`; a participant's has `sid`, `client_id` and `role`.
+/// Returns the key of a user, a hash. A teacher's has `lesson_id`; a participant's has `sid`, `client_id` and `role`.
 #[must_use]
 pub fn user(user: &UserId) -> String {
     user.to_string()

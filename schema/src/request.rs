@@ -148,14 +148,14 @@ impl From<serde_json::Error> for PayloadError {
     }
 }
 
-/// Returns whether an error is about an id of this kind: about its text, or about another value in its place. A text of
-/// the payload in the error can only make the detail name another rule.
+/// Returns whether an error is about an id of this kind: its text is invalid, or a value of another type is in its
+/// place. The error may repeat a text of the payload. At worst the client is then told the rule of another kind.
 fn names(error: &str, kind: &str) -> bool {
     let of = |start: &str| error.contains(&format!("{start} {kind} at line"));
     of("not a valid") || of("expected")
 }
 
-/// A message of a client: `{"type": "<event>", "ref": <integer>, "payload": <object>}`.
+/// A message of a client: `{"type": "<event>", "ref": <integer or text>, "payload": <object>}`.
 #[derive(Clone)]
 pub struct Request<'a> {
     /// The event's name, from `type`.
@@ -222,7 +222,7 @@ fn object<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, serde_json::Error>
     if text.starts_with('{') { serde_json::from_str(text) } else { Err(serde_json::Error::custom("not an object")) }
 }
 
-/// Returns an optional field that holds an object.
+/// Reads an optional field, which must hold an object.
 fn optional_object<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
 where
     D: Deserializer<'de>,

@@ -1,6 +1,6 @@
 //! Which agents are in a classroom (PROTOCOL 9): the object AGENT, and a page of agents as clients get it.
 //!
-//! Invariant: a page is encoded once for all who ask for it at the same time.
+//! Invariant: a page is encoded once for all clients that ask for it at the same time.
 use serde::Serialize;
 use serde_json::value::RawValue;
 

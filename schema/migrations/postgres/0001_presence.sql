@@ -117,7 +117,8 @@ create table agent_session_history (
     lesson_id text,
     lifetime tstzrange not null,
     reason text not null,
-    -- For the reason kicked: the session error that the client got (kicked: by an operator), or violation.
+    -- Why a session with the reason kicked ended: the session error that its client got (kicked if an operator ended
+    -- it), or violation.
     cause text,
     -- The same id as in agent_session, or null if the session's end was final.
     resume_id integer
@@ -158,9 +159,9 @@ insert into outbox_shard (shard) select generate_series(0, 7);
 
 -- Events that are committed and not yet published. One agent in one classroom always has the same shard, which a node
 -- knows from the classroom's id (rollcall_schema::Shards), and its rows have ascending ids: each row is written under
--- the lock of the agent's row or key in agent_session. `nonce` is part of the message id: every attempt to publish the
--- row uses the same one, and a database that was put back to an earlier time, and gives out the same session ids again,
--- does not make it again. Operation and reason have no check here: a newer version may write others.
+-- the lock of the agent's row or key in agent_session. `nonce` is a random part of the message id. Every attempt to
+-- publish a row has the same nonce. A database that was put back to an earlier time gives out session ids again, but
+-- not nonces. Operation and reason have no check here: a newer version may write others.
 create table outbox (
     id bigint generated always as identity,
     shard smallint not null generated always as (
