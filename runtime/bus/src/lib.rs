@@ -188,8 +188,8 @@ pub trait Bus: Send + Sync + 'static {
     /// Tells the relays of other nodes of this installation that these shards of the outbox have new rows. The message
     /// may be lost.
     async fn wake_relays(&self, _installation: Uuid, _shards: Shards) {}
-    /// Returns the shards of these that other nodes name with [`Bus::wake_relays`]. The stream ends when the connection
-    /// is given up.
+    /// Returns the shards of these that other nodes name with [`Bus::wake_relays`]. The returned stream ends when its
+    /// connection is given up.
     async fn relay_wakes(&self, _installation: Uuid, _shards: Shards) -> Result<BoxStream<'static, Shards>, BusError> {
         Ok(futures_util::stream::pending().boxed())
     }

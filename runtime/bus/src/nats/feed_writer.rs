@@ -35,13 +35,15 @@ use rollcall_base::names;
 
 /// The time between two attempts to backfill.
 const RETRY_DELAY: Duration = Duration::from_millis(100);
-/// How often an idle node asks for the stream's end. An event that was stored this long ago has arrived.
+/// How often an idle node asks for the stream's end. An event that was stored before one question counts as arrived at
+/// the next one.
 const IDLE_INTERVAL: Duration = Duration::from_secs(10);
 
-/// How far an event may be ahead of the confirmed end. While events arrive, the end is asked for several times a
-/// second. An event that is further ahead waits for the answer.
+/// How many offsets an event may be ahead of the confirmed end. While events arrive, the end is asked for several times
+/// a second. An event that is further ahead waits for the next answer.
 const MAX_AHEAD: u64 = 32 * 1024;
-/// An event that is ahead by more than this was not caused by a change of the stream's leader.
+/// After a change of its leader the stream may be behind its own events for a moment, but never by more than this. An
+/// event that is further ahead of the end was forged, so the stream is not read because of it.
 const MAX_LAG: u64 = 1_000_000;
 /// The shortest time between two backfills because of events that the stream does not confirm.
 const MIN_REREAD_INTERVAL: Duration = Duration::from_secs(5);

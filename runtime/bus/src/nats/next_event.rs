@@ -50,8 +50,8 @@ impl Stored {
     }
 
     pub(super) fn event(self) -> Option<Incoming> {
-        // The server encodes the base64, and the publisher chose the headers. Headers that are not UTF-8 are none that
-        // the gateway reads.
+        // The base64 is valid, because the server wrote it. Its publisher chose the headers, and a header that is not
+        // UTF-8 is none that the gateway reads.
         let headers = STANDARD.decode(self.hdrs).unwrap_or_default();
         let headers = String::from_utf8_lossy(&headers);
         let body = STANDARD.decode(self.data).unwrap_or_default();

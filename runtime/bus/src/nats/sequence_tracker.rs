@@ -26,7 +26,7 @@ const MAX_REMEMBERED: usize = 64 * 1024;
 /// The offsets that were delivered.
 #[derive(Debug)]
 pub(super) struct SequenceTracker {
-    /// No event up to this offset is missing for certain. Any further event from there is a duplicate.
+    /// It is certain that no event up to this offset is missing. Any further event from there is a duplicate.
     certain: u64,
     /// No event up to this offset is missing, unless it is later than [`SequenceTracker::expire`] allows.
     floor: u64,

@@ -37,7 +37,7 @@ struct Inner {
     asked: [Instant; 2],
     /// The settings that break a promise.
     broken: Vec<String>,
-    /// When the events were last to be read from the stream because of these settings.
+    /// When the events last had to be read from the stream because of these settings.
     reread: Option<Instant>,
 }
 
