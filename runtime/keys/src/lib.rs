@@ -131,7 +131,7 @@ pub trait LessonKeys: Send + Sync + 'static {
     /// allowed.
     async fn erase(&self, user: &UserId, lessons: &[LessonId]) -> Result<(), KeysError>;
     /// Adds what is missing of these joins (numbers of seat maps, fields, and users' keys), changes no existing value,
-    /// and renews TTLs. A batch has at most a thousand. Returns false if nothing was missing for certain.
+    /// and renews TTLs. A batch has at most a thousand. Returns false only if certainly nothing was missing.
     async fn repair(&self, entries: &[KeyEntry]) -> Result<bool, KeysError>;
     /// Returns whether every write from before the last probe is still there, as far as a marker key on each server and
     /// the server's replication id tell. If false, as at the first probe, all keys must be written again, and removals

@@ -84,8 +84,8 @@ async fn masters_of_a_cluster_with_tls_are_replaced() {
     kv.ping().await.unwrap();
 }
 
-/// Tests that two connections of a teacher join a lesson, and one of the joins fails, because it came from a lesson of
-/// a node that hangs.
+/// Two connections of a teacher join a lesson. One of the joins fails, because it leaves a lesson whose node hangs.
+/// What the other join wrote stays.
 async fn keeps_what_another_join_wrote(bench: &InRedis, cluster: &mut RedisCluster) {
     let hangs = cluster.master_of("lesson_teacher_left").unwrap();
     let elsewhere = |key: &String| cluster.master_of(key).unwrap() != hangs;
@@ -178,8 +178,8 @@ async fn a_join_that_one_node_refuses_is_undone_on_the_others() {
     bench.write("SET", "lesson_seat_algebra-2", &["of another type"]).await;
     let emil = |lesson| participant(lesson, "emil", 6);
     bench.kv.join(&emil("algebra-2"), None).await.unwrap();
-    // The key of the joined lesson's students is not a hash. The field of the lesson before is there again, even if an
-    // earlier attempt has removed it.
+    // The key of the joined lesson's students is not a hash. The field of the lesson that was to be left is there
+    // again, even if an earlier attempt has removed it.
     bench.write("SET", "lesson_student_algebra-3", &["of another type"]).await;
     let left = hash([("emil", &sid(6))]);
     for _ in 0..2 {

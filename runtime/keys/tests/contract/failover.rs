@@ -117,7 +117,8 @@ async fn a_server_that_does_not_work_says_what_to_mend_and_is_used_again() {
     }
 }
 
-/// Tests that a replica takes over that has alice's field, and lacks its removal. `info` says whether INFO is allowed.
+/// A replica takes over that has alice's field and lacks its removal: the loss is noticed. `info` says whether INFO is
+/// allowed.
 async fn a_lost_removal_is_noticed(info: bool) {
     let (old, new) = (Redis::start().unwrap(), Redis::start().unwrap());
     let folder = tempfile::tempdir().unwrap();

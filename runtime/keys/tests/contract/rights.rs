@@ -3,7 +3,7 @@ use rollcall_loadtest::servers::{Redis, shared};
 
 use crate::bench::{connected, options, participant, stale};
 
-/// The rights that README lists, without INFO. INFO only serves to notice failovers that lost nothing.
+/// The rights that `runtime/SETTINGS.md` lists, without INFO. INFO only serves to notice failovers that lost nothing.
 const RIGHTS: &str = "-@all +@connection +script|load +evalsha +time +get +set +del +expire +exists +hget +hgetall +hset +hdel \
     +hsetnx +hexists";
 const OF_CLUSTERS: &str = "+asking +cluster|slots +cluster|info";
