@@ -43,7 +43,7 @@ pub struct Joining<'a> {
     guard: LessonGuard<'a>,
     asked: Since,
     seat: Option<Seat>,
-    /// Whether another connection of the user is in the lesson before.
+    /// Whether another connection of the user is in the lesson that this connection leaves.
     shared: bool,
     entry: KeyEntry,
 }
@@ -97,7 +97,7 @@ impl Presence {
     }
 
     /// Saves the lesson in the row. Returns the number of its seats, the user's seat, and whether another connection of
-    /// the user may be in the lesson before.
+    /// the user may be in the lesson that this connection leaves.
     async fn save(
         &self,
         membership: &Membership,
@@ -114,7 +114,8 @@ impl Presence {
             user: user.cloned(),
         };
         match trace::call("sql", "join lesson", self.sessions.join(join)).await? {
-            // A guest has no row. The removal finds out whether the guest shares its lesson.
+            // A guest has no row. The removal of its field finds out whether another connection of the user is in that
+            // lesson.
             store::Joined::Lesson { seats, seat, shared } => Ok((seats, seat, shared || membership.agent.is_none())),
             store::Joined::NotFound => Err(JoinError::LessonNotFound),
             store::Joined::NotOwner => Err(self.disowned(membership).await.into()),

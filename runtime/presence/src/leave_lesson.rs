@@ -1,4 +1,4 @@
-//! A connection leaves its lesson, and stays in the classroom (PROTOCOL 9). First the row in SQL is changed, then the
+//! A connection leaves its lesson, and stays in the classroom (PROTOCOL 2). First the row in SQL is changed, then the
 //! user's field in Redis is removed.
 //!
 //! Invariant: SQL decides. If it does not answer, the connection stays in the lesson, and the row is put back. A field

@@ -102,7 +102,8 @@ impl Restore {
         }
         tokio::select! {
             () = self.presence.cleanup.finish() => {}
-            // In this case no later change of this connection waits for the cleanup.
+            // The connection has ended, or the task was given up, so no later change of this connection waits for the
+            // cleanup.
             () = over(&mut self.hurried) => {}
         }
         Ok(())

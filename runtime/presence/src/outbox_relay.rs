@@ -20,9 +20,9 @@ use rollcall_store::{Lease, Outbox, OutboxRow, Store, StoreError};
 use self::memory::{Key, Memory, key};
 
 const BATCH: usize = 2_000;
-/// The pause between two rounds, unless many rows wait. A round costs nearly the same for one row as for fifty. The
-/// pause grows while rounds have fewer rows than `FEW` and the first number of `ROWS`, and shrinks while they have more
-/// than the second.
+/// The shortest and the longest pause between two rounds, because a round costs nearly the same for one row as for
+/// fifty. A round with fewer rows than the first number of [`ROWS`] doubles the pause, and a round with more than the
+/// second halves it.
 const ROUND: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(25));
 const ROWS: (usize, usize) = (4, 16);
 const CLAIM_EVERY: Duration = Duration::from_secs(1);
@@ -31,7 +31,7 @@ const CLAIM_AGAIN: Duration = Duration::from_millis(250);
 /// An event that waited for longer than this waited for the bus, or for a disk that was stopped.
 const BACKLOGGED_AFTER: Duration = Duration::from_secs(1);
 const RETRY_AFTER: Duration = Duration::from_millis(250);
-/// With fewer rows than this, there is time until the next round.
+/// After a round with fewer rows than this, the relay pauses for [`ROUND`] before the next one.
 const FEW: usize = 100;
 /// How long after its read a row may be given to the bus, by both clocks, because the monotonic clock stops while a
 /// virtual machine is paused. A claim that held when the row was read holds for longer.

@@ -1,7 +1,7 @@
 //! Past and present sessions of a classroom: which agents were there, from when to when, and why they left.
 //!
-//! Invariant: a page costs the same however long the history is, because each begins where the page before ended, by an
-//! index.
+//! Invariant: a page costs the same however long the history is, because an index leads to the row at which the page
+//! before it ended.
 use std::time::Duration;
 
 use async_trait::async_trait;

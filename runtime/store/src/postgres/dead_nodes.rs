@@ -27,10 +27,10 @@ macro_rules! dead {
 }
 pub(super) use dead;
 
-/// Answers whether there is a node to reap. A node whose own lease has expired takes none, because it was suspended,
-/// and all others may have been, too. It also takes none before a heartbeat has found its own lease unbroken, because
-/// the answer of a heartbeat that renewed it after a gap may not be here yet. A node that is writing at this moment is
-/// not dead, and a node whose writes hang does not delay the ends of others.
+/// Takes the leases of dead nodes, and answers whether there is a node to reap. A node whose own lease has expired
+/// takes none, because it was suspended, and all others may have been, too. It also takes none before a heartbeat has
+/// found its own lease unbroken, because the answer of a heartbeat that renewed it after a gap may not be here yet. A
+/// node that is writing at this moment is not dead, and a node whose writes hang does not delay the ends of others.
 const TAKE: &str = concat!(
     "with fence as materialized (
         select id from node where id = $1 and epoch = $2 for key share

@@ -103,7 +103,7 @@ impl LessonJoins for PostgresStore {
             return Err(StoreError::Fenced);
         }
         let mut answers: HashMap<Sid, Joined> = HashMap::with_capacity(batch.len());
-        // For each row that was written, whether another session is in the lesson before.
+        // For each row that was written, whether another session of the user is in the lesson that is left.
         let mut written = vec![None; batch.len()];
         let place = |row: &Row| -> Result<usize, StoreError> {
             let place: i64 = get(row, 0)?;

@@ -1,4 +1,4 @@
-//! Checks the rights of a role on the tables, before it needs them.
+//! Checks the rights of a role on the tables before the role needs them.
 use std::time::Duration;
 
 use tokio_postgres::Row;

@@ -14,7 +14,8 @@ use crate::StoreError;
 const BUSY: Duration = Duration::from_secs(1);
 /// The size of the cache of prepared statements. All statements of the store fit.
 const STATEMENTS: usize = 64;
-/// The writer writes the log into the file itself only if the checkpointer cannot keep up (64 MiB).
+/// The checkpointer moves the log into the file. The writer does so only if the log has grown to 64 MiB, because the
+/// checkpointer cannot keep up.
 const PRAGMAS: &str = "pragma journal_mode = wal; pragma synchronous = normal; pragma wal_autocheckpoint = 16384; \
     pragma temp_store = memory; pragma cache_size = -1024; \
     pragma cache_spill = off; pragma foreign_keys = on;";

@@ -98,7 +98,6 @@ fn a_get_whose_client_goes_away_ends_the_session() {
     let server = server();
     let (sid, id) = session(&server);
     let waiting = begin(&server, "GET", &format!("&sid={sid}"), "", "");
-    // Once the GET waits, only it gets what is sent, so this is the waiting GET.
     drop(waiting);
     assert_eq!(server.seen(), Seen::Closed(id, Cause::Lost));
     is(&get(&server, &sid), 400, UNKNOWN);
