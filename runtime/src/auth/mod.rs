@@ -1,4 +1,4 @@
-//! Authentication: tokens, the keys that check them, and the authorization service (PROTOCOL 6).
+//! Authentication: tokens, the keys that check them, and the authorization service (PROTOCOL 6 and 10).
 //!
 //! Invariant: [`Claims`] exist only for a token whose signature was checked with a key of its own issuer and that key's
 //! algorithm. Nothing in a token's header chooses an algorithm, an address or a file.

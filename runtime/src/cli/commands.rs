@@ -48,7 +48,7 @@ pub(super) async fn migrate(config: &Config) -> Result<(), CommandError> {
     Ok(writeln!(stdout(), "the tables of {} are up to date", store.name())?)
 }
 
-/// `rollcall restored` tells the gateways that the database was restored.
+/// `rollcall restored` prepares a database that was put back from a backup, before any node starts.
 pub(super) async fn restored(config: &Config) -> Result<(), CommandError> {
     let store = node::store(&config.backends).await?;
     let hint = "stop every node, then run it again";

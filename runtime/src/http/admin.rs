@@ -1,4 +1,4 @@
-//! The parts that answer on the operators' address (PROTOCOL 7 and 10).
+//! The parts that answer on the operators' address (PROTOCOL 7).
 use std::sync::Arc;
 
 use super::{

@@ -1,5 +1,5 @@
 //! An event in the form for Socket.IO's clients. It has one encoding for each namespace and framing, with and without
-//! its offset, made for the first member that needs it (PROTOCOL 11, Pushes and Recovery).
+//! its offset, made for the first member that needs it (PROTOCOL 11, Events and Recovery).
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;

@@ -1,4 +1,4 @@
-//! Tokens that are refused: every attack with tokens that the list of attacks names.
+//! Tokens that are refused: every known attack with a JWT.
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD as B64};
 use proptest::prelude::*;
 use serde_json::{Value, json};

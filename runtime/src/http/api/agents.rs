@@ -8,7 +8,7 @@ use crate::http::{
     reply::{HttpError, Reply, json},
 };
 
-/// Lists the agents by session, whose ids are above `sequence_id`.
+/// Lists the agents whose session ids are above `sequence_id`, in the order of these ids.
 pub(super) async fn list(admin: &Admin, call: &Call<'_>) -> Result<Reply, HttpError> {
     let (query, limit) = call.url.roster_page()?;
     let agents = admin.store.agents(&[query], limit).await.map_err(|error| admin.refusal(&error))?;

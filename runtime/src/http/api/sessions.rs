@@ -17,7 +17,7 @@ struct Sessions {
     next: Option<SessionId>,
 }
 
-/// Lists the sessions, whose ids are above `after`.
+/// Lists the sessions with ids above `after`.
 pub(super) async fn list(admin: &Admin, call: &Call<'_>) -> Result<Reply, HttpError> {
     let classroom: Option<ClassroomId> = call.url.parsed("classroom_id", "a UUID")?;
     let whose = call.url.whose()?;
