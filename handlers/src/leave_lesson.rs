@@ -1,4 +1,4 @@
-//! `leave_lesson`: the client leaves the lesson and stays in the classroom (PROTOCOL 9).
+//! `leave_lesson`: the client leaves the lesson and stays in the classroom (PROTOCOL 2).
 //!
 //! Invariant: after a success the client gets no event of the lesson, and neither row nor keys say that the user is
 //! there.

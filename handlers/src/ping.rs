@@ -1,4 +1,4 @@
-//! `ping`: a client asks whether its connection is alive (PROTOCOL 12). The ack is the answer.
+//! `ping`: a client asks whether its connection is alive (PROTOCOL 2, Ping). The ack is the answer.
 use rollcall_runtime::{HandlerError, Session};
 use rollcall_schema::ack::Empty;
 

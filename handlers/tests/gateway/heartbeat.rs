@@ -1,4 +1,4 @@
-//! PROTOCOL 12, heartbeat: pings that a page sees, and the event `ping`.
+//! PROTOCOL 2, Ping: pings that a page sees, and the event `ping`.
 
 use crate::common::{Backend, SOON, on_both_kinds, session_error};
 use rollcall_loadtest::GatewayOptions;

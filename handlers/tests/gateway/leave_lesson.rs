@@ -1,4 +1,4 @@
-//! PROTOCOL 9, leave_lesson: a client leaves the lesson and stays in the classroom.
+//! PROTOCOL 2, leave_lesson: a client leaves the lesson and stays in the classroom.
 
 use crate::common::{Backend, SOON, expect_field, on_both_kinds, student_hash};
 use rollcall_loadtest::GatewayOptions;

@@ -1,4 +1,4 @@
-//! PROTOCOL 10, the server API: an operator ends sessions.
+//! PROTOCOL 7, Disconnect: an operator ends sessions, or takes them out of their lesson.
 
 use crate::common::{Agent, Backend, Classroom, SOON, expect_field, on_both_kinds, session_error, student_hash};
 use serde_json::{Value, json};

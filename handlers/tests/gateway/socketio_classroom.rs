@@ -1,5 +1,4 @@
-//! PROTOCOL 11, Classroom: classroom and label from the handshake's query, the roster in the answer to CONNECT, and
-//! leave_lesson.
+//! PROTOCOL 11, CONNECT: classroom and label from the handshake's query, the roster in the answer, and leave_lesson.
 
 use crate::common::{Backend, Classroom, Packet, SocketIo, on_both_kinds};
 use serde_json::{Value, json};

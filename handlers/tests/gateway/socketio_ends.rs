@@ -1,4 +1,4 @@
-//! PROTOCOL 11, Session errors and Drain: what a client of Socket.IO gets, and whether its transport stays open.
+//! PROTOCOL 11, Session errors: what a client of Socket.IO gets, also in a drain, and whether its transport stays open.
 
 use crate::common::{Backend, Packet, SOON, SocketIo, on_both_kinds};
 use futures_util::future::join_all;

@@ -1,4 +1,4 @@
-//! PROTOCOL 7, traces: `traceparent` is passed on, and spans are exported if the settings say so.
+//! `traceparent` is passed on (PROTOCOL 2), and spans are exported if the settings say so.
 
 use rollcall_loadtest::{Client, GatewayOptions};
 use serde_json::{Value, json};

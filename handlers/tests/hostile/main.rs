@@ -1,4 +1,5 @@
-//! Hostile clients: each row of PROTOCOL's security table that is not about frames is tested against the real binary.
+//! Hostile clients against the real binary: what strangers send, how much of it, and what they may not do. The socket
+//! layer's own tests have the attacks with frames.
 
 #![allow(clippy::unwrap_used)]
 

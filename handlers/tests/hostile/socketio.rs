@@ -1,5 +1,5 @@
-//! PROTOCOL 11 against hostile clients: the security table's rules for `/ws` hold for Socket.IO, and everything that
-//! only Socket.IO has is bounded: long-polling, attachments, upgrades, namespaces.
+//! PROTOCOL 11 against hostile clients: what is refused on `/ws` is refused on Socket.IO, and everything that only
+//! Socket.IO has is bounded: long-polling, attachments, upgrades, namespaces.
 
 use std::net::SocketAddr;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! PROTOCOL 11, Drain: clients of Socket.IO enter another node once their transports are closed.
+//! PROTOCOL 11, a drain: clients of Socket.IO enter another node once their transports are closed.
 
 use crate::common::{Backend, Packet, SOON, Servers, SocketIo};
 use rollcall_loadtest::Gateway;

@@ -1,4 +1,4 @@
-//! Requests while PostgreSQL is away (PROTOCOL 9 and 10). Each request that needs PostgreSQL is refused for now, and
+//! Requests while PostgreSQL is away (PROTOCOL 2, 7 and 9). Each request that needs PostgreSQL is refused for now, and
 //! its connection stays as it was.
 
 use std::net::SocketAddr;

@@ -1,4 +1,4 @@
-//! An authorization service that allows everything (PROTOCOL 10). A wire before it makes it fail.
+//! An authorization service that allows everything (PROTOCOL 10). The wire in front of it makes it fail.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};

@@ -118,7 +118,7 @@ pub(super) struct Journal {
     states: Mutex<BTreeMap<i64, SetStates>>,
 }
 
-/// The numbers to which a session set its state; each is higher than the one before.
+/// The numbers to which a session set its state, in ascending order.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(super) struct SetStates {
     /// The last number that was sent.
