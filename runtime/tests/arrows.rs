@@ -4,6 +4,8 @@
 //! A path in the source (`crate::a::b::Name`, `super::c`) is an arrow from the file's module to the module that it
 //! leads to. Re-exports are followed. In each folder an arrow counts between the two children that it connects. Arrows
 //! between a module and its own children are not checked, and test modules may use every module.
+//!
+//! The other tests here check that no file is too long, and that the files and sections that texts name are there.
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
@@ -43,10 +45,9 @@ struct Source {
 
 #[test]
 fn no_crate_has_a_circle_of_modules() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace");
     let mut circles = BTreeMap::new();
     for name in CRATES {
-        let sources = read(&root.join(name).join("src"));
+        let sources = read(&workspace().join(name).join("src"));
         for (folder, arrows) in arrows(&sources) {
             let path = [&[name.to_owned(), "src".to_owned()], &folder[..]].concat().join("/");
             circles.extend(circle(&arrows).map(|circle| (path, circle)));
@@ -66,21 +67,21 @@ fn every_file_that_the_architecture_names_is_there() {
 
 #[test]
 fn no_file_has_too_many_lines() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace");
-    let mut folders = ["schema", "runtime", "handlers", "loadtest"].map(|name| root.join(name)).to_vec();
-    let mut long = Vec::new();
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(&folder).expect("a folder of sources") {
-            let path = entry.expect("an entry").path();
-            if path.is_dir() && !path.ends_with("target") && !path.ends_with("node_modules") {
-                folders.push(path);
-            } else if path.extension().is_some_and(|extension| extension == "rs") {
-                let lines = fs::read_to_string(&path).expect("a source").lines().count();
-                long.extend((lines > MAX_LINES).then_some((path, lines)));
-            }
-        }
-    }
+    let long: Vec<_> = files().filter(|(_, text)| text.lines().count() > MAX_LINES).map(|(path, _)| path).collect();
     assert!(long.is_empty(), "more than {MAX_LINES} lines: {long:?}");
+}
+
+#[test]
+fn every_section_of_the_protocol_that_a_file_names_is_there() {
+    let contract = fs::read_to_string(workspace().join("schema/PROTOCOL.md")).expect("the contract");
+    let mut named = BTreeMap::<String, PathBuf>::new();
+    for (path, text) in files() {
+        let sections = text.split("PROTOCOL ").skip(1).map(|rest| rest.split(|c: char| !c.is_ascii_digit()).next());
+        named.extend(sections.flatten().filter(|number| !number.is_empty()).map(|number| (number.into(), path.clone())));
+    }
+    assert!(named.len() >= 10, "{named:?}");
+    named.retain(|number, _| !contract.contains(&format!("<a id=\"{number}\"></a>{number}. ")));
+    assert!(named.is_empty(), "schema/PROTOCOL.md has no section of this number: {named:?}");
 }
 
 #[test]
@@ -100,6 +101,30 @@ fn a_circle_is_found_behind_a_re_export() {
     let arrows = arrows(&sources);
     assert_eq!(arrows.keys().collect::<Vec<_>>(), [&Module::new()]);
     assert_eq!(circle(&arrows[&Module::new()]).map(|circle| circle.len()), Some(2));
+}
+
+fn workspace() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace")
+}
+
+/// Returns every Rust file of the workspace, with its text.
+fn files() -> impl Iterator<Item = (PathBuf, String)> {
+    let mut folders = ["schema", "runtime", "handlers", "loadtest"].map(|name| workspace().join(name)).to_vec();
+    let mut files = Vec::new();
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).expect("a folder of sources") {
+            let path = entry.expect("an entry").path();
+            if path.is_dir() && !path.ends_with("target") && !path.ends_with("node_modules") {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                files.push(path);
+            }
+        }
+    }
+    files.into_iter().map(|path| {
+        let text = fs::read_to_string(&path).expect("a source");
+        (path, text)
+    })
 }
 
 /// Returns the modules of a crate.
