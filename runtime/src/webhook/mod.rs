@@ -3,7 +3,7 @@
 //! One node of an installation delivers while its lease is valid. The cursor in SQL says how far. [`delivery`] reads
 //! the events in their order ([`log`]) and posts them ([`receiver`]). The events of one classroom are posted one after
 //! the other. If the receiver refuses the events of a classroom while it accepts those of others, the classroom is
-//! parked: it gets its own cursor ([`retry`]), and delays no other classroom.
+//! parked: it gets its own cursor ([`parked_delivery`]), and delays no other classroom.
 //!
 //! Invariant: an event is posted until the receiver accepts it, or the gateway gives it up, or it is too old. The
 //! cursor moves only after that, under the node's epoch, so the failure of a node loses no event. An event that is
@@ -13,9 +13,9 @@ mod backoff;
 mod delivery;
 mod log;
 mod parked;
+mod parked_delivery;
 mod pending;
 mod receiver;
-mod retry;
 mod turn;
 
 use std::{sync::Arc, time::Duration};
