@@ -77,7 +77,8 @@ fn every_section_of_the_protocol_that_a_file_names_is_there() {
     let mut named = BTreeMap::<String, PathBuf>::new();
     for (path, text) in files() {
         let sections = text.split("PROTOCOL ").skip(1).map(|rest| rest.split(|c: char| !c.is_ascii_digit()).next());
-        named.extend(sections.flatten().filter(|number| !number.is_empty()).map(|number| (number.into(), path.clone())));
+        named
+            .extend(sections.flatten().filter(|number| !number.is_empty()).map(|number| (number.into(), path.clone())));
     }
     assert!(named.len() >= 10, "{named:?}");
     named.retain(|number, _| !contract.contains(&format!("<a id=\"{number}\"></a>{number}. ")));

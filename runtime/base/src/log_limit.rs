@@ -1,8 +1,7 @@
 //! A limit on one kind of log line, so that clients that cause it cannot fill the log.
-use std::{
-    sync::{Mutex, PoisonError},
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
 
 /// The log's target for lines that must not be left out, because they say which operator changed what.
 pub const AUDIT: &str = "rollcall::audit";
@@ -41,7 +40,7 @@ impl LogLimit {
     }
 
     fn pass_at(&self, now: Instant) -> Option<u64> {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state.lock();
         if state.last.is_some_and(|last| now.saturating_duration_since(last) < self.interval) {
             state.held_back += 1;
             return None;

@@ -3,11 +3,9 @@
 //! Invariant: a file that cannot be used (because it is missing, or half written) changes nothing: the last good value
 //! stays in use, and the problem is logged once. A file system that hangs delays each caller by [`READ`] at most, and
 //! occupies one thread in all.
-use std::{
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
+use parking_lot::Mutex;
 use tokio::{task::spawn_blocking, time::timeout};
 use tracing::{info, warn};
 
@@ -56,7 +54,7 @@ impl<T: Clone + Send + 'static> Reloaded<T> {
 
     /// Reads the value. The error is the last good value, with what is wrong now.
     async fn ask(&self, read: impl FnOnce(&T) -> Result<Option<T>, String> + Send + 'static) -> Result<T, (T, String)> {
-        let good = self.last().good.clone();
+        let good = self.last.lock().good.clone();
         let reading = Arc::clone(&self.reading);
         let read = async move {
             let alone = reading.lock_owned().await;
@@ -75,7 +73,7 @@ impl<T: Clone + Send + 'static> Reloaded<T> {
 
     /// Keeps a new value, and logs what has changed.
     fn keep(&self, answer: Result<(T, bool), String>) -> Result<T, (T, String)> {
-        let mut last = self.last();
+        let mut last = self.last.lock();
         let source = &self.source;
         match answer {
             Ok((value, is_other)) => {
@@ -96,10 +94,5 @@ impl<T: Clone + Send + 'static> Reloaded<T> {
                 Err((last.good.clone(), problem))
             }
         }
-    }
-
-    fn last(&self) -> std::sync::MutexGuard<'_, Last<T>> {
-        // The fields are consistent after any panic.
-        self.last.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -2,15 +2,13 @@
 //!
 //! Invariant: a connection that failed, that got no answer, or that leads to a server that does not work is never used
 //! again.
-use std::{
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use bb8_redis::{
     bb8::{Pool, QueueStrategy, RunError},
     redis::{FromRedisValue, Pipeline, RedisError, RedisResult, Value},
 };
+use parking_lot::Mutex;
 use tokio::time::{Instant, timeout_at};
 
 use super::{
@@ -131,8 +129,7 @@ impl Calls {
     }
 
     fn no_connection(&self) -> Failure {
-        // The option is consistent after any panic.
-        let failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
+        let failure = self.failure.lock();
         Failure::NoConnection(failure.clone().unwrap_or_else(|| ConnectError("it did not answer in time".into())))
     }
 }

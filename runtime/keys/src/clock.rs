@@ -1,9 +1,7 @@
 //! A server's clock. A script compares it with its deadline, and does nothing if it runs too late.
-use std::{
-    sync::{Mutex, PoisonError},
-    time::Duration,
-};
+use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
 /// The server's answer to TIME: seconds and microseconds.
@@ -18,13 +16,12 @@ impl Clock {
     /// Records an answer that has just arrived.
     pub(super) fn heard(&self, (seconds, micros): Time) {
         let said = Duration::from_secs(seconds) + Duration::from_micros(micros);
-        // The option is consistent after any panic.
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((Instant::now(), said));
+        *self.0.lock() = Some((Instant::now(), said));
     }
 
     /// Returns a time of the server's clock in microseconds. It is the time at `then`, or an earlier one.
     pub(super) fn at(&self, then: Instant) -> u128 {
-        let heard = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let heard = *self.0.lock();
         heard.map_or(0, |(at, said)| (said + then.saturating_duration_since(at)).as_micros())
     }
 }

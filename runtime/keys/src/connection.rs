@@ -7,7 +7,7 @@
 //! time.
 use std::{
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -17,6 +17,7 @@ use bb8_redis::{
     bb8::ManageConnection,
     redis::{FromRedisValue, Pipeline, RedisError, RedisResult, Value},
 };
+use parking_lot::Mutex;
 use tokio::time::{Instant, timeout};
 
 use super::{
@@ -143,8 +144,7 @@ impl ManageConnection for ConnectionManager {
             let hint = format!("if it speaks {tls}, let REDIS_URL begin with {scheme}");
             Err(ConnectError(format!("no greeting within {:?}; {hint}", self.timeout)))
         });
-        // The option is consistent after any panic.
-        *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = connection.as_ref().err().cloned();
+        *self.failure.lock() = connection.as_ref().err().cloned();
         connection
     }
 

@@ -4,9 +4,9 @@
 //! Invariant: each write of the node that must not be lost is followed by a write of its marker, with a higher number.
 //! Servers replicate in order, so a server whose marker is at least the last confirmed one has every write before that.
 //! A lower marker is not overwritten before the loss is noticed, even if an answer is lost.
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bb8_redis::redis::{ParsingError, Value, from_redis_value};
+use parking_lot::Mutex;
 
 use super::KeysError;
 
@@ -59,7 +59,7 @@ impl Marked {
 impl Marker {
     /// Returns the next write of the marker with this key. If the key has changed, the numbers start again.
     pub(super) fn next(&self, key: &str) -> Mark {
-        let mut known = self.lock();
+        let mut known = self.0.lock();
         if known.key.as_deref() != Some(key) {
             (known.key, known.confirmed, known.replication) = (Some(key.to_owned()), None, None);
         }
@@ -68,7 +68,7 @@ impl Marker {
 
     /// Returns the next write, if there has been a probe.
     pub(super) fn again(&self) -> Option<Mark> {
-        let mut known = self.lock();
+        let mut known = self.0.lock();
         let key = known.key.clone()?;
         known.confirmed?;
         Some(known.draw(&key))
@@ -76,7 +76,7 @@ impl Marker {
 
     /// Records the answer to a write.
     pub(super) fn answered(&self, mark: &Mark, answer: i64) {
-        let mut known = self.lock();
+        let mut known = self.0.lock();
         if answer != LOST && known.key.as_ref() == Some(&mark.key) {
             known.confirmed = known.confirmed.max(Some(mark.number));
         }
@@ -84,7 +84,7 @@ impl Marker {
 
     /// Records the answer to a probe. Returns true if every write from before the last probe is still there.
     pub(super) fn probed(&self, mark: &Mark, Marked { answer, replication }: Marked) -> bool {
-        let mut known = self.lock();
+        let mut known = self.0.lock();
         let same = match (&known.replication, &replication) {
             (Some(before), Some(now)) => before == now,
             _ => true,
@@ -95,11 +95,6 @@ impl Marker {
         // The loss is noticed now, so the next write may overwrite the marker.
         known.confirmed = if answer == LOST { Some(0) } else { known.confirmed.max(Some(mark.number)) };
         same && answer != LOST && mark.least.is_some()
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Known> {
-        // The fields are consistent after any panic.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

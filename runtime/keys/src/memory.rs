@@ -6,11 +6,11 @@
 use std::{
     collections::{BTreeMap, HashMap},
     ops::Bound,
-    sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use async_trait::async_trait;
+use parking_lot::Mutex;
 use rollcall_schema::{LessonId, Role, Sid, UserId, key};
 use tokio::time::Instant;
 
@@ -195,7 +195,7 @@ impl MemoryKeys {
     #[must_use]
     pub fn hash(&self, name: &str) -> Option<(BTreeMap<String, String>, Duration)> {
         let now = Instant::now();
-        let keys = self.lock();
+        let keys = self.keys.lock();
         let lesson = |prefix: &str| {
             let id = LessonId::parse(name.strip_prefix(prefix)?).ok()?;
             keys.lessons.entries.get(&id)
@@ -227,11 +227,7 @@ impl MemoryKeys {
 
     /// Removes all keys, as a flush does.
     pub fn clear(&self) {
-        *self.lock() = Keys::default();
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Keys> {
-        self.keys.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.keys.lock() = Keys::default();
     }
 }
 
@@ -247,7 +243,7 @@ impl LessonKeys for MemoryKeys {
 
     async fn join(&self, entry: &KeyEntry, before: Option<&EarlierField>) -> Result<bool, FailedJoin> {
         let now = Instant::now();
-        let mut keys = self.lock();
+        let mut keys = self.keys.lock();
         keys.upkeep(now);
         let left = before.filter(|before| entry.removes(before));
         if let (Some((user, _)), Some(left)) = (&entry.user, left)
@@ -261,7 +257,7 @@ impl LessonKeys for MemoryKeys {
 
     async fn remove(&self, stale: &[StaleField]) -> Result<(), KeysError> {
         let now = Instant::now();
-        let mut keys = self.lock();
+        let mut keys = self.keys.lock();
         for StaleField { field, successors } in stale {
             keys.upkeep(now);
             if let Some(lesson) = keys.lessons.entries.get_mut(&field.lesson) {
@@ -272,14 +268,14 @@ impl LessonKeys for MemoryKeys {
     }
 
     async fn seats(&self, lesson: &LessonId) -> Result<BTreeMap<u32, String>, KeysError> {
-        let (now, keys) = (Instant::now(), self.lock());
+        let (now, keys) = (Instant::now(), self.keys.lock());
         let seats = keys.lessons.entries.get(lesson).and_then(|lesson| lesson.seats.as_ref());
         let seats = seats.filter(|seats| seats.alive(now)).map_or(0, |seats| seats.value);
         Ok((1..=seats).map(|number| (number, String::new())).collect())
     }
 
     async fn erase(&self, user: &UserId, lessons: &[LessonId]) -> Result<(), KeysError> {
-        let mut keys = self.lock();
+        let mut keys = self.keys.lock();
         keys.users.entries.remove(user);
         for lesson in lessons {
             if let Some(lesson) = keys.lessons.entries.get_mut(lesson) {
@@ -291,7 +287,7 @@ impl LessonKeys for MemoryKeys {
 
     async fn repair(&self, entries: &[KeyEntry]) -> Result<bool, KeysError> {
         let now = Instant::now();
-        let mut keys = self.lock();
+        let mut keys = self.keys.lock();
         for entry in entries {
             keys.upkeep(now);
             keys.write(entry, true, now);
@@ -301,7 +297,7 @@ impl LessonKeys for MemoryKeys {
 
     async fn probe(&self, marker: &str) -> Result<bool, KeysError> {
         let now = Instant::now();
-        let before = self.lock().markers.insert(marker.to_owned(), later(now));
+        let before = self.keys.lock().markers.insert(marker.to_owned(), later(now));
         Ok(before.is_some_and(|until| until > now))
     }
 }
@@ -328,7 +324,7 @@ mod tests {
         for _ in 0..400 {
             kv.join(&entry(5000), None).await.unwrap();
         }
-        let keys = kv.lock();
+        let keys = kv.keys.lock();
         assert_eq!((keys.users.entries.len(), keys.lessons.entries.len()), (1, 1));
     }
 }

@@ -4,12 +4,9 @@
 //! nor a connection says that the session existed, but other services and clients may have got its entered.
 //!
 //! Invariant: the ends of the last [`KEPT`] are kept, but at most [`MAX`], so memory is bounded.
-use std::{
-    collections::VecDeque,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
+use parking_lot::Mutex;
 use rollcall_store::Remembered;
 use tokio::time::Instant;
 
@@ -25,7 +22,7 @@ pub struct RecentEnds(Arc<Mutex<VecDeque<(Instant, Remembered)>>>);
 impl RecentEnds {
     pub(crate) fn add(&self, session: Remembered) {
         let now = Instant::now();
-        let mut ends = self.lock();
+        let mut ends = self.0.lock();
         while ends.len() >= MAX || ends.front().is_some_and(|(at, _)| now.duration_since(*at) > KEPT) {
             ends.pop_front();
         }
@@ -35,14 +32,9 @@ impl RecentEnds {
     /// Returns the ends of the last [`KEPT`], with their present ages.
     #[must_use]
     pub fn all(&self) -> Vec<Remembered> {
-        let ends = self.lock();
+        let ends = self.0.lock();
         let recent = ends.iter().filter(|(at, _)| at.elapsed() <= KEPT);
         recent.map(|(at, session)| Remembered { age: session.age + at.elapsed(), ..session.clone() }).collect()
-    }
-
-    fn lock(&self) -> MutexGuard<'_, VecDeque<(Instant, Remembered)>> {
-        // The queue is consistent after any panic.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -3,11 +3,9 @@
 //!
 //! Invariant: clients cause no more loads for an issuer than its [`Budget`] allows, even if they invent many tokens or
 //! close many connections. The loaded keys stay in use while a load runs and when a load fails.
-use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
+use parking_lot::{Mutex, RwLock};
 use tokio::{sync::watch, time::Instant};
 
 use super::{
@@ -47,20 +45,20 @@ impl Issuer {
         if token.algorithm == jsonwebtoken::Algorithm::HS256 {
             return Err(AuthError::Algorithm);
         }
-        jwks::choose(&self.keys.read().unwrap_or_else(PoisonError::into_inner), token)?.check(token)
+        jwks::choose(&self.keys.read(), token)?.check(token)
     }
 
     /// Returns whether no load has succeeded yet.
     pub(super) fn is_empty(&self) -> bool {
-        self.keys.read().unwrap_or_else(PoisonError::into_inner).is_empty()
+        self.keys.read().is_empty()
     }
 
     /// Replaces the keys with the keys at the location.
     pub(super) async fn load(&self, client: &Client) -> Result<(), JwksError> {
         let began = Instant::now();
         let keys = jwks::load(&self.location, client, &self.reading).await?;
-        *self.keys.write().unwrap_or_else(PoisonError::into_inner) = keys;
-        self.loads().budget.loaded(began);
+        *self.keys.write() = keys;
+        self.loads.lock().budget.loaded(began);
         Ok(())
     }
 
@@ -88,7 +86,7 @@ impl Issuer {
         cooldown: Duration,
         kid: Option<&str>,
     ) -> Result<watch::Receiver<Option<bool>>, Lookup> {
-        let mut loads = self.loads();
+        let mut loads = self.loads.lock();
         if let Some(running) = loads.last.as_ref().filter(|last| last.borrow().is_none() && last.has_changed().is_ok())
         {
             return Ok(running.clone());
@@ -110,10 +108,6 @@ impl Issuer {
             done.send_replace(Some(loaded.is_ok()));
         });
         Ok(load)
-    }
-
-    fn loads(&self) -> MutexGuard<'_, Loads> {
-        self.loads.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -3,11 +3,9 @@
 //! Invariant: while the circuit is open no call is sent, and while it is half-open exactly one call is sent. Only the
 //! outcome of that call closes the circuit or opens it again. The outcomes of calls that were sent before are not
 //! counted.
-use std::{
-    sync::{Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use rollcall_base::names;
@@ -93,7 +91,7 @@ impl Breaker {
 
     /// Returns whether a call would be sent now.
     pub(super) fn would_admit(&self) -> bool {
-        match *self.circuit() {
+        match *self.circuit.lock() {
             Circuit::Closed(_) => true,
             Circuit::Open(open) => open.half_open(Instant::now()).is_some(),
             Circuit::HalfOpen(_) => false,
@@ -102,7 +100,7 @@ impl Breaker {
 
     /// Permits a call, or returns `None` while the circuit is open.
     pub(super) fn admit(&self) -> Option<Attempt<'_>> {
-        let mut circuit = self.circuit();
+        let mut circuit = self.circuit.lock();
         let trial = match *circuit {
             Circuit::Closed(_) => None,
             Circuit::Open(open) => Some(open.half_open(Instant::now())?),
@@ -115,7 +113,7 @@ impl Breaker {
     }
 
     fn report(&self, is_trial: bool, answered: bool) {
-        let mut circuit = self.circuit();
+        let mut circuit = self.circuit.lock();
         let now = Instant::now();
         let next = match *circuit {
             Circuit::Closed(_) if answered => Circuit::Closed(Closed::default()),
@@ -145,10 +143,6 @@ impl Breaker {
     fn show(&self, circuit: Circuit) {
         let open = if matches!(circuit, Circuit::Closed(_)) { 0.0 } else { 1.0 };
         metrics::gauge!(names::FUNCTION_CIRCUIT_OPEN, "function" => self.function).set(open);
-    }
-
-    fn circuit(&self) -> MutexGuard<'_, Circuit> {
-        self.circuit.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

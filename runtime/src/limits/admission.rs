@@ -2,15 +2,13 @@
 //!
 //! Invariant: a connection counts for the node from its admission on. If a limit of connections is reached, a silent
 //! connection is closed for the new one, if there is one ([`super::silent`]).
-use std::{
-    net::SocketAddr,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
-};
+use std::{net::SocketAddr, sync::Arc};
 
 use hyper::{
     HeaderMap,
     http::{Extensions, request::Parts},
 };
+use parking_lot::{Mutex, RwLock};
 use tokio::time::Instant;
 
 use rollcall_base::log_limit::LogLimit;
@@ -143,11 +141,11 @@ impl Admission {
 
     /// Sets other limits, which apply from the next connection on. Open connections stay.
     pub fn set_limits(&self, limits: AdmissionLimits) {
-        *self.limits.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(limits);
+        *self.limits.write() = Arc::new(limits);
     }
 
     fn limits(&self) -> Arc<AdmissionLimits> {
-        Arc::clone(&self.limits.read().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&self.limits.read())
     }
 
     /// Returns whether the address belongs to a trusted proxy, whose header names the client.
@@ -263,7 +261,7 @@ impl Admission {
         if self.memory.is_above(limits.memory) {
             return Err(AdmissionError::Memory);
         }
-        let mut gate = self.upgrade_gate();
+        let mut gate = self.upgrades.lock();
         if !gate.refill(limits.upgrades) {
             return Err(AdmissionError::Rate);
         }
@@ -287,10 +285,6 @@ impl Admission {
         }
         gate.tokens -= 1.0;
         Ok(connections.reserve())
-    }
-
-    fn upgrade_gate(&self) -> MutexGuard<'_, UpgradeGate> {
-        self.upgrades.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

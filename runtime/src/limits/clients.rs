@@ -4,10 +4,11 @@
 //! table has at most about twice as many entries as there are clients.
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError, Weak},
+    sync::{Arc, Weak},
 };
 
 use super::network::Subscriber;
+use parking_lot::Mutex;
 
 /// The number of entries above which the table is cleaned.
 const MIN_CLEANED: usize = 1024;
@@ -48,7 +49,7 @@ impl Clients {
     /// Counts a further connection of this client. Returns `None` if the client already has more than `max`
     /// connections.
     pub(super) fn count(&self, client: Subscriber, max: usize) -> Option<Arc<ClientCount>> {
-        let mut table = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut table = self.0.lock();
         let known = table.counts.get(&client).and_then(Weak::upgrade);
         let count = match known {
             // The clone that `upgrade` just created is counted, too.
@@ -82,6 +83,6 @@ mod tests {
             let client = IpAddr::from((0x0b00_0000 + number).to_be_bytes());
             drop(clients.count(subscriber(client, false).unwrap(), 100));
         }
-        assert!(clients.0.lock().unwrap().counts.len() <= MIN_CLEANED + 1);
+        assert!(clients.0.lock().counts.len() <= MIN_CLEANED + 1);
     }
 }

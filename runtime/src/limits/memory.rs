@@ -1,12 +1,9 @@
 //! The memory that this process uses, and its limit.
 //!
 //! Invariant: the kernel is asked at most once in [`FRESH`], however many connections there are.
-use std::{
-    fs,
-    sync::{Mutex, PoisonError},
-    time::Duration,
-};
+use std::{fs, time::Duration};
 
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
 /// How long an answer is reused.
@@ -25,7 +22,7 @@ impl Memory {
         if limit == u64::MAX {
             return false;
         }
-        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut last = self.last.lock();
         let (_, bytes) = match last.filter(|(at, _)| at.elapsed() < FRESH) {
             Some(fresh) => fresh,
             None => *last.insert((Instant::now(), resident())),

@@ -9,12 +9,13 @@ use std::{
     cmp::Reverse,
     collections::{BTreeMap, BTreeSet, HashMap},
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
 };
 
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::network::Subscriber;
@@ -58,12 +59,12 @@ pub struct Unauthenticated {
 impl SilentConnections {
     /// Returns how many connections have no session yet.
     pub(super) fn unauthenticated(&self) -> usize {
-        self.table().unauthenticated
+        self.0.lock().unauthenticated
     }
 
     /// Counts a further connection of this client.
     pub(super) fn add(&self, client: Subscriber) -> Unauthenticated {
-        let mut table = self.table();
+        let mut table = self.0.lock();
         let number = table.next;
         table.next += 1;
         table.unauthenticated += 1;
@@ -76,7 +77,7 @@ impl SilentConnections {
 
     /// Counts a further connection that has already sent its request. The connection ends if the request is refused.
     pub(super) fn add_spoken(&self) -> Unauthenticated {
-        self.table().unauthenticated += 1;
+        self.0.lock().unauthenticated += 1;
         let (since, spoken) = (Instant::now(), AtomicBool::new(true));
         Unauthenticated { connections: self.clone(), place: None, since, spoken }
     }
@@ -84,7 +85,7 @@ impl SilentConnections {
     /// Removes the connection that is to be closed for a new one: a connection of this client, or of the client that
     /// has most. The removed connection is no longer counted.
     pub(super) fn take(&self, client: Option<Subscriber>) -> Option<SocketId> {
-        let mut table = self.table();
+        let mut table = self.0.lock();
         let client = client.or_else(|| table.order.last().map(|(_, _, client)| *client))?;
         let (number, entry) = table.clients.get(&client)?.first_key_value()?;
         let (number, socket) = (*number, entry.socket?);
@@ -94,10 +95,6 @@ impl SilentConnections {
         table.change(client, |entries| entries.remove(&number));
         table.unauthenticated -= 1;
         Some(socket)
-    }
-
-    fn table(&self) -> MutexGuard<'_, Table> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -6,10 +6,10 @@
 //! are not limited either.
 use std::{
     collections::HashMap,
-    sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
+use parking_lot::Mutex;
 use tracing::{Event, Level, Metadata, callsite::Identifier, level_filters::LevelFilter, subscriber::Interest};
 use tracing_subscriber::layer::{Context, Filter};
 
@@ -27,7 +27,7 @@ pub(super) struct LogFlood {
 
 impl LogFlood {
     fn admits(&self, place: Identifier, now: Instant) -> bool {
-        let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut places = self.places.lock();
         let (begun, lines) = places.entry(place).or_insert((now, 0));
         if now.duration_since(*begun) >= WINDOW {
             (*begun, *lines) = (now, 0);

@@ -7,13 +7,14 @@
 use std::{
     collections::HashMap,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
 
 use async_trait::async_trait;
+use parking_lot::{Mutex, MutexGuard};
 use rollcall_schema::{Offset, RoomId};
 use tokio::{sync::OnceCell, time::timeout};
 use tracing::warn;
@@ -281,13 +282,13 @@ impl Rooms {
     /// Returns the epoch of the feed's stream.
     #[must_use]
     pub fn epoch(&self) -> Arc<str> {
-        Arc::clone(&self.0.epoch.lock().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&self.0.epoch.lock())
     }
 
     /// Reads the epoch of the feed's stream again, because the stream is a different one.
     pub(super) fn read_epoch(&self) {
         let epoch = self.0.bus.position().epoch;
-        *self.0.epoch.lock().unwrap_or_else(PoisonError::into_inner) = epoch.into();
+        *self.0.epoch.lock() = epoch.into();
     }
 
     /// Returns the namespaces of Socket.IO's clients.
@@ -311,6 +312,6 @@ impl Rooms {
     }
 
     pub(super) fn entries(&self) -> MutexGuard<'_, HashMap<RoomId, Entry>> {
-        self.0.entries.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.entries.lock()
     }
 }

@@ -11,11 +11,12 @@
 use std::{
     collections::{HashSet, VecDeque},
     panic::AssertUnwindSafe,
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     time::Duration,
 };
 
 use futures_util::FutureExt;
+use parking_lot::Mutex;
 use tokio::{
     sync::{
         mpsc::{self, error::TrySendError},
@@ -63,11 +64,6 @@ impl Default for Options {
 
 /// A request that waits. The lane takes it out to run it, or the caller takes it out to give up.
 type Slot<Q> = Arc<Mutex<Option<Q>>>;
-
-fn take<Q>(slot: &Slot<Q>) -> Option<Q> {
-    // The option is consistent after any panic.
-    slot.lock().unwrap_or_else(PoisonError::into_inner).take()
-}
 
 struct Waiting<Q, A> {
     slot: Slot<Q>,
@@ -141,7 +137,7 @@ where
         if let Ok(answer) = timeout_at(since + self.queue_timeout, &mut answered).await {
             return answer.unwrap_or_else(|_| Err(ended()));
         }
-        if take(&slot).is_some() {
+        if slot.lock().take().is_some() {
             return Err(StoreError::Overloaded);
         }
         answered.await.unwrap_or_else(|_| Err(ended()))
@@ -199,7 +195,7 @@ where
             }
             if keys.contains(&waiting.key) {
                 self.deferred.push_back(waiting);
-            } else if let Some(request) = take(&waiting.slot) {
+            } else if let Some(request) = waiting.slot.lock().take() {
                 keys.insert(waiting.key);
                 requests.push(request);
                 pending.push(PendingReply { since: waiting.since, answer: waiting.answer });

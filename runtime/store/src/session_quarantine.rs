@@ -5,10 +5,10 @@
 //! bounded: a session that does not fit is tried again at once.
 use std::{
     collections::HashMap,
-    sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
+use parking_lot::Mutex;
 use rollcall_base::{log_limit::LogLimit, names};
 use rollcall_schema::SessionId;
 
@@ -38,8 +38,7 @@ impl SessionQuarantine {
     /// Returns the sessions that must not be tried now.
     pub(super) fn sessions(&self) -> Vec<i64> {
         let now = Instant::now();
-        // The map is consistent after any panic.
-        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut entries = self.entries.lock();
         // A session that was not refused again for this long has ended.
         entries.retain(|_, entry| entry.until + PAUSE.1 > now);
         entries.iter().filter(|(_, entry)| entry.until > now).map(|(session, _)| *session).collect()
@@ -51,7 +50,7 @@ impl SessionQuarantine {
         if let Some(more) = self.log.pass() {
             tracing::error!(session, why, more, "the end of a dead node's session is refused; it is tried again later");
         }
-        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut entries = self.entries.lock();
         if entries.len() < MAX || entries.contains_key(&session) {
             let pause = entries.get(&session).map_or(PAUSE.0, |before| (2 * before.pause).min(PAUSE.1));
             entries.insert(session, Entry { until: Instant::now() + pause, pause });

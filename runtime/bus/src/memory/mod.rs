@@ -8,11 +8,12 @@ mod log;
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicUsize},
+    sync::{Arc, atomic::AtomicUsize},
     time::Duration,
 };
 
 use async_trait::async_trait;
+use parking_lot::Mutex;
 use rollcall_schema::{Offset, RoomId, Sid};
 use tokio::{
     sync::{Notify, mpsc, watch},
@@ -57,12 +58,6 @@ struct State {
     rooms: HashMap<RoomId, u64>,
 }
 
-impl Shared {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
 impl MemoryBus {
     /// Starts the bus, and returns it with its feed. The caller must be inside a Tokio runtime.
     #[must_use]
@@ -79,7 +74,7 @@ impl MemoryBus {
 
     /// Forgets all events, as a purge of the stream does.
     pub fn purge(&self) {
-        self.shared.lock().log.clear();
+        self.shared.state.lock().log.clear();
     }
 }
 
@@ -87,7 +82,7 @@ impl MemoryBus {
 async fn deliver(shared: Arc<Shared>, feed: mpsc::Sender<BusEvent>) {
     let mut cursor = 0;
     loop {
-        let (found, reached) = shared.lock().read_after(cursor);
+        let (found, reached) = shared.state.lock().read_after(cursor);
         shared.read.send_replace(reached);
         if reached == cursor {
             shared.grown.notified().await;
@@ -139,7 +134,7 @@ impl Bus for MemoryBus {
 
     async fn publish(&self, batch: Vec<Publication>) -> Vec<Result<Offset, PublishError>> {
         let now = Instant::now();
-        let mut state = self.shared.lock();
+        let mut state = self.shared.state.lock();
         let results = batch.into_iter().map(|publication| Ok(state.log.append(publication, now))).collect();
         drop(state);
         self.shared.grown.notify_one();
@@ -151,7 +146,7 @@ impl Bus for MemoryBus {
         let mut read = self.shared.read.subscribe();
         let mut results = Vec::with_capacity(batch.len());
         for publication in batch {
-            let room = read.wait_for(|_| self.shared.lock().log.has_room());
+            let room = read.wait_for(|_| self.shared.state.lock().log.has_room());
             if !matches!(timeout_at(until, room).await, Ok(Ok(_))) {
                 let behind = "the events before this one are not delivered yet";
                 results.push(Err(PublishError::Away(BusError(behind.to_owned()))));
@@ -163,14 +158,14 @@ impl Bus for MemoryBus {
     }
 
     async fn subscribe(&self, room: &RoomId) -> Result<Offset, BusError> {
-        let mut state = self.shared.lock();
+        let mut state = self.shared.state.lock();
         let last = state.log.last();
         state.rooms.entry(room.clone()).or_insert(last);
         Ok(Offset(last))
     }
 
     fn unsubscribe(&self, room: &RoomId) {
-        self.shared.lock().rooms.remove(room);
+        self.shared.state.lock().rooms.remove(room);
     }
 
     fn followers(&self) -> &AtomicUsize {
@@ -178,7 +173,7 @@ impl Bus for MemoryBus {
     }
 
     fn position(&self) -> Position {
-        Position { epoch: self.shared.epoch.clone(), offset: Offset(self.shared.lock().log.last()) }
+        Position { epoch: self.shared.epoch.clone(), offset: Offset(self.shared.state.lock().log.last()) }
     }
 
     async fn end(&self) -> Position {
@@ -186,7 +181,7 @@ impl Bus for MemoryBus {
     }
 
     async fn oldest(&self) -> Result<Position, BusError> {
-        let state = self.shared.lock();
+        let state = self.shared.state.lock();
         let first = state.log.first();
         let offset = before_oldest(first, state.log.last(), first > 1);
         Ok(Position { epoch: self.shared.epoch.clone(), offset })
@@ -194,7 +189,7 @@ impl Bus for MemoryBus {
 
     async fn replay(&self, rooms: &[RoomId], after: &Position) -> Result<Replay, BusError> {
         let here = self.position();
-        let first = self.shared.lock().log.first();
+        let first = self.shared.state.lock().log.first();
         if after.epoch != here.epoch || after.offset > here.offset || after.offset.0 + 1 < first {
             return Ok(Replay::Lost);
         }
@@ -214,7 +209,7 @@ async fn replay(
 ) {
     loop {
         let (found, forgotten) = {
-            let state = shared.lock();
+            let state = shared.state.lock();
             (state.of_rooms(&rooms, after, through), after < through && state.log.first() > after + 1)
         };
         if forgotten {

@@ -6,10 +6,10 @@
 //! backfill has read them.
 use std::{
     collections::{BTreeSet, VecDeque},
-    sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
+use parking_lot::Mutex;
 use tokio::{sync::Notify, time::Instant};
 
 use crate::Incoming;
@@ -57,13 +57,13 @@ pub(super) struct PendingSubscription<'a> {
 impl PendingSubscription<'_> {
     /// Records that the subscription is live.
     pub(super) fn answered(self) {
-        self.buffer.lock().pending.remove(&self.key);
+        self.buffer.inner.lock().pending.remove(&self.key);
     }
 }
 
 impl Drop for PendingSubscription<'_> {
     fn drop(&mut self) {
-        let mut inner = self.buffer.lock();
+        let mut inner = self.buffer.inner.lock();
         if inner.pending.remove(&self.key) {
             let since = self.key.0;
             inner.unanswered = Some(inner.unanswered.map_or(since, |earlier| earlier.min(since)));
@@ -98,7 +98,7 @@ impl LiveBuffer {
 
     /// Records that a room is being added.
     pub(super) fn pend(&self) -> PendingSubscription<'_> {
-        let mut inner = self.lock();
+        let mut inner = self.inner.lock();
         inner.last_pending += 1;
         let key = (Instant::now(), inner.last_pending);
         inner.pending.insert(key);
@@ -107,7 +107,7 @@ impl LiveBuffer {
 
     /// Records that a backfill is done that began after the last [`LiveBuffer::resume`].
     pub(super) fn backfilled(&self) {
-        let mut inner = self.lock();
+        let mut inner = self.inner.lock();
         if inner.intact {
             inner.unanswered = None;
         }
@@ -115,18 +115,18 @@ impl LiveBuffer {
 
     /// Lets events pass again.
     pub(super) fn resume(&self) {
-        self.lock().intact = true;
+        self.inner.lock().intact = true;
     }
 
     /// Records that events were or may have been lost.
     pub(super) fn mark_broken(&self) {
-        self.lock().intact = false;
+        self.inner.lock().intact = false;
         self.changed.notify_one();
     }
 
     /// Drops all events, because the stream was replaced or put back. A backfill brings the new stream's events.
     pub(super) fn discard(&self) {
-        let mut inner = self.lock();
+        let mut inner = self.inner.lock();
         inner.events.clear();
         (inner.bytes, inner.intact) = (0, false);
         drop(inner);
@@ -140,7 +140,7 @@ impl LiveBuffer {
 
     /// Records that the server that has the stream answered at this time.
     pub(super) fn answered(&self, at: Instant) {
-        let mut inner = self.lock();
+        let mut inner = self.inner.lock();
         let [_, before, last] = inner.answers;
         if at.duration_since(last) >= MIN_ANSWER_INTERVAL {
             inner.answers = [before, last, at];
@@ -150,14 +150,14 @@ impl LiveBuffer {
     /// Returns a time. Every event that was stored before an event that arrived until this time was republished, and
     /// needs no backfill.
     pub(super) fn republished(&self) -> Instant {
-        let inner = self.lock();
+        let inner = self.inner.lock();
         let first = inner.pending.first().map(|(at, _)| *at);
         [first, inner.unanswered].into_iter().flatten().fold(inner.answers[0], Instant::min)
     }
 
     /// Returns whether no subscription waits for its answer or for a backfill.
     pub(super) fn is_certain(&self) -> bool {
-        let inner = self.lock();
+        let inner = self.inner.lock();
         inner.intact && inner.pending.is_empty() && inner.unanswered.is_none()
     }
 
@@ -166,7 +166,7 @@ impl LiveBuffer {
         if events.is_empty() {
             return;
         }
-        let mut inner = self.lock();
+        let mut inner = self.inner.lock();
         if inner.bytes > MAX_BYTES {
             inner.intact = false;
         }
@@ -181,7 +181,7 @@ impl LiveBuffer {
     }
 
     pub(super) fn next(&self) -> Next {
-        let mut inner = self.lock();
+        let mut inner = self.inner.lock();
         let (mut batch, mut bytes) = (Vec::new(), 0);
         while bytes < BATCH_BYTES && batch.len() < BATCH_EVENTS {
             let Some(event) = inner.events.pop_front() else { break };
@@ -199,10 +199,6 @@ impl LiveBuffer {
     /// Returns when [`LiveBuffer::next`] may have something new.
     pub(super) async fn changed(&self) {
         self.changed.notified().await;
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

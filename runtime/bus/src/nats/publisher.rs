@@ -2,11 +2,9 @@
 //!
 //! Invariant: Ok means stored. A message that failed may have been stored, so it is published again under the same
 //! message id.
-use std::{
-    sync::{Mutex, PoisonError},
-    time::Duration,
-};
+use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::{
     sync::{mpsc, oneshot},
     task::JoinSet,
@@ -68,7 +66,7 @@ impl Publisher {
         let results = timeout(CALL_TIMEOUT, all).await.ok().flatten();
         let results = results.unwrap_or_else(|| vec![Err(away("no acknowledgement in time")); count]);
         if results.iter().any(Result::is_ok) {
-            *self.stored.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+            *self.stored.lock() = Some(Instant::now());
         }
         let failed = results.iter().filter(|result| matches!(result, Err(error) if !error.is_behind())).count();
         if failed > 0 {
@@ -80,7 +78,7 @@ impl Publisher {
 
     /// Returns whether the stream stored a message of this node within this time.
     pub(super) fn stored_within(&self, time: Duration) -> bool {
-        let stored = *self.stored.lock().unwrap_or_else(PoisonError::into_inner);
+        let stored = *self.stored.lock();
         stored.is_some_and(|at| at.elapsed() < time)
     }
 }

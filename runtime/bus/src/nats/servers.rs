@@ -3,16 +3,11 @@
 //! Invariant: all connections use the members of the cluster that any of them has learned of, and a server that failed
 //! lately is tried after the others. The addresses for the client library contain no credentials, so its logs contain
 //! none. Credentials are read again for each new connection, because their file may have been replaced.
-use std::{
-    collections::HashMap,
-    fmt,
-    net::IpAddr,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{collections::HashMap, fmt, net::IpAddr, sync::Arc, time::Duration};
 
 use async_nats::{Auth, AuthError, Client, ConnectErrorKind, ConnectOptions, ServerAddr};
 use futures_util::future::join_all;
+use parking_lot::Mutex;
 use percent_encoding::percent_decode_str;
 use rollcall_base::tls::ClientTls;
 use tokio::{
@@ -86,7 +81,7 @@ impl Servers {
             Some(secret) => Some(Key::read(secret.current().await.reveal()).map_err(NatsError::Credentials)?),
             None => None,
         };
-        let known = self.known();
+        let known = self.known.lock();
         let tls = hosts.iter().any(|host| host.tls);
         for member in &known.members {
             if !hosts.iter().any(|host| (&host.host, host.port) == (&member.host, member.port)) {
@@ -106,7 +101,7 @@ impl Servers {
             endpoints.extend(found);
         }
         {
-            let known = self.known();
+            let known = self.known.lock();
             endpoints.sort_by_key(|endpoint| known.failed(&endpoint.socket.to_string()));
         }
         let mut why = NatsError::Away("no address is found for a host of NATS_URL".to_owned());
@@ -161,7 +156,7 @@ impl Servers {
                 },
                 Err(_) => NatsError::Away(format!("{host}: no answer in time")),
             };
-            self.known().note_failure(host.to_string());
+            self.known.lock().note_failure(host.to_string());
         }
         Err(why)
     }
@@ -185,7 +180,7 @@ impl Servers {
             .max_reconnects(1);
         // Certificates in the settings require TLS, whatever a server says. `connection.rs` has the same rule.
         let given = self.options.tls != ClientTls::default();
-        if !(host.tls || self.options.tls_first || given || self.known().tls) {
+        if !(host.tls || self.options.tls_first || given || self.known.lock().tls) {
             return Ok(options);
         }
         let other_name = (host.name != host.host).then(|| host.name.clone());
@@ -198,22 +193,18 @@ impl Servers {
     /// Records that a connection to this server failed, or that the server stopped answering. Other servers are tried
     /// first.
     pub(super) fn note_failure(&self, endpoint: &Endpoint) {
-        self.known().note_failure(endpoint.socket.to_string());
+        self.known.lock().note_failure(endpoint.socket.to_string());
     }
 
     /// Records the members of the cluster that a server has named.
     pub(super) fn learn(&self, connection: &NatsConnection) {
         let (info, from) = (&connection.info, &connection.endpoint);
-        let mut known = self.known();
+        let mut known = self.known.lock();
         known.tls = connection.secured;
         known.failures.remove(&from.socket.to_string());
         if !info.connect_urls.is_empty() {
             known.members = info.connect_urls.iter().filter_map(|url| Host::member(url, from)).collect();
         }
-    }
-
-    fn known(&self) -> MutexGuard<'_, Known> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -3,11 +3,9 @@
 //! Every client that may publish on `live.>` can send a message with any sequence number. So only an answer of the
 //! stream moves the position that clients get and at which rooms begin. A live event only moves [`StreamEnd::latest`],
 //! which is used while the stream does not answer.
-use std::{
-    sync::{Mutex, MutexGuard, PoisonError, atomic::AtomicUsize},
-    time::Duration,
-};
+use std::{sync::atomic::AtomicUsize, time::Duration};
 
+use parking_lot::Mutex;
 use rollcall_base::names;
 use rollcall_schema::Offset;
 use tokio::{sync::Notify, time::Instant};
@@ -50,42 +48,42 @@ impl StreamEnd {
 
     /// Returns the last position that the stream has confirmed.
     pub(super) fn position(&self) -> Position {
-        let inner = self.lock();
+        let inner = self.inner.lock();
         Position { epoch: inner.epoch.clone(), offset: Offset(inner.confirmed) }
     }
 
     /// Returns the offset of [`StreamEnd::position`].
     pub(super) fn confirmed(&self) -> u64 {
-        self.lock().confirmed
+        self.inner.lock().confirmed
     }
 
     /// Returns the position of the last known event, confirmed or not. No delivered event is after it.
     pub(super) fn latest(&self) -> Position {
-        let inner = self.lock();
+        let inner = self.inner.lock();
         Position { epoch: inner.epoch.clone(), offset: Offset(inner.confirmed.max(inner.delivered)) }
     }
 
     /// Returns when the last two answered questions were asked, earlier first.
     pub(super) fn asked(&self) -> [Instant; 2] {
-        self.lock().asked
+        self.inner.lock().asked
     }
 
     /// Records that an event was delivered.
     pub(super) fn note_delivered(&self, offset: u64) {
-        let mut inner = self.lock();
+        let mut inner = self.inner.lock();
         inner.delivered = inner.delivered.max(offset);
     }
 
     /// Forgets delivered events, because the stream does not have some of them.
     pub(super) fn forget_delivered(&self) {
-        let mut inner = self.lock();
+        let mut inner = self.inner.lock();
         inner.delivered = inner.confirmed;
     }
 
     /// Counts the delivered events as confirmed, because the connection is gone, and a server that was killed may have
     /// lost them.
     pub(super) fn trust_delivered(&self) {
-        let mut inner = self.lock();
+        let mut inner = self.inner.lock();
         inner.confirmed = inner.confirmed.max(inner.delivered);
     }
 
@@ -93,7 +91,7 @@ impl StreamEnd {
     /// if another server leads it. Only the leader republishes, so the former leader may have stored events that no
     /// server republishes.
     pub(super) fn confirm(&self, state: &State, asked: Instant) -> bool {
-        let mut inner = self.lock();
+        let mut inner = self.inner.lock();
         if state.leader != inner.leader {
             inner.leader.clone_from(&state.leader);
             return false;
@@ -114,7 +112,7 @@ impl StreamEnd {
     /// because they may not have been republished: once a second while there are such settings, and once more after
     /// they were corrected.
     pub(super) fn note_settings(&self, broken: &[String]) -> bool {
-        let mut inner = self.lock();
+        let mut inner = self.inner.lock();
         let changed = inner.broken != broken;
         if changed {
             inner.broken = broken.to_vec();
@@ -134,12 +132,12 @@ impl StreamEnd {
 
     /// Returns the settings that break a promise.
     pub(super) fn broken_settings(&self) -> Vec<String> {
-        self.lock().broken.clone()
+        self.inner.lock().broken.clone()
     }
 
     /// Makes this the known stream. Its offsets continue from `end`.
     pub(super) fn reset(&self, epoch: String, end: u64) {
-        let mut inner = self.lock();
+        let mut inner = self.inner.lock();
         (inner.epoch, inner.confirmed, inner.delivered) = (epoch, end, end);
     }
 
@@ -151,9 +149,5 @@ impl StreamEnd {
     /// Returns when the stream is to be asked.
     pub(super) async fn poll_requested(&self) {
         self.poll_requests.notified().await;
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

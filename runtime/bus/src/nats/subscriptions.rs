@@ -3,11 +3,9 @@
 //! Invariant: a room is in the table from its subscribe call until its unsubscribe call, whether or not the server
 //! knows of it. While the connection lives, each change of the table is written to it, in order. A room costs one entry
 //! here, and on the server one subscription for each spelling of its subjects.
-use std::{
-    collections::HashMap,
-    sync::{Mutex, MutexGuard, PoisonError},
-};
+use std::collections::HashMap;
 
+use parking_lot::Mutex;
 use rollcall_schema::{RoomId, subject::LIVE_PREFIX};
 use tokio::{
     sync::{Notify, oneshot},
@@ -53,7 +51,7 @@ struct Subscription {
 impl Subscriptions {
     /// Adds a room. Events up to the stream's confirmed end are not for it. Returns false if the room is there already.
     pub(super) fn add(&self, room: &RoomId, stream_end: &StreamEnd) -> bool {
-        let mut table = self.lock();
+        let mut table = self.table.lock();
         // The end is read under the lock: after a reset has lowered the starts, no offset of the old stream may be
         // stored.
         let start = stream_end.confirmed();
@@ -72,7 +70,7 @@ impl Subscriptions {
     /// Records that the room's subscription is live. Events up to the stream's confirmed end are not for it. Returns
     /// that end.
     pub(super) fn begin(&self, room: &RoomId, stream_end: &StreamEnd) -> u64 {
-        let mut table = self.lock();
+        let mut table = self.table.lock();
         // The end is read under the lock, as in `add`.
         let end = stream_end.confirmed();
         if let Some(subscription) = table.rooms.get_mut(room) {
@@ -83,7 +81,7 @@ impl Subscriptions {
 
     /// Removes a room.
     pub(super) fn remove(&self, room: &RoomId) {
-        let mut table = self.lock();
+        let mut table = self.table.lock();
         let Some(Subscription { sid, .. }) = table.rooms.remove(room) else { return };
         if table.connected {
             for (_, sid) in room.filters().zip(sid..) {
@@ -100,7 +98,7 @@ impl Subscriptions {
     pub(super) async fn round_trip(&self) -> Result<State, StateError> {
         let (waiter, answer) = oneshot::channel();
         {
-            let mut table = self.lock();
+            let mut table = self.table.lock();
             if !table.connected {
                 return Err(StateError::Away("not connected".to_owned()));
             }
@@ -115,27 +113,27 @@ impl Subscriptions {
 
     /// Returns whether a caller waits for the next round trip.
     pub(super) fn is_awaited(&self) -> bool {
-        !self.lock().waiters.is_empty()
+        !self.table.lock().waiters.is_empty()
     }
 
     /// Returns whether this is the number of the room's present subscription.
     pub(super) fn has(&self, room: &RoomId, sid: u64) -> bool {
-        self.lock().rooms.get(room).is_some_and(|subscription| subscription.sid == sid & !1)
+        self.table.lock().rooms.get(room).is_some_and(|subscription| subscription.sid == sid & !1)
     }
 
     /// Returns all rooms, each with the offset after which events are for it.
     pub(super) fn all(&self) -> Vec<(RoomId, u64)> {
-        self.lock().rooms.iter().map(|(room, subscription)| (room.clone(), subscription.start)).collect()
+        self.table.lock().rooms.iter().map(|(room, subscription)| (room.clone(), subscription.start)).collect()
     }
 
     /// Lowers all starts to `end`, from which the stream's offsets continue: 0 in a new stream.
     pub(super) fn cap_starts(&self, end: u64) {
-        self.lock().rooms.values_mut().for_each(|subscription| subscription.start = subscription.start.min(end));
+        self.table.lock().rooms.values_mut().for_each(|subscription| subscription.start = subscription.start.min(end));
     }
 
     /// Records that there is a new connection, on which all rooms must be subscribed.
     pub(super) fn connected(&self) {
-        let mut table = self.lock();
+        let mut table = self.table.lock();
         let table = &mut *table;
         table.connected = true;
         for (room, subscription) in &table.rooms {
@@ -146,7 +144,7 @@ impl Subscriptions {
 
     /// Records that the connection is gone. Round trips on it fail.
     pub(super) fn disconnected(&self) {
-        let mut table = self.lock();
+        let mut table = self.table.lock();
         table.connected = false;
         table.outgoing = Vec::new();
         table.waiters.clear();
@@ -159,17 +157,13 @@ impl Subscriptions {
 
     /// Returns the lines to write.
     pub(super) fn take_outgoing(&self) -> Vec<u8> {
-        std::mem::take(&mut self.lock().outgoing)
+        std::mem::take(&mut self.table.lock().outgoing)
     }
 
     /// Returns the lines to write, and the callers of the round trip that follows them.
     pub(super) fn take_round_trip(&self) -> (Vec<u8>, Vec<Waiter>) {
-        let mut table = self.lock();
+        let mut table = self.table.lock();
         (std::mem::take(&mut table.outgoing), std::mem::take(&mut table.waiters))
-    }
-
-    fn lock(&self) -> MutexGuard<'_, SubscriptionTable> {
-        self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -4,13 +4,14 @@
 use std::{
     collections::HashMap,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
 };
 
 use futures_util::future::join_all;
+use parking_lot::Mutex;
 use tokio::time::{Instant, timeout};
 use tracing::{info, warn};
 
@@ -55,7 +56,7 @@ impl Topology {
     }
 
     pub(super) fn map(&self) -> Arc<Map> {
-        Arc::clone(&lock(&self.map))
+        Arc::clone(&self.map.lock())
     }
 
     /// Returns the node to which another node has redirected a command.
@@ -64,7 +65,7 @@ impl Topology {
         if let Some((master, _)) = map.masters.iter().find(|(master, _)| master.endpoint == *endpoint) {
             return Arc::clone(master);
         }
-        let mut redirected = lock(&self.redirected);
+        let mut redirected = self.redirected.lock();
         Arc::clone(redirected.entry(endpoint.clone()).or_insert_with(|| Master::new(&self.dialer, endpoint.clone())))
     }
 
@@ -116,8 +117,8 @@ impl Topology {
     }
 
     fn install(&self, view: &View) {
-        let mut map = lock(&self.map);
-        let mut redirected = lock(&self.redirected);
+        let mut map = self.map.lock();
+        let mut redirected = self.redirected.lock();
         let known = |endpoint: &Endpoint| {
             let known = map.masters.iter().map(|(master, _)| master).chain(redirected.values());
             let known = known.into_iter().find(|master| master.endpoint == *endpoint);
@@ -143,9 +144,4 @@ impl Topology {
 
 fn is_recent(looked: Option<Instant>) -> bool {
     looked.is_some_and(|at| at.elapsed() < PAUSE)
-}
-
-fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
-    // The value is consistent after any panic.
-    of.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,10 +1,8 @@
 //! A relay between an outbox and a bus that the test controls.
-use std::{
-    collections::HashSet,
-    sync::{Mutex, MutexGuard, PoisonError, atomic::AtomicUsize},
-};
+use std::{collections::HashSet, sync::atomic::AtomicUsize};
 
 use async_trait::async_trait;
+use parking_lot::Mutex;
 use rollcall_schema::{AgentId, ClassroomId, Epoch, NodeId, Nonce, Offset, RoomId, SessionId};
 
 use super::*;
@@ -50,12 +48,6 @@ struct Ends {
     steps: Mutex<Vec<Step>>,
 }
 
-impl Ends {
-    fn steps(&self) -> MutexGuard<'_, Vec<Step>> {
-        self.steps.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
 /// An outbox that returns the rounds.
 struct Script(Arc<Ends>);
 
@@ -66,8 +58,8 @@ impl Outbox for Script {
     }
 
     async fn read(&mut self, _: usize) -> Result<Vec<OutboxRow>, StoreError> {
-        self.0.heard.lock().unwrap_or_else(PoisonError::into_inner).push(*self.0.backlogged.borrow());
-        let round = self.0.rounds.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        self.0.heard.lock().push(*self.0.backlogged.borrow());
+        let round = self.0.rounds.lock().pop();
         let (waited, there) = round.ok_or_else(|| StoreError::Unavailable("over".to_owned()))?;
         self.0.there.send_replace(there);
         let Some(waited) = waited else { return Ok(Vec::new()) };
@@ -108,7 +100,7 @@ impl Bus for Ends {
 
     async fn publish(&self, batch: Vec<Publication>) -> Vec<Result<Offset, PublishError>> {
         let away = || PublishError::Away(BusError("away".to_owned()));
-        self.steps().push(Step::Published(batch.len()));
+        self.steps.lock().push(Step::Published(batch.len()));
         let answer = if *self.there.borrow() { Ok(Offset(1)) } else { Err(away()) };
         vec![answer; batch.len()]
     }
@@ -178,7 +170,7 @@ async fn it_is_backlogged_while_it_publishes_what_waited_for_the_bus() {
         (Some(BACKLOGGED_AFTER), false),
     ];
     let ends = relay(&rounds, false).await;
-    let heard = ends.heard.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let heard = ends.heard.lock().clone();
     assert_eq!(heard, [false, false, true, false, true, false]);
 }
 
@@ -199,7 +191,7 @@ async fn what_is_stored_already_is_deleted_with_what_is_published_beside_it() {
     let mut memory = Memory::default();
     memory.looked(0, [(key(&rows[0]), true)].into_iter());
     let ends = relay_rows(rows, &[(Some(Duration::ZERO), true)], false, memory).await;
-    assert_eq!(*ends.steps(), [Step::Published(1), Step::Deleted(2)]);
+    assert_eq!(*ends.steps.lock(), [Step::Published(1), Step::Deleted(2)]);
 }
 
 #[test]

@@ -6,11 +6,7 @@
 mod answer;
 mod approvals;
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures_util::{
@@ -18,6 +14,7 @@ use futures_util::{
     future::{BoxFuture, Shared, WeakShared},
 };
 use hyper::{HeaderMap, Method, Uri};
+use parking_lot::Mutex;
 use rollcall_schema::{ClassroomId, LessonId};
 use serde::Serialize;
 use tokio::{
@@ -148,7 +145,7 @@ impl Hook {
 impl Service {
     async fn ask(self: &Arc<Self>, claims: &Claims, object: &[&str], action: Action) -> Answer {
         let question = self.question(claims, object, action);
-        if lock(&self.approvals).contains(&question) {
+        if self.approvals.lock().contains(&question) {
             return Ok(true);
         }
         self.share(question, action).await
@@ -156,7 +153,7 @@ impl Service {
 
     /// Returns the answer to the same question if that question is in flight, or else asks it.
     fn share(self: &Arc<Self>, question: Bytes, action: Action) -> SharedAnswer {
-        let mut in_flight = lock(&self.in_flight);
+        let mut in_flight = self.in_flight.lock();
         if let Some(answer) = in_flight.questions.get(&question).and_then(|(_, answer)| answer.upgrade()) {
             return answer;
         }
@@ -181,7 +178,7 @@ impl Service {
         };
         metrics::counter!(names::AUTHZ, "outcome" => outcome).increment(1);
         if answer == Ok(true) {
-            lock(&self.approvals).insert(question.clone(), Instant::now() + self.options.ttl);
+            self.approvals.lock().insert(question.clone(), Instant::now() + self.options.ttl);
         }
         answer
     }
@@ -245,16 +242,12 @@ impl Entry {
 
 impl Drop for Entry {
     fn drop(&mut self) {
-        let mut in_flight = lock(&self.service.in_flight);
+        let mut in_flight = self.service.in_flight.lock();
         // After the last caller dropped the answer, another caller may have asked the same question again.
         if in_flight.questions.get(&self.question).is_some_and(|(number, _)| *number == self.number) {
             in_flight.questions.remove(&self.question);
         }
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

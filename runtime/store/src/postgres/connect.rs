@@ -5,13 +5,14 @@
 //! database agrees with what is known of its history.
 use std::{
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
 };
 
 use deadpool_postgres::ClientWrapper;
+use parking_lot::Mutex;
 use rollcall_base::{BackendUrl, RotatingSecret};
 use tokio::{
     task::AbortHandle,
@@ -119,12 +120,11 @@ impl Connector {
 
     /// Returns how the latest connection is protected.
     pub(super) fn protection(&self) -> Option<Protection> {
-        // The option is consistent after any panic.
-        *self.protection.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.protection.lock()
     }
 
     fn observe(&self, now: Protection) {
-        let before = self.protection.lock().unwrap_or_else(PoisonError::into_inner).replace(now);
+        let before = self.protection.lock().replace(now);
         if before.is_some_and(|before| before != now) {
             tracing::warn!(%now, "postgres: connections are protected in another way now");
         }

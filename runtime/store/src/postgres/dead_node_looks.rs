@@ -1,11 +1,9 @@
 //! Decides which heartbeats look for dead nodes. If there are few nodes, each heartbeat looks for them. If there are
 //! many, each heartbeat of the node that holds the outbox's first shard looks for them. Heartbeats of the other nodes
 //! look now and then, in case that node does not.
-use std::{
-    sync::{Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::time::Duration;
 
+use parking_lot::Mutex;
 use rollcall_schema::Shards;
 use tokio::time::Instant;
 
@@ -27,7 +25,7 @@ struct Look {
 impl DeadNodeLooks {
     /// Returns whether the next heartbeat must look.
     pub(super) fn look(&self) -> bool {
-        let look = self.lock();
+        let look = self.0.lock();
         !look.may_wait || look.latest.is_none_or(|latest| latest.elapsed() >= LOOK_EVERY)
     }
 
@@ -35,16 +33,11 @@ impl DeadNodeLooks {
     /// one holds. After it has found one, the next heartbeat looks again, because ending a node's sessions may take
     /// many rounds.
     pub(super) fn looked(&self, (looked, dead): (bool, bool), nodes: u32, held: Shards) {
-        let mut look = self.lock();
+        let mut look = self.0.lock();
         if looked {
             look.latest = Some(Instant::now());
         }
         look.may_wait = nodes > FEW_NODES && !dead && !held.meets(Shards::one(0));
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Look> {
-        // The time and the flag are consistent after any panic.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -129,7 +129,7 @@ impl PostgresStore {
         let max = whole(max);
         let incarnation = *self.timeline.known().borrow();
         self.taken_nodes.take_again(&self.background, incarnation, lease).await?;
-        let own_until = self.unbroken_until().get(&node.0).copied();
+        let own_until = self.unbroken_until.lock().get(&node.0).copied();
         let taken = self.background.rows("reap", TAKE, &[&node.0, &epoch.0, &own_until]).await?;
         let taken = taken.first().ok_or(StoreError::Fenced)?;
         let (ids, epochs): (Vec<i64>, Vec<i64>) = (get(taken, 1)?, get(taken, 2)?);

@@ -1,9 +1,10 @@
 //! An id of the outbox below which no row is left, so that a query does not step over rows that were deleted long ago.
 use std::{
     collections::VecDeque,
-    sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
+
+use parking_lot::Mutex;
 
 /// A transaction that drew an id this long ago has ended, because its statement may run for 1.5 s.
 const SETTLED: Duration = Duration::from_secs(30);
@@ -21,13 +22,13 @@ struct Ids {
 
 impl Floor {
     pub(super) fn get(&self) -> i64 {
-        self.lock().floor
+        self.0.lock().floor
     }
 
     /// Records a query that began `at` and found that `last` was the last drawn id, and `oldest` the lowest id above
     /// the floor.
     pub(super) fn seen(&self, at: Instant, last: i64, oldest: Option<i64>) {
-        let mut ids = self.lock();
+        let mut ids = self.0.lock();
         // One sample in a second is enough.
         if ids.drawn.back().is_none_or(|(sampled, _)| at.duration_since(*sampled) >= Duration::from_secs(1)) {
             ids.drawn.push_back((at, last));
@@ -39,11 +40,6 @@ impl Floor {
             let below_oldest = oldest.map_or(settled, |oldest| settled.min(oldest - 1));
             ids.floor = ids.floor.max(below_oldest);
         }
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, Ids> {
-        // The numbers are consistent after any panic.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

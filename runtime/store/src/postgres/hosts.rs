@@ -4,13 +4,10 @@
 //! next one by no more than [`HEAD_START`]. They are tried in the URL's order, except that the address that last took
 //! writes comes first. So a host that hangs costs nothing once another was found, and a former primary that comes back
 //! and does not know it yet is not preferred.
-use std::{
-    collections::VecDeque,
-    sync::{Mutex, PoisonError},
-    time::Duration,
-};
+use std::{collections::VecDeque, time::Duration};
 
 use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
+use parking_lot::Mutex;
 use tokio::{
     net::lookup_host,
     time::{Instant, sleep_until, timeout},
@@ -79,13 +76,12 @@ impl Hosts {
 
     /// Orders the addresses: the last good one first, the others as in the URL.
     fn order(&self, waiting: &mut VecDeque<Address>) {
-        // The option is consistent after any panic.
-        let last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let last = self.0.lock();
         waiting.make_contiguous().sort_by_key(|address| (last.as_ref() != Some(address), address.place));
     }
 
     fn remember(&self, address: Address) {
-        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut last = self.0.lock();
         if let Some(last) = &*last
             && *last != address
         {

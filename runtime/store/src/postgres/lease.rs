@@ -3,11 +3,7 @@
 //! Every writer locks its node's row `for key share` and compares the epoch, in the statement that writes
 //! ([`super::sessions`]). A node that takes a lease locks the row `for update`. So it waits for the writes under way,
 //! and writes that wait for it find the new epoch and write nothing.
-use std::{
-    collections::HashMap,
-    sync::{MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use rollcall_schema::{Epoch, NodeId, Sid};
@@ -123,7 +119,7 @@ impl NodeLeases for PostgresStore {
         let row = rows.first().ok_or_else(|| unreadable("none"))?;
         let node: i64 = get(row, 0)?;
         let epoch = Epoch(get(row, 1)?);
-        self.unbroken_until().insert(node, get(row, 2)?);
+        self.unbroken_until.lock().insert(node, get(row, 2)?);
         let rival = loop {
             let rivals = self.pool.rows("register", RIVAL, &[&node, standalone]).await?;
             let Some(rival) = rivals.into_iter().next() else { return Ok(Lease { node: NodeId(node), epoch }) };
@@ -154,7 +150,7 @@ impl NodeLeases for PostgresStore {
         let values: Parameters<'_> = &[&node.0, &epoch.0, &ttl, &look, &statistics, &no_relay];
         let rows = self.heartbeat.rows("renew_lease", RENEW, values).await?;
         let Some(row) = rows.first() else {
-            self.unbroken_until().remove(&node.0);
+            self.unbroken_until.lock().remove(&node.0);
             return Err(StoreError::Fenced);
         };
         let replaced: Vec<&str> = get(row, 0)?;
@@ -162,7 +158,7 @@ impl NodeLeases for PostgresStore {
         let from: Vec<Option<&str>> = get(row, 2)?;
         let was_expired: bool = get(row, 4)?;
         if !was_expired {
-            self.unbroken_until().insert(node.0, get(row, 5)?);
+            self.unbroken_until.lock().insert(node.0, get(row, 5)?);
         }
         let (nodes, held, others) = (unsigned(get(row, 3)?)?, unsigned(get(row, 8)?)?, unsigned(get(row, 9)?)?);
         self.shards.saw(Seen { node, at, claim_epoch: get(row, 7)?, held, others, free: get(row, 10)? });
@@ -210,12 +206,5 @@ impl NodeLeases for PostgresStore {
 
     async fn knows_node(&self, node: NodeId) -> Result<bool, StoreError> {
         self.pool.rows("knows", KNOWS, &[&node.0]).await.map(|rows| !rows.is_empty())
-    }
-}
-
-impl PostgresStore {
-    pub(super) fn unbroken_until(&self) -> MutexGuard<'_, HashMap<i64, i64>> {
-        // The map is consistent after any panic.
-        self.unbroken_until.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

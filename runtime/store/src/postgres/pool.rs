@@ -6,7 +6,7 @@
 //! statement after a write of unknown outcome sees its final state: the write is committed, or it never will be. Behind
 //! a pooler, where clients share backends, this is true by other means ([`super::pooled`]).
 use std::{
-    sync::{Arc, Mutex, OnceLock, PoisonError},
+    sync::{Arc, OnceLock},
     time::{Duration, Instant},
 };
 
@@ -15,6 +15,7 @@ use deadpool::{
     managed::{self, Metrics, QueueMode, RecycleError, RecycleResult},
 };
 use deadpool_postgres::ClientWrapper;
+use parking_lot::Mutex;
 use tokio::time::{sleep, timeout};
 use tokio_postgres::Row;
 use uuid::Uuid;
@@ -109,11 +110,6 @@ impl managed::Manager for ConnectionManager {
 
 type Lost = Mutex<Vec<Identity>>;
 
-fn lost(lost: &Lost) -> std::sync::MutexGuard<'_, Vec<Identity>> {
-    // The list is consistent after any panic.
-    lost.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 /// A backend in use. If it is dropped before its statement was answered, it is lost.
 struct Busy {
     backend: Option<managed::Object<ConnectionManager>>,
@@ -148,7 +144,7 @@ impl Drop for Busy {
             if let Some((pooled, deadline)) = self.deadline.get() {
                 pooled.lose(*deadline);
             }
-            lost(&self.lost).extend(backend.identity.clone());
+            self.lost.lock().extend(backend.identity.clone());
             self.permit.lost();
         }
     }
@@ -270,14 +266,14 @@ impl Pool {
         let mut pause = LOOK.0;
         loop {
             let (pids, starts): (Vec<i32>, Vec<String>) =
-                lost(&self.lost).iter().map(|identity| (identity.pid, identity.started.clone())).unzip();
+                self.lost.lock().iter().map(|identity| (identity.pid, identity.started.clone())).unzip();
             if pids.is_empty() {
                 return Ok(());
             }
             let statement = backend.client.prepare_cached(END).await?;
             let left: i64 = backend.client.query_one(&statement, &[&pids, &starts]).await?.try_get(0)?;
             if left == 0 {
-                lost(&self.lost).retain(|identity| !pids.contains(&identity.pid));
+                self.lost.lock().retain(|identity| !pids.contains(&identity.pid));
             } else {
                 sleep(pause).await;
                 pause = (2 * pause).min(LOOK.1);

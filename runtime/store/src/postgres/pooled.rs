@@ -12,15 +12,13 @@
 use std::{
     collections::HashMap,
     fmt::Write,
-    sync::{
-        Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::atomic::{AtomicBool, Ordering},
     time::Duration,
 };
 
 use deadpool_postgres::ClientWrapper;
 use futures_util::future::join3;
+use parking_lot::Mutex;
 use tokio::time::{Instant, sleep};
 use tokio_postgres::{
     Client, Error, Row, SimpleQueryMessage,
@@ -70,11 +68,6 @@ pub(super) struct Pooled {
     lost: Mutex<Vec<f64>>,
 }
 
-fn locked<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
-    // The value is consistent after any panic.
-    of.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 impl Default for Pooled {
     fn default() -> Self {
         let bytes: [u8; 8] = std::array::from_fn(|place| Uuid::new_v4().as_bytes()[place]);
@@ -106,13 +99,13 @@ impl Pooled {
 
     /// Returns the time by which a transaction of this process that is sent now must have begun.
     pub(super) async fn deadline(&self, client: &Client) -> Result<f64, Error> {
-        let known = *locked(&self.clock);
+        let known = *self.clock.lock();
         let clock = match known.filter(|clock| clock.at.elapsed() < CLOCK_FOR) {
             Some(clock) => clock,
             None => {
                 let at = Instant::now();
                 let time = self.time(client, "").await?;
-                *locked(&self.clock).insert(Clock { at, time })
+                *self.clock.lock().insert(Clock { at, time })
             }
         };
         Ok(clock.time + clock.at.elapsed().as_secs_f64() + LIMIT.as_secs_f64())
@@ -120,19 +113,19 @@ impl Pooled {
 
     /// Records that a transaction with this deadline got no answer.
     pub(super) fn lose(&self, deadline: f64) {
-        locked(&self.lost).push(deadline);
+        self.lost.lock().push(deadline);
     }
 
     /// Returns when each lost transaction has ended, or can no longer begin.
     pub(super) async fn await_lost(&self, client: &Client) -> Result<(), Failure> {
         loop {
-            if locked(&self.lost).is_empty() {
+            if self.lost.lock().is_empty() {
                 return Ok(());
             }
             let alone = format!("select pg_advisory_xact_lock({});", self.lock);
             let now = self.time(client, &alone).await?;
             let latest = {
-                let mut lost = locked(&self.lost);
+                let mut lost = self.lost.lock();
                 lost.retain(|deadline| *deadline >= now);
                 lost.iter().copied().fold(now, f64::max)
             };
@@ -179,7 +172,7 @@ impl Pooled {
         };
         match begun {
             Err(error) if error.code() == Some(&SqlState::DIVISION_BY_ZERO) => {
-                *locked(&self.clock) = None;
+                *self.clock.lock() = None;
                 return Err(Failure::Again(StoreError::Unavailable("the statement came too late".to_owned())));
             }
             Err(error) if error.code() == Some(&SqlState::INVALID_ARGUMENT_FOR_LOG) => {
@@ -228,7 +221,7 @@ impl Pooled {
         sql: &'static str,
         parameters: Parameters<'_>,
     ) -> Result<Vec<Row>, Failure> {
-        let known = locked(&self.types).get(sql).cloned();
+        let known = self.types.lock().get(sql).cloned();
         let types = match known {
             Some(types) => types,
             None if parameters.is_empty() => Vec::new(),
@@ -240,7 +233,7 @@ impl Pooled {
 
     /// Returns the types of a statement's parameters, which are asked for once.
     async fn types(&self, client: &Client, sql: &'static str) -> Result<Vec<Type>, Failure> {
-        let known = locked(&self.types).get(sql).cloned();
+        let known = self.types.lock().get(sql).cloned();
         if let Some(types) = known {
             return Ok(types);
         }
@@ -254,7 +247,7 @@ impl Pooled {
     /// client.
     async fn learn_types(&self, client: &Client, sql: &'static str) -> Result<Vec<Type>, Failure> {
         let types = client.prepare(sql).await?.params().to_vec();
-        locked(&self.types).insert(sql, types.clone());
+        self.types.lock().insert(sql, types.clone());
         Ok(types)
     }
 }

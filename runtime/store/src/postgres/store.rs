@@ -1,11 +1,8 @@
 //! The store's connections, and what it remembers between calls.
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
+use parking_lot::Mutex;
 use rollcall_schema::Shards;
 
 use super::{
@@ -37,7 +34,7 @@ pub struct PostgresStore {
     /// When each node's lease ends, in microseconds since 1970, by the last heartbeat that did not find it expired.
     pub(super) unbroken_until: Mutex<HashMap<i64, i64>>,
     /// The statistics of this node, which renewals write.
-    pub(super) statistics: parking_lot::Mutex<Option<String>>,
+    pub(super) statistics: Mutex<Option<String>>,
     pub(super) taken_nodes: TakenNodes,
     pub(super) dead_node_looks: DeadNodeLooks,
     pub(super) shards: Arc<ShardState>,
@@ -62,7 +59,7 @@ impl PostgresStore {
             floor: Floor::default(),
             connector,
             unbroken_until: Mutex::default(),
-            statistics: parking_lot::Mutex::default(),
+            statistics: Mutex::default(),
             taken_nodes: TakenNodes::default(),
             dead_node_looks: DeadNodeLooks::default(),
             shards: Arc::default(),

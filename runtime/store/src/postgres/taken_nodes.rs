@@ -4,10 +4,10 @@
 //! only suspended or cut off, and would go on with sessions whose ends were published. So their leases are taken again.
 use std::{
     collections::VecDeque,
-    sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
+use parking_lot::Mutex;
 use uuid::Uuid;
 
 use super::{keeper::Keeper, rows::get};
@@ -44,14 +44,14 @@ impl TakenNodes {
     /// Records nodes whose leases were taken just now.
     pub(super) fn add(&self, nodes: impl Iterator<Item = (i64, i64)>) {
         let now = Instant::now();
-        let mut taken = self.lock();
+        let mut taken = self.0.lock();
         taken.nodes.retain(|(at, ..)| now.duration_since(*at) < KEPT);
         taken.nodes.extend(nodes.map(|(id, epoch)| (now, id, epoch)));
     }
 
     /// Returns true if the database may have lost, since it had this incarnation, that some nodes were taken.
     pub(super) fn may_be_lost(&self, incarnation: Option<Uuid>) -> bool {
-        let taken = self.lock();
+        let taken = self.0.lock();
         !taken.nodes.is_empty() && taken.known != incarnation
     }
 
@@ -63,7 +63,7 @@ impl TakenNodes {
         Lease { node, epoch }: Lease,
     ) -> Result<(), StoreError> {
         let (ids, epochs): (Vec<i64>, Vec<i64>) = {
-            let mut taken = self.lock();
+            let mut taken = self.0.lock();
             if taken.known == incarnation {
                 return Ok(());
             }
@@ -81,12 +81,7 @@ impl TakenNodes {
                 "leases are taken over again, because the database lost that they were taken over"
             );
         }
-        self.lock().known = incarnation;
+        self.0.lock().known = incarnation;
         Ok(())
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Taken> {
-        // The fields are consistent after any panic.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

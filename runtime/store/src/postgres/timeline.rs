@@ -5,11 +5,9 @@
 //! what this process has seen. The first process that finds a difference raises all ids and stores a new incarnation,
 //! in one transaction under a lock. All other processes find the new incarnation. A connection to an incarnation other
 //! than the latest is not used again.
-use std::sync::{
-    Mutex, PoisonError,
-    atomic::{AtomicBool, AtomicI64, Ordering},
-};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
+use parking_lot::Mutex;
 use rollcall_schema::SessionId;
 use tokio::sync::watch;
 use tokio_postgres::{Client, Error, error::SqlState, types::Type};
@@ -66,7 +64,7 @@ impl Timeline {
 
     /// Returns the timeline of the server's log, if the role may read it.
     pub(super) fn wal(&self) -> Option<String> {
-        self.wal.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.wal.lock().clone()
     }
 
     /// Returns whether a connection that found this incarnation may still be used.
@@ -92,8 +90,7 @@ impl Timeline {
         let incarnation =
             if stored.agrees(&here, seen) { stored.incarnation } else { self.resolve(client, &here).await? };
         let wal = here.rsplit_once('/').map(|(_, wal)| wal.to_owned()).filter(|wal| wal != UNKNOWN);
-        // The option is consistent after any panic.
-        *self.wal.lock().unwrap_or_else(PoisonError::into_inner) = wal;
+        *self.wal.lock() = wal;
         self.known.send_if_modified(|known| known.replace(incarnation) != Some(incarnation));
         Ok(Some(incarnation))
     }
