@@ -161,27 +161,3 @@ impl fmt::Display for SessionError {
 }
 
 impl std::error::Error for SessionError {}
-
-/// Violations of RFC 6455, which end a connection with a close frame and no message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[repr(u16)]
-pub enum Violation {
-    /// A frame that violates the RFC.
-    Protocol = 1002,
-    /// A binary message.
-    Binary = 1003,
-    /// A text that is not UTF-8.
-    Utf8 = 1007,
-    /// Too many fragments.
-    Policy = 1008,
-    /// A message above the limit.
-    TooBig = 1009,
-}
-
-impl Violation {
-    /// Returns the code of the close frame.
-    #[must_use]
-    pub const fn close_code(self) -> u16 {
-        self as u16
-    }
-}

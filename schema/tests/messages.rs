@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 use rollcall_schema::{
     AckError, AckMessage, AgentEvent, AgentId, Change, ClassroomId, ConnectRequest, ConnectSuccess, EntityEvent,
     JoinLesson, JsonObject, LeftReason, LessonId, Nonce, Offset, Push, Ref, Refresh, Request, Role, RosterAgent,
-    RosterPage, Seat, SessionError, SessionId, Sid, StateVersion, Update, Violation,
+    RosterPage, Seat, SessionError, SessionId, Sid, StateVersion, Update,
     ack::{self, Empty, LessonJoined, Refreshed, RosterRead},
     connect_success::Start,
     request::RefText,
@@ -120,13 +120,6 @@ fn session_errors() {
             ("kicked", 3508),
         ]
     );
-}
-
-#[test]
-fn violations_have_the_rfcs_codes() {
-    use Violation::{Binary, Policy, Protocol, TooBig, Utf8};
-    let codes = [Protocol, Binary, Utf8, Policy, TooBig].map(Violation::close_code);
-    assert_eq!(codes, [1002, 1003, 1007, 1008, 1009]);
 }
 
 #[test]
