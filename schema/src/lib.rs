@@ -35,13 +35,13 @@ pub use id::{
     SessionId, StateVersion, UserId,
 };
 pub use key::{KeyField, StaleField, Successors};
-pub use object::JsonObject;
+pub use object::{JsonObject, read_object};
 pub use push::{Push, PushError};
 pub use reason::{KickCause, LeftReason};
 pub use request::{ConnectRequest, JoinLesson, Ref, Refresh, Request, Resume, Roster, SetState};
 pub use role::Role;
 pub use roster::{RosterAgent, RosterPage};
-pub use session_error::{SessionError, Violation};
+pub use session_error::SessionError;
 pub use shard::Shards;
 pub use sid::Sid;
 pub use subject::{RoomId, Subject};

@@ -1,13 +1,24 @@
-//! A small JSON object that the gateway passes on without reading its fields: a token's `info`, an agent's `state`
-//! (PROTOCOL 9).
+//! JSON objects: how one is read, and the small ones that the gateway passes on without reading their fields, a token's
+//! `info` and an agent's `state` (PROTOCOL 9).
 //!
-//! Invariant: the text is one JSON object of at most [`MAX_OBJECT`] bytes, and is passed on byte for byte.
+//! Invariant: a [`JsonObject`] is one object of at most [`MAX_OBJECT`] bytes, and is passed on byte for byte.
 use std::fmt;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use serde_json::value::RawValue;
 
 use crate::id::{IdError, OBJECT_RULE};
+
+/// Reads one JSON object. Serde alone would also accept an array of the fields' values.
+///
+/// # Errors
+/// Returns an error if the text is not an object of this form.
+pub fn read_object<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, serde_json::Error> {
+    if !text.trim_ascii_start().starts_with('{') {
+        return Err(serde_json::Error::custom("not an object"));
+    }
+    serde_json::from_str(text)
+}
 
 /// The longest object, in bytes of its text.
 pub const MAX_OBJECT: usize = 1024;

@@ -22,7 +22,7 @@ use serde_json::value::RawValue;
 
 use crate::{
     id::{self, AgentLabel, ClassroomId, IdError, LessonId, Offset, SessionId},
-    object::JsonObject,
+    object::{JsonObject, read_object},
     trace_parent::{self, TraceParent},
 };
 
@@ -188,7 +188,7 @@ impl<'a> Request<'a> {
     /// Returns a [`RequestError`] if the envelope is invalid. In `payload`, only broken JSON is an error here.
     pub fn parse(message: &'a [u8]) -> Result<Self, RequestError> {
         let text = std::str::from_utf8(message).map_err(|_| RequestError::Syntax)?;
-        let Envelope { event, reference, payload } = object(text).map_err(|_| RequestError::Syntax)?;
+        let Envelope { event, reference, payload } = read_object(text).map_err(|_| RequestError::Syntax)?;
         let reference = match reference {
             Some(raw) => Ref::read(raw.get()).ok_or(RequestError::Reference)?,
             None => Ref::Missing,
@@ -203,7 +203,7 @@ impl<'a> Request<'a> {
     /// # Errors
     /// Returns a [`PayloadError`] if the payload has not the required form.
     pub fn payload<T: Deserialize<'a>>(&self) -> Result<T, PayloadError> {
-        object(self.payload.map_or("{}", RawValue::get)).map_err(Into::into)
+        read_object(self.payload.map_or("{}", RawValue::get)).map_err(Into::into)
     }
 }
 
@@ -216,12 +216,6 @@ impl fmt::Debug for Request<'_> {
     }
 }
 
-/// Reads one JSON object. Serde alone would also accept an array of the fields' values.
-fn object<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, serde_json::Error> {
-    let text = text.trim_start_matches([' ', '\t', '\n', '\r']);
-    if text.starts_with('{') { serde_json::from_str(text) } else { Err(serde_json::Error::custom("not an object")) }
-}
-
 /// Reads an optional field, which must hold an object.
 fn optional_object<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
 where
@@ -229,7 +223,7 @@ where
     T: Deserialize<'de>,
 {
     let raw = Option::<&'de RawValue>::deserialize(deserializer)?;
-    raw.map(|raw| object(raw.get())).transpose().map_err(|_| D::Error::custom("not the object asked for"))
+    raw.map(|raw| read_object(raw.get())).transpose().map_err(|_| D::Error::custom("not the object asked for"))
 }
 
 /// A JWT that is not checked yet. `Debug` does not show it. It is owned, because it outlives its message.

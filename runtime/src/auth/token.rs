@@ -7,7 +7,7 @@ use std::borrow::Cow;
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use jsonwebtoken::Algorithm;
-use rollcall_schema::{Audience, ClassroomId, JsonObject, LessonId, Role, UserId};
+use rollcall_schema::{Audience, ClassroomId, JsonObject, LessonId, Role, UserId, read_object};
 use serde::{Deserialize, Deserializer, de::IgnoredAny};
 use serde_json::value::RawValue;
 
@@ -181,14 +181,10 @@ fn decode(part: &str) -> Result<Vec<u8>, AuthError> {
     URL_SAFE_NO_PAD.decode(part).map_err(|_| AuthError::Malformed)
 }
 
-/// Reads a JSON object in UTF-8. Serde alone would accept an array for a struct, and would skip values that are not
-/// UTF-8.
+/// Reads a JSON object, of which every part must be UTF-8, also the parts that are skipped.
 fn object<'a, T: Deserialize<'a>>(json: &'a [u8]) -> Result<T, AuthError> {
-    if json.first() != Some(&b'{') {
-        return Err(AuthError::Malformed);
-    }
     let json = std::str::from_utf8(json).map_err(|_| AuthError::Malformed)?;
-    serde_json::from_str(json).map_err(|_| AuthError::Malformed)
+    read_object(json).map_err(|_| AuthError::Malformed)
 }
 
 /// Reads a NumericDate (RFC 7519), which may have a fraction.

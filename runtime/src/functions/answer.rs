@@ -5,7 +5,7 @@
 use std::borrow::Cow;
 
 use hyper::StatusCode;
-use rollcall_schema::{AckMessage, AgentId, EntityType, Operation};
+use rollcall_schema::{AckMessage, AgentId, EntityType, Operation, read_object};
 use serde::Deserialize;
 use serde_json::value::{RawValue, to_raw_value};
 
@@ -88,7 +88,7 @@ fn success(body: &[u8], max_events: usize) -> Result<Answer, AnswerError> {
 }
 
 fn event(item: &RawValue) -> Option<(Recipients, Event)> {
-    let Item { to, agent_id, entity_type, operation, body } = object(item.get().as_bytes())?;
+    let Item { to, agent_id, entity_type, operation, body } = read_object(item.get()).ok()?;
     let recipients = match (&*to, agent_id) {
         ("lesson", None) => Recipients::Lesson,
         ("classroom", None) => Recipients::Classroom,
@@ -98,10 +98,8 @@ fn event(item: &RawValue) -> Option<(Recipients, Event)> {
     is_object(body).then(|| (recipients, Event::new(entity_type, operation, &body)))
 }
 
-/// Reads one JSON object. Serde alone would also accept an array of the fields' values.
 fn object<'a, T: Deserialize<'a>>(text: &'a [u8]) -> Option<T> {
-    let begins = text.iter().find(|byte| !byte.is_ascii_whitespace());
-    if begins == Some(&b'{') { serde_json::from_slice(text).ok() } else { None }
+    read_object(std::str::from_utf8(text).ok()?).ok()
 }
 
 fn is_object(value: &RawValue) -> bool {

@@ -1,6 +1,7 @@
 //! A request as its endpoint gets it.
 use bytes::Bytes;
 use hyper::HeaderMap;
+use rollcall_schema::read_object;
 use serde::{Deserialize, de::DeserializeOwned};
 
 use super::{audit::AuditLine, reply::HttpError, url_parameters::UrlParameters};
@@ -21,11 +22,8 @@ impl Call<'_> {
     }
 }
 
-/// Reads a JSON object. `form` shows the required form in the error. Serde alone would also accept an array of the
-/// fields' values.
+/// Reads a JSON object. `form` shows the required form in the error.
 pub(super) fn object<'a, T: Deserialize<'a>>(text: &'a [u8], form: &str) -> Result<T, HttpError> {
-    if text.trim_ascii_start().first().is_some_and(|first| *first != b'{') {
-        return Err(HttpError::bad(format!("not {form}")));
-    }
-    serde_json::from_slice(text).map_err(|error| HttpError::bad(format!("not {form}: {error}")))
+    let text = std::str::from_utf8(text).map_err(|error| HttpError::bad(format!("not {form}: {error}")))?;
+    read_object(text).map_err(|error| HttpError::bad(format!("not {form}: {error}")))
 }
