@@ -80,7 +80,7 @@ pub(super) async fn report(config: &Config) -> Result<(), CommandError> {
         bus: node::bus(&config.backends, config.limits.max_forward).await.map(|(bus, _)| bus),
     };
     let mut findings = check(config, reached).await;
-    findings.extend(misspelt(std::env::vars_os().map(|(name, _)| name)).into_iter().map(Finding::of_variable));
+    findings.extend(misspelt(std::env::vars_os()).into_iter().map(Finding::of_variable));
     for finding in &findings {
         writeln!(stdout(), "{finding}")?;
     }

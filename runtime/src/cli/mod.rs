@@ -91,7 +91,7 @@ pub fn run(table: Table) -> ExitCode {
 
 /// Warns of settings that were asked for and have no effect.
 fn warn_of(config: &Config) {
-    for (variable, advice) in misspelt(std::env::vars_os().map(|(name, _)| name)) {
+    for (variable, advice) in misspelt(std::env::vars_os()) {
         tracing::warn!(variable, "{advice}");
     }
     if let Some(advice) = &config.access.too_few_files {

@@ -17,12 +17,12 @@ pub(super) fn similar(written: &str, known: impl Iterator<Item = String>) -> Opt
     known.map(distance).filter(|(distance, _)| *distance <= FAR).min().map(|(_, name)| name)
 }
 
-/// Returns the variables that look like a setting's variable but are none, each with what is wrong and what to write
-/// instead.
+/// Returns the variables of the environment that look like a setting's variable but are none, each with what is wrong and
+/// what to write instead.
 #[must_use]
-pub fn misspelt(variables: impl Iterator<Item = OsString>) -> Vec<(String, String)> {
+pub fn misspelt(environment: impl Iterator<Item = (OsString, OsString)>) -> Vec<(String, String)> {
     let told = |name: &str| Some((name.to_owned(), format!("this variable is not known; {}", advice(name)?)));
-    let mut told: Vec<_> = variables.filter_map(|name| told(name.to_str()?)).collect();
+    let mut told: Vec<_> = environment.filter_map(|(name, _)| told(name.to_str()?)).collect();
     told.sort_unstable();
     told
 }
@@ -54,7 +54,7 @@ mod tests {
 
     #[test]
     fn a_misspelt_variable_is_told_with_what_was_meant() {
-        let found = |names: &[&str]| misspelt(names.iter().map(OsString::from));
+        let found = |names: &[&str]| misspelt(names.iter().map(|name| (name.into(), OsString::new())));
         let told = |name: &str, advice: &str| {
             assert_eq!(found(&[name]), [(name.to_owned(), format!("this variable is not known; {advice}"))]);
         };
