@@ -145,14 +145,24 @@ impl Bus for MemoryBus {
         let until = Instant::now() + READ_TIMEOUT;
         let mut read = self.shared.read.subscribe();
         let mut results = Vec::with_capacity(batch.len());
-        for publication in batch {
+        let mut batch = batch.into_iter();
+        while !batch.as_slice().is_empty() {
             let room = read.wait_for(|_| self.shared.state.lock().log.has_room());
             if !matches!(timeout_at(until, room).await, Ok(Ok(_))) {
-                let behind = "the events before this one are not delivered yet";
-                results.push(Err(PublishError::Away(BusError(behind.to_owned()))));
-                continue;
+                let behind =
+                    || PublishError::Away(BusError("the events before this one are not delivered yet".to_owned()));
+                results.extend(batch.map(|_| Err(behind())));
+                break;
             }
-            results.extend(self.publish(vec![publication]).await);
+            let now = Instant::now();
+            let mut state = self.shared.state.lock();
+            while state.log.has_room()
+                && let Some(publication) = batch.next()
+            {
+                results.push(Ok(state.log.append(publication, now)));
+            }
+            drop(state);
+            self.shared.grown.notify_one();
         }
         results
     }
