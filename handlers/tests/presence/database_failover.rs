@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::common::{Agent, Backend, Keys, SOON, Servers, agent_event, session_error, student_hash, until};
-use rollcall_loadtest::client::{ClientError, Closing};
+use rollcall_loadtest::client::ClientError;
 use rollcall_loadtest::servers::{Nats, Postgres, Standby};
 use rollcall_loadtest::{Client, Gateway, GatewayOptions, Wire};
 
@@ -45,17 +45,6 @@ impl Database {
         self.primary.kill().unwrap();
         self.standby.promote().unwrap();
         self.line.lead_to(at(self.standby.port()));
-    }
-}
-
-/// Reads to the close of the connection. Other messages may come before it.
-async fn end_of(agent: &mut Agent) -> Closing {
-    loop {
-        match agent.client.next_message(SOON).await {
-            Ok(_) => {}
-            Err(ClientError::Closed(closing)) => return closing,
-            Err(error) => panic!("{error}"),
-        }
     }
 }
 
@@ -105,13 +94,13 @@ async fn sessions_that_the_promoted_replica_lacks_are_ended_from_memory() {
 
     let mut lefts = Vec::new();
     for carol in &mut lost {
-        session_error(&end_of(carol).await, "internal_server_error", 500, 3004);
+        session_error(&carol.client.expect_close(SOON).await.unwrap(), "internal_server_error", 500, 3004);
         lefts.push((carol.session, format!("{}|{}|node_lost", carol.session, carol.id)));
     }
     lefts.push((bob.session, format!("{}|{}|node_lost", bob.session, bob.id)));
     lefts.push((dora.session, format!("{}|{}|closed", dora.session, dora.id)));
     // The database has lost the join that this agent's row had.
-    session_error(&end_of(&mut erin).await, "internal_server_error", 500, 3004);
+    session_error(&erin.client.expect_close(SOON).await.unwrap(), "internal_server_error", 500, 3004);
     lefts.push((erin.session, format!("{}|{}|kicked", erin.session, erin.id)));
     lefts.sort();
     let wanted: Vec<_> = lefts.into_iter().map(|(_, row)| row).collect();
@@ -153,7 +142,7 @@ async fn a_node_that_the_promoted_replica_has_never_heard_of_goes_on() {
     hears(&mut alice, "entered", dora.session, &dora.id).await;
     database.fails_over();
 
-    session_error(&end_of(&mut dora).await, "internal_server_error", 500, 3004);
+    session_error(&dora.client.expect_close(SOON).await.unwrap(), "internal_server_error", 500, 3004);
     hears(&mut alice, "left", dora.session, &dora.id).await;
     let again = until("a session", SOON, async || enters("dora").await, Result::is_ok).await.unwrap();
     assert!(again.session > dora.session + JUMP - 100);

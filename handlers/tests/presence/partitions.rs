@@ -128,7 +128,7 @@ async fn cut_off_from_postgres(fault: Fault) {
 
     nodes.postgres.clear();
     // The node learns that its lease was taken, and closes its sockets.
-    let closing = in_time("the end", RECOVERY, end_of(&mut bob)).await;
+    let closing = in_time("the end", RECOVERY, bob.client.expect_close(SOON)).await.unwrap();
     assert!(closing.code.is_some_and(|code| (3000..3500).contains(&code)), "{closing:?}");
     let again = nodes.comes_back(room, "bob").await;
     assert!(again.session > bob.session);
@@ -148,17 +148,6 @@ async fn next_not_of(other: &str, witness: &mut Agent) -> Value {
         let event = witness.client.next_event(SOON).await.unwrap();
         if event.agent_id() != Some(other) {
             return event.body;
-        }
-    }
-}
-
-/// Reads to the close of the connection. Other messages may come before it.
-async fn end_of(agent: &mut Agent) -> Closing {
-    loop {
-        match agent.client.next_message(SOON).await {
-            Ok(_) => {}
-            Err(ClientError::Closed(closing)) => return closing,
-            Err(error) => panic!("{error}"),
         }
     }
 }
@@ -208,7 +197,7 @@ async fn a_connection_replaced_on_another_node_is_closed_although_an_answer_is_l
         let heard = tokio::time::timeout(ANSWER, heard).await.is_ok();
         nodes.postgres.cut();
         nodes.postgres.clear();
-        session_error(&end_of(&mut bob).await, "replaced", 422, 3503);
+        session_error(&bob.client.expect_close(SOON).await.unwrap(), "replaced", 422, 3503);
         again.leaves().await;
         if heard {
             return;
@@ -237,7 +226,7 @@ async fn a_connection_replaced_on_the_same_node_is_closed_although_an_answer_is_
         nodes.postgres.cut();
         nodes.postgres.clear();
         if taken {
-            return session_error(&end_of(&mut bob).await, "replaced", 422, 3503);
+            return session_error(&bob.client.expect_close(SOON).await.unwrap(), "replaced", 422, 3503);
         }
         // The connection had not prepared the statement yet, and the answer to the preparation was held back.
         let enters = async || nodes.enters_beyond(room, "between").await.is_ok();
