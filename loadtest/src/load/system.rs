@@ -205,7 +205,7 @@ fn database_file(folder: &tempfile::TempDir) -> PathBuf {
     folder.path().join("rollcall.db")
 }
 
-/// Loads the lessons. This is done before the gateway starts, because only one process may hold an SQLite file.
+/// Loads the lessons. This is done before the gateways start, so that the work is not part of any measurement.
 fn load_lessons(options: &GatewayOptions, folder: &Path, crowds: &[Crowd]) -> io::Result<()> {
     let lessons = folder.join("lessons.csv");
     let attendees = folder.join("attendees.csv");

@@ -15,7 +15,7 @@ mod armed {
 
     use nix::sys::signal::{Signal, raise};
 
-    /// The time between two looks of a task for a panic that is armed for it.
+    /// How often a task checks whether a panic is armed for it.
     const LOOK: Duration = Duration::from_millis(50);
 
     /// While a step is armed, this file contains its name, and a signal's name or `PANIC`.

@@ -184,8 +184,8 @@ impl LeaseKeeper {
         }
     }
 
-    /// Closes all connections, because another node has this node's epoch. Clients come back to a node that has its
-    /// lease.
+    /// Closes all connections, because another node has taken this node's lease. Their clients connect again to a node
+    /// that has a lease.
     async fn close_all(&self) {
         error!("this node's lease was taken: it was stopped or cut off for too long; closing its sockets");
         self.connections.close_all(SessionError::InternalServerError).await;

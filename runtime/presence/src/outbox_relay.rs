@@ -174,7 +174,7 @@ impl OutboxRelay {
             if few {
                 tokio::time::sleep_until(asked + round).await;
                 if stored + known.len() == all && !backlogged {
-                    // A node that has committed more rows has sent a wake-up.
+                    // A node that commits more rows sends a wake-up, which ends this wait.
                     outbox.wait(CLAIM_EVERY).await?;
                 }
             }

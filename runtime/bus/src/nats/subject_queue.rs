@@ -137,8 +137,8 @@ impl Guess {
         Self { next: None, window: SMALLEST_WINDOW, from: Instant::now() }
     }
 
-    /// Returns the guesses on a new connection. The messages that the broken connection had sent are sent again first,
-    /// and no longer count as young.
+    /// Returns the guesses on a new connection. Nothing is guessed until the messages that the broken connection had
+    /// sent have been sent again and are no longer [`YOUNG`](crate::YOUNG).
     pub(super) fn after_break() -> Self {
         Self { from: Instant::now() + AFTER_BREAK, ..Self::new() }
     }

@@ -148,7 +148,7 @@ async fn nothing_is_lost_when_the_connection_breaks(empty_rooms: usize) {
     println!("{cuts} cuts");
 }
 
-/// Stores this many events of another room, so that the stream has their offsets.
+/// Stores this many events of another room, so that the stream's end is beyond their offsets.
 async fn store_elsewhere(bus: &NatsBus, count: i64) {
     let elsewhere = lesson();
     let batch = (0..count).map(|number| note(&elsewhere, format!("{elsewhere}-{number}"), number)).collect();

@@ -81,7 +81,7 @@ impl Gateway {
         });
     }
 
-    /// Lets the connections in further namespaces of a transport in, as soon as it is known who the client is. If the
+    /// Lets the client of a transport into its further namespaces, as soon as it is known who the client is. If the
     /// client sends no token for a namespace, the token of its first namespace applies.
     pub(in super::super) fn connect_further(&mut self, sockets: &mut Sockets<Peer>) {
         for (transport, id) in std::mem::take(&mut self.awaiting_claims) {

@@ -65,8 +65,8 @@ async fn agents_are_counted_with_zeros() {
     }
 }
 
-/// Duplicate headers and arrays are refused. Of two headers, a node could read the one that lets more clients have the
-/// event. Serde would accept an array of the fields' values for the object.
+/// Duplicate headers and arrays are refused. Of two headers with one name, a node could read the one that lets more
+/// clients have the event. Serde would accept an array of the fields' values for the object.
 #[tokio::test]
 async fn an_array_is_no_object() {
     let bench = Bench::new().await;

@@ -17,8 +17,8 @@ macro_rules! rfc3339 {
     };
 }
 
-/// Steps from one classroom to the next in the index. Grouping would read all agents, unless the planner finds this
-/// method itself.
+/// Steps from one classroom to the next in the index. A `group by` would read all agents, because not every version of
+/// PostgreSQL steps through an index by itself.
 const CLASSROOMS: &str = "with recursive room as (
         (
             select classroom_id from agent_session where classroom_id >= $1 and classroom_id <= $2

@@ -91,7 +91,7 @@ async fn a_change_that_comes_after_a_later_one_writes_nothing(world: World) {
     assert_eq!(row(), "none|0");
 
     let (undo, late) = (alice.restore(session, None), alice.leave(session, &algebra));
-    // A lesson whose join was undone once is joined again.
+    // A lesson whose join was undone can be joined again.
     assert_ne!(world.join(alice.join(session, &algebra)).await, Joined::NotOwner);
     assert!(!world.restore(undo).await);
     assert_eq!(world.leave_lesson(late).await, LessonLeft::NotOwner);

@@ -76,7 +76,7 @@ async fn a_dead_node_is_reaped_by_an_index_in_spite_of_dead_rows() {
     let reap = async || assert_eq!(other.reap(lease, 2).await.expect("answered"), 0);
     assert_eq!(until_read(&world, "agent_session", walks, reap).await, before);
     assert_eq!(world.sql("select count(*) from node"), "1");
-    // Waiting rows are also counted in spite of dead rows.
+    // Dead rows do not keep waiting rows from being counted.
     assert_eq!(world.store.backlog().await.expect("counted").rows, 6);
 }
 
