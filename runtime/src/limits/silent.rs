@@ -123,7 +123,7 @@ impl Unauthenticated {
     /// Records that the worker has the connection, so that it can be closed by this socket.
     pub fn arrived(&self, socket: SocketId) {
         let Some((client, number)) = self.place else { return };
-        let mut table = self.connections.table();
+        let mut table = self.connections.0.lock();
         let entry = table.clients.get_mut(&client).and_then(|entries| entries.get_mut(&number));
         if let Some(entry) = entry {
             entry.socket = Some(socket);
@@ -132,7 +132,7 @@ impl Unauthenticated {
 
     /// Records that the connection has sent connect_request.
     pub fn spoke(&self) {
-        if self.remove(&mut self.connections.table()) {
+        if self.remove(&mut self.connections.0.lock()) {
             self.spoken.store(true, Ordering::Relaxed);
         }
     }
@@ -141,7 +141,7 @@ impl Unauthenticated {
     /// once, because it has had its time.
     pub fn waits(&self, socket: SocketId) {
         let Some((client, number)) = self.place else { return };
-        let mut table = self.connections.table();
+        let mut table = self.connections.0.lock();
         if self.spoken.swap(false, Ordering::Relaxed) {
             let entry = Entry { since: self.since, socket: Some(socket) };
             table.change(client, |entries| entries.insert(number, entry));
@@ -157,7 +157,7 @@ impl Unauthenticated {
 
 impl Drop for Unauthenticated {
     fn drop(&mut self) {
-        let mut table = self.connections.table();
+        let mut table = self.connections.0.lock();
         // A connection that was closed for another is no longer in the table.
         if self.spoken.load(Ordering::Relaxed) || self.remove(&mut table) {
             table.unauthenticated -= 1;
@@ -200,7 +200,7 @@ mod tests {
         assert_eq!([taken(), taken(), taken()], [Some(1), Some(13), None]);
         drop((single, held));
         assert_eq!(connections.unauthenticated(), 0);
-        let table = connections.table();
+        let table = connections.0.lock();
         assert!(table.clients.is_empty() && table.order.is_empty());
     }
 

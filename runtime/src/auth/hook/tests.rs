@@ -132,7 +132,7 @@ async fn the_same_question_is_asked_once_however_many_ask() {
     assert_eq!(answers, [Ok(false); 100]);
     server.next().await;
     assert!(server.requests.try_recv().is_err(), "asked once");
-    assert_eq!(lock(&hook.0.as_ref().unwrap().in_flight).questions.len(), 0, "nothing is left behind");
+    assert_eq!(hook.0.as_ref().unwrap().in_flight.lock().questions.len(), 0, "nothing is left behind");
 }
 
 #[tokio::test]

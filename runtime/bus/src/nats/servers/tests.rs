@@ -12,7 +12,7 @@ async fn a_url_that_asks_for_tls_asks_all_members_for_it() {
     let url = BackendUrl::in_file("nats://a", "NATS_URL", file.clone(), |_| Ok(()));
     let servers = Servers::new(NatsOptions::new(url)).unwrap();
     let member = Host { host: "b".into(), port: 4222, name: "b".into(), tls: false };
-    servers.known().members = vec![member];
+    servers.known.lock().members = vec![member];
     for (url, tls) in [("nats://a", false), ("tls://a", true)] {
         fs::write(&file, url).unwrap();
         let (hosts, _) = servers.current().await.unwrap();
