@@ -75,7 +75,7 @@ impl Outbox for Script {
     }
 
     async fn delete(&mut self, ids: &[i64]) -> Result<(), StoreError> {
-        self.0.steps().push(Step::Deleted(ids.len()));
+        self.0.steps.lock().push(Step::Deleted(ids.len()));
         Ok(())
     }
 
@@ -179,9 +179,9 @@ async fn what_the_stream_may_have_forgotten_is_looked_for_before_it_is_sent_agai
     // The rows are read, read for the search, and read again with its result.
     let rounds: [Round; 3] = [(Some(HALF_WINDOW), true); 3];
     let once = [Step::Published(1), Step::Deleted(1)];
-    assert_eq!(*relay(&rounds, true).await.steps(), [Step::Deleted(1)]);
-    assert_eq!(*relay(&rounds, false).await.steps(), once);
-    assert_eq!(*relay(&[(Some(Duration::ZERO), true)], true).await.steps(), once, "it is not old");
+    assert_eq!(*relay(&rounds, true).await.steps.lock(), [Step::Deleted(1)]);
+    assert_eq!(*relay(&rounds, false).await.steps.lock(), once);
+    assert_eq!(*relay(&[(Some(Duration::ZERO), true)], true).await.steps.lock(), once, "it is not old");
 }
 
 /// After a deletion, no row that was read before may be published.
