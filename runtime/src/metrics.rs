@@ -303,7 +303,7 @@ mod tests {
         assert_eq!(named(page), all, "runtime/deploy/metrics.md says what each is, and what to do when it moves");
         let contract = include_str!("../../schema/PROTOCOL.md");
         let unknown = |name: &&str| !contract.contains(&format!("`{}`", &name["rollcall_".len()..]));
-        assert_eq!(all.iter().copied().filter(unknown).next(), None, "PROTOCOL 8 lists it");
+        assert_eq!(all.iter().copied().find(unknown), None, "PROTOCOL 8 lists it");
         for text in [alerts, include_str!("../deploy/helm/rollcall/files/dashboard.json")] {
             assert!(named(text).is_subset(&all), "{:?}", named(text).difference(&all));
         }
