@@ -63,6 +63,11 @@ impl EvictingSemaphore {
         Slot { semaphore: Arc::clone(self), number, evicted, _permit: permit }
     }
 
+    /// Returns whether fewer than half of the slots are free, so that holders should not keep theirs for later.
+    pub fn is_crowded(&self) -> bool {
+        self.permits.available_permits() * 2 < self.max
+    }
+
     /// Returns the holder to evict next, and since when it has had its slot, or `None` while a slot is free or about to
     /// be free.
     fn oldest(&self) -> Option<(u64, Instant)> {

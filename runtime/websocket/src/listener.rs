@@ -18,7 +18,6 @@ use tokio::{
 };
 
 use crate::{
-    evicting_semaphore::EvictingSemaphore,
     http_hooks::HttpHooks,
     listener_context::{ListenerContext, count_upgrade},
     options::CurrentOptions,
@@ -55,7 +54,6 @@ pub async fn serve<C: Send + 'static, H: HttpHooks>(
     workers: Workers<C>,
     shutdown: impl Future<Output = ()>,
 ) {
-    let half_open = EvictingSemaphore::new(options.borrow().max_half_open, "half_open_full");
     let context = Arc::new(ListenerContext::new(options, hooks, workers));
     let end = async {
         shutdown.await;
@@ -76,7 +74,7 @@ pub async fn serve<C: Send + 'static, H: HttpHooks>(
             } else if !context.hooks.admit(remote, &mut held) {
                 count_upgrade("not_admitted");
             } else {
-                let slot = half_open.acquire().await;
+                let slot = context.half_open.acquire().await;
                 tokio::spawn(serve_connection(Arc::clone(&context), stream, remote, held, slot));
             }
             Ok::<_, io::Error>(())

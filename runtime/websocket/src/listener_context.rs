@@ -4,10 +4,14 @@ use std::{
     sync::{Arc, atomic::AtomicBool},
 };
 
-use hyper::header::{self, HeaderMap};
+use hyper::{
+    Response, StatusCode,
+    header::{self, CONNECTION, HeaderMap, HeaderValue},
+};
 use metrics::counter;
 
 use crate::{
+    evicting_semaphore::EvictingSemaphore,
     options::{CurrentOptions, ListenerOptions},
     workers::Workers,
 };
@@ -21,6 +25,8 @@ pub(crate) struct ListenerContext<C, H> {
     options: CurrentOptions,
     pub(crate) hooks: H,
     pub(crate) workers: Workers<C>,
+    /// The slots of connections that have not upgraded.
+    pub(crate) half_open: Arc<EvictingSemaphore>,
     /// Whether only requests of sessions by long-polling are still served.
     pub(crate) draining: AtomicBool,
     origin_log: LogLimit,
@@ -29,10 +35,12 @@ pub(crate) struct ListenerContext<C, H> {
 
 impl<C, H> ListenerContext<C, H> {
     pub(crate) fn new(options: CurrentOptions, hooks: H, workers: Workers<C>) -> Self {
+        let half_open = EvictingSemaphore::new(options.borrow().max_half_open, "half_open_full");
         Self {
             options,
             hooks,
             workers,
+            half_open,
             draining: AtomicBool::new(false),
             origin_log: LogLimit::new(),
             proxy_log: LogLimit::new(),
@@ -42,6 +50,15 @@ impl<C, H> ListenerContext<C, H> {
     /// Returns the options for a connection that begins now.
     pub(crate) fn options(&self) -> Arc<ListenerOptions> {
         Arc::clone(&self.options.borrow())
+    }
+
+    /// Lets a connection end with this response if its slot may be needed. Clients of long-polling and browsers would
+    /// keep the connection for their next request.
+    pub(crate) fn last_if_crowded<B>(&self, mut response: Response<B>) -> Response<B> {
+        if response.status() != StatusCode::SWITCHING_PROTOCOLS && self.half_open.is_crowded() {
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        response
     }
 
     /// Logs a connection that did not come from a balancer.

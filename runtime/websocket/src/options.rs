@@ -117,7 +117,8 @@ pub struct ListenerOptions {
     /// The maximum number of headers of a head. More get 431.
     pub max_headers: usize,
     /// The maximum number of connections that have not upgraded. If there are that many, a new one evicts the oldest
-    /// that is older than a second. This does not change while the listener runs.
+    /// that is older than a second. While fewer than half of these are free, a connection ends with its response. This
+    /// does not change while the listener runs.
     pub max_half_open: usize,
 }
 

@@ -11,7 +11,10 @@ use std::{
 };
 
 use bytes::Bytes;
-use futures_util::future::{BoxFuture, Either};
+use futures_util::{
+    TryFutureExt,
+    future::{BoxFuture, Either},
+};
 use http_body_util::Full;
 use hyper::{
     Request, Response, StatusCode,
@@ -161,13 +164,23 @@ impl<C: Send + 'static, H: HttpHooks> Service<Request<Incoming>> for UpgradeServ
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         self.had_request.set(true);
-        if request.uri().path() == self.options.path {
+        let responding: Responding = if request.uri().path() == self.options.path {
             Either::Left(ready(Ok(self.upgrade(request))))
         } else if self.is_engine(request.uri().path()) {
             self.engine(request)
         } else {
             let (context, remote) = (Arc::clone(&self.context), self.remote);
             Either::Right(Box::pin(async move { Ok(context.hooks.other(remote, request).await) }))
+        };
+        match responding {
+            Either::Left(done) => {
+                let response = done.into_inner().map(|response| self.context.last_if_crowded(response));
+                Either::Left(ready(response))
+            }
+            Either::Right(later) => {
+                let context = Arc::clone(&self.context);
+                Either::Right(Box::pin(later.map_ok(move |response| context.last_if_crowded(response))))
+            }
         }
     }
 }

@@ -1,8 +1,10 @@
 //! Tests of Engine.IO: the requests that are refused, and the answers that pages may read.
+use rollcall_websocket::{ListenerOptions, SocketOptions};
+
 use crate::{
     client::{Client, upgrade},
     engine::{BAD, UNKNOWN, ask, begin, finish, is, post, server, session},
-    harness::Seen,
+    harness::{Seen, Server},
 };
 
 #[test]
@@ -62,6 +64,32 @@ fn what_asks_for_another_upgrade_is_answered_as_it_is() {
     let headers = "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n";
     let (head, body) = ask(&server, "GET", "", headers, "");
     assert!(head.starts_with("http/1.1 200 ") && body.starts_with('0'), "{head}{body}");
+}
+
+#[test]
+fn a_connection_is_kept_for_the_next_request_only_while_there_is_room() {
+    let listening =
+        ListenerOptions { engine_path: Some("/engine".into()), max_half_open: 16, ..ListenerOptions::default() };
+    let server = Server::with(SocketOptions::default(), listening, None);
+    let begins = || {
+        let mut client = begin(&server, "GET", "", "", "");
+        let (head, _) = finish(&mut client);
+        (head.contains("connection: close\r\n"), client)
+    };
+    let kept: Vec<_> = (0..8).map(|_| begins()).collect();
+    assert!(kept.iter().all(|(closes, _)| !closes));
+    for _ in 0..4 {
+        let (closes, mut client) = begins();
+        assert!(closes);
+        assert_eq!(client.rest(), b"");
+    }
+    let mut other = Client::dial(server.address);
+    other.send(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n");
+    assert!(other.head().to_ascii_lowercase().contains("connection: close\r\n"));
+    drop(other);
+    let mut socket = Client::dial(server.address);
+    socket.send(upgrade("/ws", "").as_bytes());
+    assert!(!socket.head().contains("close"), "an upgraded connection goes on");
 }
 
 #[test]
