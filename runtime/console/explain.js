@@ -3,7 +3,7 @@
 import { Refused, get } from "./api.js";
 import { field, h, replace, say } from "./dom.js";
 import { agent as name, clock, span, things } from "./format.js";
-import { longReason, shortReason } from "./reasons.js";
+import { TAKEN_OVER, longReason, shortReason } from "./reasons.js";
 
 export const title = "Explain";
 
@@ -117,11 +117,12 @@ function endedBy(session, acts) {
 
 function chapter(session, events, acts) {
   const told = (operation) => events.find((event) => event.event.id.operation === operation);
-  const { lesson_id: lesson, seat, role, reason, cause } = session;
+  const { lesson_id: lesson, seat, role, reason, cause, taken_over_at: takenOver } = session;
   const seated = seat ? `, on seat ${seat}` : "";
   const act = endedBy(session, acts);
   const steps = [
     step(session.entered_at, ["entered", role ? ` as a ${role}` : ""], told("entered")),
+    takenOver ? step(takenOver, ["connected again: the connection before, if it was still open, was told ", h("code", {}, "replaced")]) : null,
     session.live && lesson ? step(session.joined_at, ["is in lesson ", h("bdi", {}, lesson), seated]) : null,
     !session.live && lesson ? step(null, ["was in lesson ", h("bdi", {}, lesson), " when it ended"]) : null,
     ...events
@@ -143,6 +144,7 @@ function chapter(session, events, acts) {
     h("h2", {}, h("bdi", {}, session.agent_id), ` · session ${session.session_id}`),
     h("p", { class: "note" }, "in ", h("a", { href: `#/classrooms/${room}` }, room)),
     h("ol", {}, steps),
+    takenOver ? h("p", { class: "why" }, TAKEN_OVER) : null,
     session.live ? null : h("p", { class: "why" }, act ? "An operator disconnected the agent, through this node. Its token still counts: it may enter again." : longReason(reason, cause)),
   );
 }

@@ -25,7 +25,7 @@ const REASONS = {
 const CAUSES = {
   kicked: [
     "ended by an operator",
-    "An operator disconnected the agent. Its token still counts: it may enter again. The call did not come through this node, or not since it started: the line rollcall::audit in the log of a node says who asked for it, and from where.",
+    "An operator disconnected the agent. Its token still counts: it may enter again. The call did not come through this node, or not recently: the line rollcall::audit in the log of a node says who asked for it, and from where.",
   ],
   token_expired: ["its token expired", "Its token ended while it was connected, and the client had not sent a fresh one (refresh). With a new token it may enter again."],
   slow_consumer: ["it read too slowly", "The client did not read what it was sent, and the queue of its connection was full. Most often its network was slow or the device slept."],
@@ -33,6 +33,10 @@ const CAUSES = {
   internal_server_error: ["events were lost", "The gateway could not go on with this connection, because the database had lost its row or the stream its events. Clients come again by themselves."],
   violation: ["it broke the protocol", "What the client sent is no WebSocket, JSON or Socket.IO that the gateway takes: the close code that it got says what."],
 };
+
+/** Describes why one of the session's connections was closed, although the session went on. */
+export const TAKEN_OVER =
+  "A new connection of the same agent took the session over, and the one before was closed: the page was reloaded, the network or the node changed, or the page is open twice. A second tab or device needs a label of its own.";
 
 export function shortReason(reason, cause) {
   return CAUSES[cause]?.[0] ?? REASONS[reason]?.[0] ?? reason ?? "no reason is known";

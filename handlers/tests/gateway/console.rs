@@ -44,6 +44,9 @@ async fn an_operator_looks_at_two_nodes() {
     let soon = token::seconds(SystemTime::now() + Duration::from_secs(2));
     let mut expired = first.enters(room, &room.token_with("expired", &json!({"exp": soon}))).await;
     session_error(&expired.client.expect_close(SOON).await.unwrap(), "token_expired", 401, 3005);
+    let mut first_tab = first.participant(room, "twice").await;
+    let second_tab = first.participant(room, "twice").await;
+    session_error(&first_tab.client.expect_close(SOON).await.unwrap(), "replaced", 422, 3503);
     let subject = room.subject("note");
     for agent in [&mut teacher, &mut kicked, &mut hostile] {
         agent.joins(&algebra).await;
@@ -56,6 +59,7 @@ async fn an_operator_looks_at_two_nodes() {
         ("LESSON", algebra.clone()),
         ("STUDENT", student.clone()),
         ("EXPIRED", room.user("expired")),
+        ("TWICE", room.user("twice")),
         ("OTHER", origin(&second)),
         ("HOSTILE", json!(texts).to_string()),
     ];
@@ -68,7 +72,7 @@ async fn an_operator_looks_at_two_nodes() {
         other => panic!("no such step: {other}"),
     })
     .await;
-    drop((teacher, hostile, named));
+    drop((teacher, hostile, named, second_tab));
 }
 
 #[tokio::test]

@@ -43,6 +43,9 @@ pub struct LiveSession {
     /// The state that the agent has set.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub state: Option<JsonObject>,
+    /// When a new connection of the agent last took the session over from another.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub taken_over_at: Option<String>,
 }
 
 /// A session that has ended.
@@ -65,6 +68,9 @@ pub struct PastSession {
     /// Why the session was kicked: the session error that the client got (`kicked`: by an operator), or `violation`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cause: Option<String>,
+    /// The same as in [`LiveSession`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub taken_over_at: Option<String>,
 }
 
 /// The user or the agent whose sessions are read.

@@ -81,6 +81,8 @@ create table agent_session (
     started_at timestamptz not null default clock_timestamp(),
     joined_at timestamptz,
     takeovers integer not null default 0,
+    -- When the latest takeover was. Operators ask for it: the connection before was told that it is replaced.
+    taken_over_at timestamptz,
     -- The number of the latest change of lesson_id that was written. The connection numbers its changes, so an earlier
     -- one that comes late writes nothing.
     lesson_change integer not null default 0,
@@ -121,7 +123,8 @@ create table agent_session_history (
     -- it), or violation.
     cause text,
     -- The same id as in agent_session, or null if the session's end was final.
-    resume_id integer
+    resume_id integer,
+    taken_over_at timestamptz
 );
 -- For finding a user's latest sessions, and what is to be erased of a user.
 create index agent_session_history_user on agent_session_history (user_id, id);

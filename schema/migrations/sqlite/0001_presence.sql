@@ -48,6 +48,7 @@ create table agent_session (
     seat integer,
     started_at text not null default (strftime('%Y-%m-%d %H:%M:%f', 'now')),
     joined_at text,
+    taken_over_at text,
     lesson_change integer not null default 0,
     lesson_before text,
     previous_node integer,
@@ -74,7 +75,8 @@ create table agent_session_history (
     reason text not null,
     -- The same as in Postgres.
     cause text,
-    resume_id integer
+    resume_id integer,
+    taken_over_at text
 );
 -- For finding a user's latest sessions, and what is to be erased of a user.
 create index agent_session_history_user on agent_session_history (user_id, id);

@@ -69,7 +69,7 @@ macro_rules! reap {
     ), gone as (
         delete from agent_session s where s.id = any (array(select id from lost))
         returning s.id, s.agent_id, s.classroom_id, s.user_id, s.sid, s.lesson_id, s.lesson_before, s.started_at,
-            s.traceparent, 'node_lost' as reason, null as cause, s.resume_id
+            s.taken_over_at, s.traceparent, 'node_lost' as reason, null as cause, s.resume_id
     ), ",
             ended!("$1", ""),
             ", ",

@@ -26,7 +26,7 @@ const END_DOUBTFUL: &str = concat!(
         where s.classroom_id = any (array[i.classroom_id]) and s.agent_id = i.agent_id and s.sid <> i.sid
             and s.id <= (select doubtful_through from installation where single)
         returning s.id, s.classroom_id, s.agent_id, s.user_id, s.sid, s.lesson_id, s.lesson_before, s.started_at,
-            s.traceparent, s.node_id, 'node_lost' as reason, null as cause, s.resume_id
+            s.taken_over_at, s.traceparent, s.node_id, 'node_lost' as reason, null as cause, s.resume_id
     ), noted as (
         insert into takeover (node_id, sid) select node_id, sid from gone
     ), ",

@@ -26,7 +26,7 @@ macro_rules! kick {
     ), gone as (
         delete from agent_session s where s.id = any (array(select id from chosen))
         returning s.id, s.agent_id, s.classroom_id, s.user_id, s.node_id, s.sid, s.lesson_id, s.lesson_before,
-            s.started_at, s.traceparent, 'kicked' as reason, 'kicked' as cause, null::integer as resume_id
+            s.started_at, s.taken_over_at, s.traceparent, 'kicked' as reason, 'kicked' as cause, null::integer as resume_id
     ), kicks as (
         insert into kick (node_id, sid) select node_id, sid from gone
     ), ",

@@ -43,7 +43,9 @@ macro_rules! sessions {
             rfc3339!("started_at"),
             ", ",
             rfc3339!("joined_at"),
-            ", info, state from here where id > $2 order by id limit $3"
+            ", info, state, ",
+            rfc3339!("taken_over_at"),
+            " from here where id > $2 order by id limit $3"
         )
     };
 }
@@ -59,7 +61,9 @@ const PAST_SESSIONS_OF: &str = concat!(
     rfc3339!("lower(lifetime)"),
     ", ",
     rfc3339!("upper(lifetime)"),
-    ", reason, cause from theirs where id < $2 order by id desc limit $3"
+    ", reason, cause, ",
+    rfc3339!("taken_over_at"),
+    " from theirs where id < $2 order by id desc limit $3"
 );
 
 const NODES: &str = concat!(
@@ -162,6 +166,7 @@ fn session(row: &Row) -> Result<LiveSession, StoreError> {
         joined_at: get(row, 8)?,
         info: object(row, 9)?,
         state: object(row, 10)?,
+        taken_over_at: get(row, 11)?,
     })
 }
 
@@ -181,5 +186,6 @@ fn past_session(row: &Row) -> Result<PastSession, StoreError> {
         left_at: get(row, 5)?,
         reason: get(row, 6)?,
         cause: get(row, 7)?,
+        taken_over_at: get(row, 8)?,
     })
 }

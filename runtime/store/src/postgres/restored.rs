@@ -31,7 +31,7 @@ const RAISE: &str = "select raise_ids($1)";
 const END: &str = concat!(
     "with gone as (
         delete from agent_session
-        returning id, agent_id, classroom_id, user_id, sid, lesson_id, lesson_before, started_at,
+        returning id, agent_id, classroom_id, user_id, sid, lesson_id, lesson_before, started_at, taken_over_at,
             'node_lost' as reason, null as cause, null::integer as resume_id
     ), ",
     ended!("0", "on conflict (id) do nothing"),

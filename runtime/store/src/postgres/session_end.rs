@@ -14,9 +14,11 @@ macro_rules! ended {
     ($node:literal, $held:literal, $conflict:literal) => {
         concat!(
             "history as (
-        insert into agent_session_history (id, agent_id, classroom_id, user_id, lesson_id, lifetime, reason, cause, resume_id)
+        insert into agent_session_history (id, agent_id, classroom_id, user_id, lesson_id, lifetime, reason, cause,
+            resume_id, taken_over_at)
         select id, agent_id, classroom_id, user_id, lesson_id,
-            tstzrange(started_at, greatest(clock_timestamp(), started_at + interval '1 microsecond')), reason, cause, resume_id
+            tstzrange(started_at, greatest(clock_timestamp(), started_at + interval '1 microsecond')), reason, cause,
+            resume_id, taken_over_at
         from gone ",
             $conflict,
             "

@@ -61,7 +61,8 @@ const OPEN: &str = "with fence as materialized (
             end,
             node_id = excluded.node_id, sid = excluded.sid, role = excluded.role, info = excluded.info,
             resume_id = excluded.resume_id, traceparent = excluded.traceparent, lesson_id = null, lesson_role = null,
-            lesson_before = null, seat = null, joined_at = null, lesson_change = 0, takeovers = s.takeovers + 1
+            lesson_before = null, seat = null, joined_at = null, lesson_change = 0, takeovers = s.takeovers + 1,
+            taken_over_at = case when s.sid = excluded.sid then s.taken_over_at else clock_timestamp() end
         returning id, classroom_id, agent_id, user_id, takeovers, role, info, state, state_n, changed, traceparent,
             previous_node, previous_sid, previous_lesson_id, previous_before
     ), events as (
@@ -93,7 +94,7 @@ const CLOSE: &str = concat!(
             $8::text[]) as i(classroom_id, agent_id, sid, reason, resume_id, cause)
         where s.classroom_id = any (array[i.classroom_id]) and s.agent_id = i.agent_id and s.sid = i.sid
         returning s.id, s.classroom_id, s.agent_id, s.user_id, s.sid, s.lesson_id, s.lesson_before, s.started_at,
-            s.traceparent, i.reason, i.cause, i.resume_id
+            s.taken_over_at, s.traceparent, i.reason, i.cause, i.resume_id
     ), ",
     ended!("$1", ""),
     ", ",

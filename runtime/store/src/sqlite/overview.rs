@@ -20,7 +20,8 @@ macro_rules! sessions {
     ($which:literal) => {
         concat!(
             "select id, agent_id, classroom_id, role, lesson_id, seat, node_id, replace(started_at, ' ', 'T') || 'Z', ",
-            "replace(joined_at, ' ', 'T') || 'Z', info, state from agent_session where ",
+            "replace(joined_at, ' ', 'T') || 'Z', info, state, replace(taken_over_at, ' ', 'T') || 'Z' \
+             from agent_session where ",
             $which,
             " and id > ?2 order by id limit ?3"
         )
@@ -31,7 +32,7 @@ const SESSIONS_OF: &str = sessions!("user_id = ?1 and (?4 is null or agent_id = 
 const SESSIONS_IN: &str = sessions!("classroom_id = ?1");
 
 const PAST_SESSIONS_OF: &str = "select id, agent_id, classroom_id, lesson_id, replace(started_at, ' ', 'T') || 'Z', \
-    replace(ended_at, ' ', 'T') || 'Z', reason, cause from agent_session_history \
+    replace(ended_at, ' ', 'T') || 'Z', reason, cause, replace(taken_over_at, ' ', 'T') || 'Z' from agent_session_history \
     where user_id = ?1 and (?4 is null or agent_id = ?4) and id < ?2 order by id desc limit ?3";
 
 const NODES: &str = "select id, label, epoch, replace(lease_until, ' ', 'T') || 'Z', \
@@ -117,6 +118,7 @@ fn session(row: &Row<'_>) -> Result<LiveSession, StoreError> {
         joined_at: row.get(8).map_err(failed)?,
         info: object(row, 9)?,
         state: object(row, 10)?,
+        taken_over_at: row.get(11).map_err(failed)?,
     })
 }
 
@@ -136,6 +138,7 @@ fn past_session(row: &Row<'_>) -> Result<PastSession, StoreError> {
         left_at: text(row, 5)?,
         reason: text(row, 6)?,
         cause: row.get(7).map_err(failed)?,
+        taken_over_at: row.get(8).map_err(failed)?,
     })
 }
 

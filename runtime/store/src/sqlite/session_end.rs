@@ -11,14 +11,14 @@ macro_rules! history {
         concat!(
             $insert,
             " into agent_session_history (id, agent_id, classroom_id, user_id, lesson_id, started_at, reason, \
-             cause, resume_id) \
+             cause, resume_id, taken_over_at) \
              select id, agent_id, classroom_id, user_id, lesson_id, started_at, ",
             $reason,
             ", ",
             $cause,
             ", ",
             $resume_id,
-            " from agent_session where ",
+            ", taken_over_at from agent_session where ",
             $where
         )
     };

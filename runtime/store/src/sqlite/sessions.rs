@@ -80,7 +80,8 @@ fn open_one(connection: &Connection, lease: Lease, open: &Open) -> Result<Option
              previous_node = case when sid = ?4 then previous_node else node_id end, \
              previous_sid = case when sid = ?4 then previous_sid else sid end, \
              node_id = ?3, sid = ?4, role = ?5, info = ?6, resume_id = ?7, traceparent = ?8, \
-             lesson_id = null, lesson_role = null, lesson_before = null, seat = null, joined_at = null, lesson_change = 0 \
+             lesson_id = null, lesson_role = null, lesson_before = null, seat = null, joined_at = null, lesson_change = 0, \
+             taken_over_at = case when sid = ?4 then taken_over_at else strftime('%Y-%m-%d %H:%M:%f', 'now') end \
              where classroom_id = ?1 and agent_id = ?2 returning id, previous_node, previous_sid",
         )
         .and_then(|mut statement| {

@@ -1,4 +1,4 @@
-//! Operators' queries: why sessions ended, and a page of a hundred thousand classrooms.
+//! Operators' queries: why sessions ended or were taken over, and a page of a hundred thousand classrooms.
 use std::{
     ops::RangeInclusive,
     time::{Duration, Instant},
@@ -21,7 +21,7 @@ const SOON: Duration = Duration::from_secs(20);
 const MANY: u64 = 100_000;
 const PAGE: usize = 100;
 
-on_both!(why_a_session_was_kicked_is_in_the_history);
+on_both!(why_a_session_was_kicked_is_in_the_history, when_a_session_was_taken_over_is_kept);
 
 async fn why_a_session_was_kicked_is_in_the_history(world: World) {
     let expired = KickCause::Told(SessionError::TokenExpired);
@@ -40,6 +40,25 @@ async fn why_a_session_was_kicked_is_in_the_history(world: World) {
         let past = world.store.past_sessions_of(&whose, SessionId(i64::MAX), 1).await.expect("read");
         assert_eq!((past[0].reason.as_str(), past[0].cause.as_deref()), (reason.as_str(), cause));
     }
+}
+
+async fn when_a_session_was_taken_over_is_kept(world: World) {
+    let first = Member::new(classroom(), "web.alice");
+    let whose = Whose::User(first.agent.user());
+    let live = async || world.store.sessions_of(&whose, SessionId(0), 1).await.expect("read").remove(0).taken_over_at;
+    // A connection that asks twice, because an answer was lost, takes nothing over.
+    world.open(&first).await;
+    world.open(&first).await;
+    assert_eq!(live().await, None);
+    let second = first.again();
+    world.open(&second).await;
+    let at = live().await;
+    assert!(at.is_some());
+    world.open(&second).await;
+    assert_eq!(live().await, at);
+    world.close(&second).await;
+    let past = world.store.past_sessions_of(&whose, SessionId(i64::MAX), 1).await.expect("read");
+    assert_eq!(past[0].taken_over_at, at);
 }
 
 /// Returns the server's own counts: scans of the whole table, and rows read by its indexes.
