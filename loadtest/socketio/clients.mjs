@@ -70,6 +70,7 @@ const cases = {
     const places = [
       { query: { token: token("a") } },
       { query: { access_token: token("b") } },
+      { query: { auth: token("b2") } },
       { extraHeaders: { authorization: `Bearer ${token("c")}` } },
       { auth: { token: token("d") }, query: { token: "x" } },
     ];

@@ -19,14 +19,19 @@ const pages = createServer((request, response) => {
 }).listen(0, "127.0.0.1");
 await once(pages, "listening");
 const origin = `http://127.0.0.1:${pages.address().port}`;
-const gateway = await Gateway.start({ ROLLCALL_ORIGINS: origin });
+const gateway = await Gateway.start({ ROLLCALL_ORIGINS: origin, ROLLCALL_GUESTS: "true" });
 const browser = await chromium.launch({ executablePath: "/usr/bin/chromium", args: ["--no-sandbox", "--disable-dev-shm-usage"] });
 
-/** Connects in the page, which keeps the events that come in `came`. */
+/**
+ * Connects in the page, which keeps the events that come in `came`. With `tokens`, the page takes the next of them and
+ * joins the lesson each time it connects.
+ */
 async function connect(page, options) {
-  const connecting = ([url, options]) => {
+  const connecting = ([url, { tokens, ...options }]) => {
     window.came = [];
-    window.socket = io(url, { forceNew: true, reconnectionDelay: 50, reconnectionDelayMax: 200, ...options });
+    const auth = tokens ? (give) => give({ token: tokens.shift(), lesson_id: "algebra" }) : options.auth;
+    window.socket = io(url, { forceNew: true, reconnectionDelay: 50, reconnectionDelayMax: 200, ...options, auth });
+    if (tokens) window.socket.on("connect", () => window.socket.emit("join_lesson"));
     window.socket.onAny((name, ...args) => window.came.push([name, ...args]));
     window.refused = new Promise((done) => window.socket.once("connect_error", () => done()));
   };
@@ -39,16 +44,14 @@ async function event(page, name, count = 1) {
 }
 const join = (page, data) => page.evaluate(([data, soon]) => window.socket.timeout(soon).emitWithAck("join_lesson", data), [data, SOON]);
 
-let failed = 0;
-for (const transports of TRANSPORTS) {
-  const [alice, bob] = [await browser.newPage(), await browser.newPage()];
-  try {
-    for (const page of [alice, bob]) await page.goto(origin);
+const cases = {
+  async "joins, events and acks, and what was missed in a break"(alice, bob, transports) {
     await connect(alice, { transports, withCredentials: true, auth: { token: token("alice") } });
     assert.deepEqual(await join(alice, { lesson_id: "algebra" }), SUCCESS);
     await connect(bob, { transports, query: { token: token("bob"), lesson_id: "algebra" } });
-    assert.deepEqual(await join(bob, null), SUCCESS);
+    await bob.evaluate(() => window.socket.emit("join_lesson"));
     assert.equal((await event(alice, "agent.entered")).payload.agent_id, "web.bob.example.org");
+    assert.deepEqual(await join(bob, null), SUCCESS);
     await gateway.publish("lesson.algebra.board", { n: 1 });
     for (const page of [alice, bob]) assert.deepEqual(await event(page, "board"), { n: 1 });
     // The transport breaks, and the client gets the events that it missed.
@@ -59,12 +62,65 @@ for (const transports of TRANSPORTS) {
     // When the page is closed, its agent leaves.
     await bob.close();
     await event(alice, "agent.left");
-    console.log(`ok      Chromium ${browser.version()} ${transports}`);
-  } catch (error) {
-    failed += 1;
-    console.log(`FAILED  Chromium ${transports}\n${error.stack}`);
+  },
+  async "a token wherever it may stand"(page, _, transports) {
+    const places = [
+      { auth: { access_token: token("a") } },
+      { query: { token: token("b") } },
+      { query: { access_token: token("c") } },
+      { query: { auth: token("d") } },
+      { auth: { token: token("e") }, query: { token: "x" } },
+    ];
+    // A page cannot set headers of a WebSocket.
+    if (transports[0] === "polling") places.push({ extraHeaders: { authorization: `Bearer ${token("f")}` } });
+    for (const place of places) {
+      await connect(page, { transports, ...place });
+      assert.deepEqual(await join(page, { lesson_id: "algebra" }), SUCCESS);
+      await event(page, "connect_success");
+      await page.evaluate(() => window.socket.disconnect());
+    }
+  },
+  async "a guest"(page, _, transports) {
+    await connect(page, { transports });
+    assert.deepEqual(await join(page, { lesson_id: "algebra" }), SUCCESS);
+    await gateway.publish("lesson.algebra.bell", { rings: true });
+    assert.deepEqual(await event(page, "bell"), { rings: true });
+  },
+  async "an expired token is renewed by reconnecting"(page, _, transports) {
+    const now = Math.floor(Date.now() / 1000);
+    const tokens = [now + 2, now + 3600].map((exp) => token("late", { exp }));
+    await connect(page, { transports, tokens });
+    assert.equal((await event(page, "session_error")).type, "token_expired");
+    await event(page, "connect_success", 2);
+  },
+  async "a kill, a drain and the return of the node"(page, _, transports) {
+    await connect(page, { transports, tokens: Array(10).fill(token("storm")) });
+    await event(page, "connect_success");
+    await gateway.end("SIGKILL");
+    await gateway.restart();
+    await event(page, "connect_success", 2);
+    const over = gateway.end("SIGTERM");
+    assert.equal((await event(page, "session_error")).type, "terminated");
+    await over;
+    await gateway.restart();
+    await event(page, "connect_success", 3);
+  },
+};
+
+let failed = 0;
+for (const [name, run] of Object.entries(cases)) {
+  for (const transports of TRANSPORTS) {
+    const pages = [await browser.newPage(), await browser.newPage()];
+    try {
+      for (const page of pages) await page.goto(origin);
+      await run(...pages, transports);
+      console.log(`ok      Chromium ${browser.version()} ${transports}: ${name}`);
+    } catch (error) {
+      failed += 1;
+      console.log(`FAILED  Chromium ${transports}: ${name}\n${error.stack}`);
+    }
+    for (const page of pages) await page.close();
   }
-  await alice.close();
 }
 // A page of a foreign origin gets nothing.
 const foreign = await browser.newPage();
