@@ -25,6 +25,12 @@ await withBrowser(async (browser) => {
   await canBeRead(page, "try");
   await page.setViewportSize({ width: 1280, height: 860 });
   await picture(page, "try");
+  // Both are still there while their classroom is shown, and afterwards.
+  await page.getByRole("link", { name: "the demo's classroom" }).click();
+  await shows(page, ".seats", "bob");
+  await shows(page, "[role=status]", "2 agents");
+  await page.getByRole("navigation").getByRole("link", { name: "Try it" }).click();
+  await participant.getByText("In lesson demo, on seat 1 of 12").waitFor();
   await page.getByRole("button", { name: "Disconnect the participant" }).click();
   await teacher.locator(".frames", { hasText: '"operation":"left"' }).waitFor();
   await participant.getByText("Not connected.").waitFor();

@@ -1,4 +1,5 @@
-// The demo without a terminal: a teacher and a participant side by side, and their frames to and from the gateway.
+// The demo without a terminal: a teacher and a participant side by side, and their frames to and from the gateway. Both
+// stay connected while other pages are shown, so that they can be seen in their classroom.
 
 import { post } from "./api.js";
 import { Client } from "./client.js";
@@ -10,30 +11,39 @@ export const title = "Try it";
 // The maximum number of frames that are kept.
 const MOST = 200;
 
+// The demo's parts, once its tokens have come.
+let kept = null;
+
 export function show(main, { me }) {
   if (!me.demo) {
     main.append(h("p", {}, "There is no demo here, because this gateway has a key of its own. Start one without a key to try it."));
-    return undefined;
+    return;
   }
-  const place = h("div", { class: "columns" });
   const note = h("p", { class: "note", role: "status" });
-  main.append(
-    h("p", {}, "Connect both. Each is told what the other does; the frames are those of any client."),
-    note,
-    place,
-  );
-  const panes = [];
-  post("/api/console/demo").then(
-    (demo) => {
-      const of = (role) => demo.users.filter((user) => user.role === role);
-      panes.push(pane(demo, "teacher", of("teacher")), pane(demo, "participant", of("participant")));
-      place.append(...panes.map((pane) => pane.view));
-      note.append("Both enter ", h("a", { href: `#/classrooms/${demo.classroom_id}` }, "the demo's classroom"), ".");
-      main.append(publisher(demo));
-    },
-    (error) => say(note, error.message),
-  );
-  return () => panes.forEach((pane) => pane.stop());
+  main.append(h("p", {}, "Connect both. Each is told what the other does; the frames are those of any client."), note);
+  load(note).catch((error) => say(note, error.message));
+}
+
+/** Puts the parts in the place of `note`, unless another page is shown by now. */
+async function load(note) {
+  kept ??= parts(await post("/api/console/demo"));
+  if (!note.isConnected) return;
+  note.replaceWith(...kept);
+  document.querySelectorAll(".frames").forEach(toEnd);
+}
+
+function toEnd(frames) {
+  frames.scrollTop = frames.scrollHeight;
+}
+
+function parts(demo) {
+  const of = (role) => pane(demo, role, demo.users.filter((user) => user.role === role));
+  const room = h("a", { href: `#/classrooms/${demo.classroom_id}` }, "the demo's classroom");
+  return [
+    h("p", { class: "note" }, "Both enter ", room, ", and stay connected while you look at it."),
+    h("div", { class: "columns" }, of("teacher"), of("participant")),
+    publisher(demo),
+  ];
 }
 
 function pane(demo, role, users) {
@@ -44,7 +54,7 @@ function pane(demo, role, users) {
   const went = (direction, text) => {
     log.append(h("li", { class: direction }, h("time", {}, clock(Date.now())), h("span", { class: "way" }, direction), h("bdi", { class: "json" }, text)));
     while (log.children.length > MOST) log.firstChild.remove();
-    frames.scrollTop = frames.scrollHeight;
+    toEnd(frames);
   };
   let client = null;
   const connect = h("button", { type: "button", class: "main" }, `Connect the ${role}`);
@@ -73,7 +83,7 @@ function pane(demo, role, users) {
     client.connect(changed);
     return changed(null);
   });
-  const view = h(
+  return h(
     "section",
     { "aria-label": role },
     h("h2", {}, role === "teacher" ? "Teacher" : "Participant"),
@@ -82,7 +92,6 @@ function pane(demo, role, users) {
     h("div", { class: "buttons" }, acts),
     frames,
   );
-  return { view, stop: () => client?.close() };
 }
 
 /** Publishes an event as another service would. */
