@@ -103,7 +103,7 @@ export async function shows(page, part, text) {
 
 /** Presses Tab until the focus is on the wanted element, as a user without a mouse does. */
 export async function tabTo(page, wanted) {
-  for (let presses = 0; presses < 80; presses += 1) {
+  for (let presses = 0; presses < 200; presses += 1) {
     if (await wanted.evaluate((element) => element === document.activeElement)) return wanted;
     await page.keyboard.press("Tab");
   }

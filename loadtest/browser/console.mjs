@@ -10,6 +10,7 @@ const classroom = setting("CLASSROOM");
 const lesson = setting("LESSON");
 const student = setting("STUDENT");
 const expired = setting("EXPIRED");
+const twice = setting("TWICE");
 const other = setting("OTHER");
 const hostile = JSON.parse(setting("HOSTILE"));
 
@@ -138,6 +139,9 @@ async function explain(page) {
   await page.getByLabel("Agent or user").fill(expired);
   await page.getByRole("button", { name: "Explain" }).click();
   await shows(page, "article", "its token expired (kicked)");
+  await page.getByLabel("Agent or user").fill(twice);
+  await page.getByRole("button", { name: "Explain" }).click();
+  await shows(page, "article", "the connection before, if it was still open, was told replaced");
   await page.getByLabel("Agent or user").fill("nobody.at.all");
   await page.getByRole("button", { name: "Explain" }).click();
   await shows(page, "[role=status]", "Nothing is known of nobody.at.all");
@@ -149,6 +153,26 @@ async function explainElsewhere(browser) {
   await page.goto(`${other}/#/explain?agent=${encodeURIComponent(student)}`);
   await shows(page, "article", "ended by an operator (kicked)");
   await shows(page, "article", "The call did not come through this node");
+  assert.deepEqual(faults, []);
+}
+
+/** Checks that a node that writes nothing is shown as silent, even while its lease holds. */
+async function silence(browser) {
+  const { page, faults } = await open(browser, origin);
+  const reader = (await fetch(`${origin}/api/console/now`)).body.pipeThrough(new TextDecoderStream()).getReader();
+  let text = "";
+  while (!text.includes("\n\n")) text += (await reader.read()).value;
+  await reader.cancel();
+  const event = JSON.parse(text.split("\n\n")[0].slice("data: ".length));
+  Object.assign(event.nodes.find((node) => node.node_id !== event.node_id), { alive: true, age_ms: 9000 });
+  const answer = { body: `data: ${JSON.stringify(event)}\n\n` };
+  await page.route("**/api/console/now", (route) => route.fulfill(answer));
+  await page.goto(`${origin}/`);
+  await shows(page, "tr.silent", "silent for 9 s");
+  await shows(page, "tr[data-state=serving]", "(this one)");
+  // The page asks again and again, and an answer to a closed page would be an error.
+  await page.unrouteAll({ behavior: "ignoreErrors" });
+  await page.context().close();
   assert.deepEqual(faults, []);
 }
 
@@ -175,6 +199,7 @@ await withBrowser(async (browser) => {
   await room(page);
   await explain(page);
   await explainElsewhere(browser);
+  await silence(browser);
   await dyingNodes(page);
   assert.deepEqual(faults, []);
 });

@@ -9,6 +9,8 @@ export const title = "Now";
 
 // How long a node that is gone is still shown, in milliseconds.
 const REMEMBERED = 5 * 60_000;
+// The age of the statistics, in milliseconds, from which their node is silent. A node writes them every few seconds.
+const SILENT = 8000;
 
 // The names of the backends in an event, in the event's order.
 const PARTS = ["Sessions", "Seats", "Events", "Tokens"];
@@ -60,9 +62,6 @@ export function show(main, { me }) {
     ),
   );
 
-  const idle = h("p", { class: "note" }, "No event has come in the last minutes.");
-  functions.view.before(idle);
-
   const seen = new Map();
   const heard = (event) => {
     const living = remember(seen, event);
@@ -79,10 +78,7 @@ export function show(main, { me }) {
     keyed(nodes.body, living, (node) => node.node_id, nodeRow, (row, node) => fillNode(row, node, event));
     const parts = event.backends.map((backend, place) => ({ ...backend, part: PARTS[place] }));
     keyed(backends.body, parts, (backend) => backend.part, backendRow, (row, backend) => fillBackend(row, backend, all));
-    const ran = handlers(all);
-    functions.view.hidden = ran.length === 0;
-    idle.hidden = ran.length > 0;
-    keyed(functions.body, ran, (handler) => handler.name, handlerRow, fillHandler);
+    keyed(functions.body, handlers(all), (handler) => handler.name, handlerRow, fillHandler);
   };
   return follow("/api/console/now", heard);
 }
@@ -103,12 +99,11 @@ function remember(seen, event) {
   return [...seen.values()].sort((one, other) => one.node_id - other.node_id);
 }
 
-function state({ alive, gone, age_ms: age, lease_left_ms: left, statistics }) {
+function state({ alive, gone, age_ms: age, statistics }) {
   if (gone !== null) return [statistics?.draining ? "drained" : "gone", `${span(gone / 1000)} ago`];
-  if (!alive) return ["silent", age === null ? "" : `for ${span(age / 1000)}`];
+  if (!alive || age > SILENT) return ["silent", age === null ? "" : `for ${span(age / 1000)}`];
   if (statistics?.draining) return ["draining", ""];
-  if (age === null) return ["starting", ""];
-  return left < 5000 && age > 10_000 ? ["late", `nothing for ${span(age / 1000)}`] : ["serving", ""];
+  return [age === null ? "starting" : "serving", ""];
 }
 
 function cells(row, texts) {
@@ -141,7 +136,7 @@ function fillNode(row, node, event) {
     node.alive ? `in ${span(node.lease_left_ms / 1000)}` : "–",
     of.version ?? "–",
   ]);
-  row.className = node.alive ? "" : "silent";
+  row.className = node.alive && word !== "silent" ? "" : "silent";
   row.dataset.state = word;
   row.cells[1].className = `state ${word}`;
 }
