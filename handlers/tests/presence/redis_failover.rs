@@ -39,20 +39,27 @@ async fn a_failover_of_redis_heals_and_a_removal_that_it_lost_is_repeated() {
     let room = backend.classroom();
     let mut alice = backend.participant(room, "alice").await;
     let mut bob = backend.participant(room, "bob").await;
+    let mut carol = backend.participant(room, "carol").await;
+    carol.joins(&room.algebra).await;
+    let mut earlier = backend.participant(room, "dora").await;
+    earlier.joins(&room.algebra).await;
     alice.joins(&room.algebra).await;
     bob.joins(&room.algebra).await;
     let students = student_hash(&room.algebra);
     let (user, sid) = (room.user("alice"), alice.sid.clone());
 
-    // The new server has alice's field, and gets no later write.
+    // The new server has these fields, and gets no later write.
     let (mut at_old, mut at_new) = (Keys::of(&old.url()).await, Keys::of(&new.url()).await);
     let _: String = at_new.ask(&["REPLICAOF", "127.0.0.1", &old.port().to_string()]).await;
     until("a copy", SOON, async || at_new.field(&students, &user).await, |copied| *copied == Some(sid.clone())).await;
     let _: String = at_new.ask(&["REPLICAOF", "NO", "ONE"]).await;
+    carol.joins(&room.biology).await;
+    let mut later = backend.enters_as(room, &room.participant("dora"), "ios").await;
+    later.joins(&room.algebra).await;
     alice.leaves().await;
     until("alice's removal", SOON, async || at_old.field(&students, &user).await, Option::is_none).await;
     let kept = "select count(*) from removal";
-    backend.wait_for_rows(kept, &["1"]).await;
+    backend.wait_for_rows(kept, &["2"]).await;
 
     // The old server becomes a replica, and its connections stay open.
     let _: String = at_old.ask(&["REPLICAOF", "127.0.0.1", &new.port().to_string()]).await;
@@ -72,8 +79,13 @@ async fn a_failover_of_redis_heals_and_a_removal_that_it_lost_is_repeated() {
     lead(&path, &new.url());
     let joins = async || bob.client.join_lesson(&room.biology).await.unwrap()["status"].clone();
     until("join_lesson", HEALED, joins, |status| status == "SUCCESS").await;
-    until("alice's removal again", HEALED, async || at_new.field(&students, &user).await, Option::is_none).await;
+    for user in [user, room.user("carol")] {
+        until("each removal again", HEALED, async || at_new.field(&students, &user).await, Option::is_none).await;
+    }
     until("/readyz", HEALED, async || keys_of(&backend.gateway).1["up"].clone(), |up| *up == true).await;
+    let later = Some(later.sid.clone());
+    until("the latest join", HEALED, async || at_new.field(&students, &room.user("dora")).await, |at| *at == later)
+        .await;
     let biology = student_hash(&room.biology);
     assert_eq!(at_new.field(&biology, &room.user("bob")).await, Some(bob.sid.clone()));
 }

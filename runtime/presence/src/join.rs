@@ -112,6 +112,7 @@ impl Presence {
             classroom: membership.classroom,
             lesson: lesson.clone(),
             user: user.cloned(),
+            keep: self.keys.may_lose(),
         };
         match trace::call("sql", "join lesson", self.sessions.join(join)).await? {
             // A guest has no row. The removal of its field finds out whether another connection of the user is in that

@@ -95,7 +95,7 @@ impl KeyReconciler {
         let begun = Instant::now();
         while begun.elapsed() < PROBE_EVERY {
             let page = Instant::now();
-            match self.page(node, sweep.after).await {
+            match self.page(node, &sweep).await {
                 Ok(last) => sweep.after = last?,
                 Err(error) => {
                     warn!(%error, "the projection goes on later");
@@ -109,10 +109,20 @@ impl KeyReconciler {
         Some(sweep)
     }
 
-    /// Writes a batch of sessions above `after`. Returns the last session of the batch.
-    async fn page(&self, node: NodeId, after: SessionId) -> Result<Option<SessionId>, Box<dyn Error + Send + Sync>> {
+    /// Writes a batch of sessions. Returns the last session of the batch.
+    async fn page(
+        &self,
+        node: NodeId,
+        &Sweep { after, hurry }: &Sweep,
+    ) -> Result<Option<SessionId>, Box<dyn Error + Send + Sync>> {
         let placed = self.store.lesson_memberships(node, after, BATCH).await?;
         let Some(last) = placed.last().map(|last| last.session) else { return Ok(None) };
+        let (placed, earlier): (Vec<_>, Vec<_>) = placed.into_iter().partition(|placed| placed.holds_field);
+        if hurry {
+            // If Redis has lost the join of the user's later connection, the field still names this one. The cleanup
+            // sets it to the later one.
+            earlier.into_iter().map(field).for_each(|field| self.key_cleanup.leave(field));
+        }
         let entries: Vec<KeyEntry> = placed.iter().map(entry).collect();
         let repaired = self.kv.repair(&entries).await;
         match repaired {
@@ -123,14 +133,18 @@ impl KeyReconciler {
         }
         let still = self.store.lesson_memberships(node, after, BATCH).await?;
         let still: HashSet<(Sid, &LessonId)> = still.iter().map(|placed| (placed.sid, &placed.lesson)).collect();
-        for LessonMembership { sid, user, lesson, .. } in placed {
-            if !still.contains(&(sid, &lesson)) {
-                self.key_cleanup.leave(KeyField { lesson, user, sid });
+        for placed in placed {
+            if !still.contains(&(placed.sid, &placed.lesson)) {
+                self.key_cleanup.leave(field(placed));
             }
         }
         repaired?;
         Ok(Some(last))
     }
+}
+
+fn field(LessonMembership { lesson, user, sid, .. }: LessonMembership) -> KeyField {
+    KeyField { lesson, user, sid }
 }
 
 fn entry(placed: &LessonMembership) -> KeyEntry {

@@ -39,7 +39,8 @@ impl Presence {
         let mut guard = self.change_lesson(membership, user.clone()).await?;
         let shared = match guard.membership.session() {
             Some((session, _)) => {
-                let leave = LeaveLesson { sid: guard.membership.sid(), session, change: guard.change, lesson };
+                let (sid, keep) = (guard.membership.sid(), self.keys.may_lose());
+                let leave = LeaveLesson { sid, session, change: guard.change, lesson, keep };
                 let left = match trace::call("sql", "leave lesson", self.sessions.leave_lesson(leave)).await {
                     Ok(LessonLeft::Left { shared }) => Ok(shared),
                     Ok(LessonLeft::NotOwner) => Err(self.disowned(guard.membership).await),

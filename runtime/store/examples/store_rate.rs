@@ -106,7 +106,7 @@ impl Sessions {
                 let session = Some(SessionId(session.load(Ordering::Relaxed)));
                 let user = Some((agent.user(), Role::Participant));
                 let (change, lesson) = (LessonChange::default(), lesson.clone());
-                let join = Join { sid, session, change, classroom, lesson, user };
+                let join = Join { sid, session, change, classroom, lesson, user, keep: true };
                 let joined = self.join.call(join).await?;
                 if !matches!(joined, Joined::Lesson { .. }) {
                     return Err(format!("{agent}: {joined:?}").into());

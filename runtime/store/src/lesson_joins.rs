@@ -34,6 +34,8 @@ pub struct Join {
     pub lesson: LessonId,
     /// The user whose seat is looked up, and the role in which the user joins. `None` for a guest.
     pub user: Option<(UserId, Role)>,
+    /// Whether to keep the removal of the field in the lesson before, as [`LeaveLesson::keep`] does.
+    pub keep: bool,
 }
 
 /// The answer to [`Join`].
@@ -91,6 +93,8 @@ pub struct LeaveLesson {
     pub change: LessonChange,
     /// The lesson.
     pub lesson: LessonId,
+    /// Whether Redis may lose the removal of the session's field, so that it is kept for ten minutes.
+    pub keep: bool,
 }
 
 /// The answer to [`LeaveLesson`].

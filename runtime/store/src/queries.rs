@@ -21,6 +21,9 @@ pub struct LessonMembership {
     pub lesson: LessonId,
     /// How many seats the lesson has.
     pub seats: u32,
+    /// Whether the user's field in the lesson names this connection: of the user's connections there with such a role,
+    /// it joined last.
+    pub holds_field: bool,
 }
 
 /// The session with which a client goes on after a break.
@@ -46,8 +49,7 @@ pub struct RosterQuery {
 /// Queries of live sessions.
 #[async_trait]
 pub trait Queries: Send + Sync {
-    /// Returns the live sessions of this node that are in a lesson, with ids above `after`, ascending, at most `max`. A
-    /// session is left out if another session of the user joined the lesson later in the same role.
+    /// Returns the live sessions of this node that are in a lesson, with ids above `after`, ascending, at most `max`.
     async fn lesson_memberships(
         &self,
         node: NodeId,

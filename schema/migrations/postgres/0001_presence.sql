@@ -225,8 +225,8 @@ create index stale_field_held on stale_field (sid) where held;
 -- For finding a node's own fields.
 create index stale_field_node on stale_field (node_id, id);
 
--- Stale fields that Redis has removed in the last ten minutes, each with the node that requested the removal: a
--- failover of Redis may undo the removal. Minutes count since 1970. Rows are deleted in the order of the minutes. Each
+-- Fields that were removed from Redis in the last ten minutes, each with the node that requested the removal: a failover
+-- of Redis may undo the removal. Minutes count since 1970. Rows are deleted in the order of the minutes. Each
 -- search begins at the minute at which the last search ended, and never at the first row, because dead row versions may
 -- be there as long as an old snapshot lives.
 create table removal (

@@ -52,6 +52,7 @@ impl Bench {
             classroom: ClassroomId::parse(ROOM).unwrap(),
             lesson: LessonId::parse(lesson).unwrap(),
             user: Some((UserId::parse(user).unwrap(), Role::Participant)),
+            keep: false,
         };
         self.store.join(lease, &[join]).await.unwrap().remove(0)
     }

@@ -16,7 +16,8 @@ use crate::{Join, Joined, Lease, LeaveLesson, LessonJoins, LessonLeft, RestoreLe
 /// The result has the rows of `wanted` and those of `written`, one after the other, because a join of the two would
 /// cost more than the rest. The seat is a subquery, because a join with an empty table was planned to read all of a
 /// lesson's attendees. A guest with a token has no session whose end would add its stale field, so that field is
-/// written now, and held. Other sessions of the user are looked for only if the session was in another lesson before.
+/// written now, and held. Other sessions of the user are looked for only if the session was in another lesson before. If
+/// there is none, the join removes the field in that lesson without a stale field, so the removal is kept here.
 const JOIN: &str = "with fence as materialized (
         select id from node where id = $1 and epoch = $2 for key share
     ), wanted as materialized (
@@ -33,10 +34,14 @@ const JOIN: &str = "with fence as materialized (
         from wanted w
         where s.id = any (array[w.session_id]) and s.sid = w.sid and s.lesson_change <= w.change
             and w.lesson_id is not null
-        returning w.place, case when s.lesson_before <> s.lesson_id then exists (
-            select from agent_session o
-            where o.user_id = any (array[s.user_id]) and o.lesson_id = s.lesson_before and o.id <> s.id
-        ) else false end as shared
+        returning w.place, s.user_id, s.sid, nullif(s.lesson_before, s.lesson_id) as lesson_left,
+            case when s.lesson_before <> s.lesson_id then exists (
+                select from agent_session o
+                where o.user_id = any (array[s.user_id]) and o.lesson_id = s.lesson_before and o.id <> s.id
+            ) else false end as shared
+    ), kept as (
+        insert into removal (node_id, lesson_id, user_id, sid)
+        select $1, lesson_left, user_id, sid from written where $10::bool and lesson_left is not null and not shared
     ), guests as (
         insert into stale_field (node_id, lesson_id, user_id, sid, held)
         select $1, w.lesson_id, w.user_id, w.sid, true from wanted w
@@ -73,6 +78,8 @@ const LEAVE: &str = "with fence as materialized (
             as i(sid, session_id, change, lesson_id)
         where s.id = any (array[i.session_id]) and s.sid = i.sid and s.lesson_change <= i.change
         returning s.sid, s.id, s.user_id, i.lesson_id
+    ), kept as (
+        insert into removal (node_id, lesson_id, user_id, sid) select $1, lesson_id, user_id, sid from gone where $7::bool
     )
     select g.sid, exists (
         select from agent_session o
@@ -95,9 +102,10 @@ impl LessonJoins for PostgresStore {
             sorted.iter().map(|join| join.user.as_ref().map(|(user, _)| user.as_str())).collect();
         let roles: Vec<Option<&str>> =
             sorted.iter().map(|join| join.user.as_ref().map(|(_, role)| role.as_str())).collect();
+        let keep = batch.iter().any(|join| join.keep);
         let Lease { node, epoch } = lease;
         let values: Parameters<'_> =
-            &[&node.0, &epoch.0, &sids, &sessions, &changes, &classrooms, &lessons, &users, &roles];
+            &[&node.0, &epoch.0, &sids, &sessions, &changes, &classrooms, &lessons, &users, &roles, &keep];
         let rows = self.pool.rows("join", JOIN, values).await?;
         if rows.is_empty() {
             return Err(StoreError::Fenced);
@@ -164,8 +172,9 @@ impl LessonJoins for PostgresStore {
         let sessions: Vec<i64> = sorted.iter().map(|leave| leave.session.0).collect();
         let changes: Vec<i32> = sorted.iter().map(|leave| leave.change.0).collect();
         let lessons: Vec<&str> = sorted.iter().map(|leave| leave.lesson.as_str()).collect();
+        let keep = batch.iter().any(|leave| leave.keep);
         let Lease { node, epoch } = lease;
-        let values: Parameters<'_> = &[&node.0, &epoch.0, &sids, &sessions, &changes, &lessons];
+        let values: Parameters<'_> = &[&node.0, &epoch.0, &sids, &sessions, &changes, &lessons, &keep];
         let rows = self.pool.rows("leave_lesson", LEAVE, values).await?;
         if rows.is_empty() {
             return Err(StoreError::Fenced);

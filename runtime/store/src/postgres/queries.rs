@@ -16,13 +16,14 @@ use crate::{LessonMembership, Queries, ResumableSession, RosterQuery, StoreError
 
 /// Of the sessions of a user in a lesson, only the session that joined last in its role is returned, because the keys
 /// that these sessions share name its connection.
-const MEMBERSHIPS: &str = "select s.id, s.sid, s.user_id, coalesce(s.lesson_role, s.role), s.lesson_id, l.seats
+const MEMBERSHIPS: &str = "select s.id, s.sid, s.user_id, coalesce(s.lesson_role, s.role), s.lesson_id, l.seats,
+        not exists (
+            select from agent_session o
+            where o.user_id = any (array[s.user_id]) and o.lesson_id = s.lesson_id
+                and (o.lesson_role = 'teacher') = (s.lesson_role = 'teacher') and (o.joined_at, o.id) > (s.joined_at, s.id)
+        )
     from agent_session s join lesson l on l.id = s.lesson_id
-    where s.node_id = $1 and s.id > $2 and not exists (
-        select from agent_session o
-        where o.user_id = any (array[s.user_id]) and o.lesson_id = s.lesson_id
-            and (o.lesson_role = 'teacher') = (s.lesson_role = 'teacher') and (o.joined_at, o.id) > (s.joined_at, s.id)
-    ) order by s.id limit $3";
+    where s.node_id = $1 and s.id > $2 order by s.id limit $3";
 
 /// The part is materialized, so that the index on ids, which has all classrooms, is not used.
 const AGENTS: &str = "select i.place, a.*
@@ -69,6 +70,7 @@ fn membership(row: &Row) -> Result<LessonMembership, StoreError> {
         role: parse(row, 3)?,
         lesson: LessonId::parse(get(row, 4)?).map_err(unreadable)?,
         seats: unsigned(get::<i32>(row, 5)?.into())?,
+        holds_field: get(row, 6)?,
     })
 }
 

@@ -3,7 +3,7 @@ use async_trait::async_trait;
 use rollcall_schema::{Role, Seat};
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::{db_thread::failed, fence::fence, stale_fields, store::SqliteStore};
+use super::{db_thread::failed, fence::fence, removals, stale_fields, store::SqliteStore};
 use crate::{Join, Joined, Lease, LeaveLesson, LessonJoins, LessonLeft, RestoreLesson, StoreError};
 
 const LEAVE: &str = "update agent_session set lesson_id = null, lesson_role = null, seat = null, joined_at = null, \
@@ -41,7 +41,7 @@ impl LessonJoins for SqliteStore {
         let batch = batch.to_vec();
         let leave = move |connection: &Connection| {
             fence(connection, lease)?;
-            batch.iter().map(|leave| leave_one(connection, leave)).collect()
+            batch.iter().map(|leave| leave_one(connection, lease, leave)).collect()
         };
         self.writer.call("leave_lesson", leave).await
     }
@@ -77,6 +77,10 @@ fn join_one(connection: &Connection, lease: Lease, join: &Join) -> Result<Joined
         let Some((user, before)) = written else { return Ok(Joined::NotOwner) };
         if let Some(before) = before {
             is_shared = shared(connection, &user, &before)?;
+            // The join removes the field without a stale field.
+            if join.keep && !is_shared {
+                removals::keep(connection, lease.node, (&before, &user, join.sid))?;
+            }
         }
     } else if let Some((user, _)) = &join.user {
         stale_fields::hold(connection, lease.node, &join.lesson, user, join.sid)?;
@@ -99,7 +103,7 @@ fn restore_one(connection: &Connection, restore: &RestoreLesson) -> Result<bool,
     written.map(|rows| rows == 1).map_err(failed)
 }
 
-fn leave_one(connection: &Connection, leave: &LeaveLesson) -> Result<LessonLeft, StoreError> {
+fn leave_one(connection: &Connection, lease: Lease, leave: &LeaveLesson) -> Result<LessonLeft, StoreError> {
     let user: Option<String> = connection
         .prepare_cached(LEAVE)
         .and_then(|mut left| {
@@ -107,5 +111,9 @@ fn leave_one(connection: &Connection, leave: &LeaveLesson) -> Result<LessonLeft,
         })
         .map_err(failed)?;
     let Some(user) = user else { return Ok(LessonLeft::NotOwner) };
-    Ok(LessonLeft::Left { shared: shared(connection, &user, leave.lesson.as_str())? })
+    let lesson = leave.lesson.as_str();
+    if leave.keep {
+        removals::keep(connection, lease.node, (lesson, &user, leave.sid))?;
+    }
+    Ok(LessonLeft::Left { shared: shared(connection, &user, lesson)? })
 }

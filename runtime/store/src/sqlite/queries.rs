@@ -58,12 +58,11 @@ fn lesson_memberships(
     after: SessionId,
     max: usize,
 ) -> Result<Vec<LessonMembership>, StoreError> {
-    const SQL: &str = "select s.id, s.sid, s.user_id, coalesce(s.lesson_role, s.role), s.lesson_id, l.seats \
-        from agent_session s join lesson l on l.id = s.lesson_id \
-        where s.node_id = ?1 and s.id > ?2 and not exists ( \
+    const SQL: &str = "select s.id, s.sid, s.user_id, coalesce(s.lesson_role, s.role), s.lesson_id, l.seats, not exists ( \
             select 1 from agent_session o where o.user_id = s.user_id and o.lesson_id = s.lesson_id \
                 and (o.lesson_role = 'teacher') = (s.lesson_role = 'teacher') and (o.joined_at, o.id) > (s.joined_at, s.id) \
-        ) order by s.id limit ?3";
+        ) from agent_session s join lesson l on l.id = s.lesson_id \
+        where s.node_id = ?1 and s.id > ?2 order by s.id limit ?3";
     rows(connection, SQL, params![node.0, after.0, whole(max)], |row| {
         Ok(LessonMembership {
             session: SessionId(row.get(0).map_err(failed)?),
@@ -72,6 +71,7 @@ fn lesson_memberships(
             role: text(row, 3)?.parse().map_err(unreadable)?,
             lesson: LessonId::parse(&text(row, 4)?).map_err(unreadable)?,
             seats: row.get(5).map_err(failed)?,
+            holds_field: row.get(6).map_err(failed)?,
         })
     })
 }

@@ -1,12 +1,11 @@
 //! Removals that Redis has carried out. They are kept as long as a failover of Redis may undo them.
-use rollcall_schema::NodeId;
+use rollcall_schema::{NodeId, Sid};
 use rusqlite::{Connection, params};
 
 use super::{db_thread::failed, rows::whole};
 use crate::{StoreError, stale_fields::REPEATED_MINUTES};
 
-const KEEP: &str = "insert into removal (node_id, lesson_id, user_id, sid) \
-    select ?1, lesson_id, user_id, sid from stale_field where id = ?2";
+const KEEP: &str = "insert into removal (node_id, lesson_id, user_id, sid) values (?1, ?2, ?3, ?4)";
 
 /// No other node lives, so all other nodes' removals are repeated.
 const REPEAT: &str = "insert into stale_field (node_id, lesson_id, user_id, sid) \
@@ -20,9 +19,14 @@ const REPEATED: &str = "delete from removal where rowid in ( \
 const EXPIRE: &str = "delete from removal where rowid in ( \
     select rowid from removal where minute < ?1 order by minute limit ?2)";
 
-/// Keeps a removed stale field as a removal.
-pub(super) fn keep(connection: &Connection, node: NodeId, id: i64) -> Result<(), StoreError> {
-    connection.prepare_cached(KEEP).and_then(|mut keep| keep.execute([node.0, id])).map(drop).map_err(failed)
+/// Keeps the removal of the field of a lesson, a user and a connection.
+pub(super) fn keep(
+    connection: &Connection,
+    node: NodeId,
+    (lesson, user, sid): (&str, &str, Sid),
+) -> Result<(), StoreError> {
+    let values = params![node.0, lesson, user, sid.to_string()];
+    connection.prepare_cached(KEEP).and_then(|mut keep| keep.execute(values)).map(drop).map_err(failed)
 }
 
 pub(super) fn repeat(connection: &Connection, node: NodeId, own: bool, max: usize) -> Result<usize, StoreError> {

@@ -160,11 +160,11 @@ fn forget(connection: &Connection, node: NodeId, done: &[(i64, StaleField)], kee
     let mut delete = connection.prepare_cached("delete from stale_field where id = ?1").map_err(failed)?;
     let mut stays = connection.prepare_cached(STAYS).map_err(failed)?;
     for (id, StaleField { field, successors }) in done {
+        let KeyField { lesson, user, sid } = field;
         if keep {
-            removals::keep(connection, node, *id)?;
+            removals::keep(connection, node, (lesson.as_str(), user.as_str(), *sid))?;
         }
         delete.execute([id]).map_err(failed)?;
-        let KeyField { lesson, user, .. } = field;
         for successor in successors.all() {
             if !stays.exists(params![user.as_str(), lesson.as_str(), successor.to_string()]).map_err(failed)? {
                 add(connection, node, &[KeyField { sid: successor, ..field.clone() }])?;

@@ -1,5 +1,5 @@
 //! Removals that Redis has carried out are kept for ten minutes, and held ones can be listed.
-use rollcall_store::{KeyField, LeftReason};
+use rollcall_store::{Join, KeyField, LeaveLesson, LeftReason, LessonLeft};
 
 use crate::{
     on_both,
@@ -10,6 +10,7 @@ on_both!(
     what_was_carried_out_is_repeated_and_compares_the_connection,
     what_need_not_be_kept_is_not_repeated,
     what_a_node_that_is_no_more_carried_out_is_repeated,
+    what_a_connection_removes_when_it_changes_its_lesson_is_repeated,
     after_ten_minutes_it_is_forgotten,
     what_is_held_is_found_page_by_page,
 );
@@ -68,6 +69,22 @@ async fn what_a_node_that_is_no_more_carried_out_is_repeated(mut world: World) {
     assert_eq!((of_others, repeat(&world).await), (0, 1), "now it is this node's own");
 }
 
+async fn what_a_connection_removes_when_it_changes_its_lesson_is_repeated(world: World) {
+    let alice = Member::new(classroom(), "web.alice");
+    let session = world.open(&alice).await.session;
+    let mut lessons = Vec::new();
+    for (name, keep) in [("algebra-1", true), ("biology-1", true), ("chemistry-1", false), ("drama-1", true)] {
+        let lesson = world.lesson(name, alice.classroom, &[]).await;
+        world.join(Join { keep, ..alice.join(session, &lesson) }).await;
+        lessons.push(lesson);
+    }
+    let left = LeaveLesson { keep: true, ..alice.leave(session, &lessons[3]) };
+    assert_eq!(world.leave_lesson(left).await, LessonLeft::Left { shared: false });
+    assert_eq!(repeat(&world).await, 3);
+    let repeated: Vec<_> = waiting(&world).await.into_iter().map(|field| (field.lesson, field.sid)).collect();
+    assert_eq!(repeated, [0, 2, 3].map(|lesson: usize| (lessons[lesson].clone(), alice.sid)));
+}
+
 async fn after_ten_minutes_it_is_forgotten(world: World) {
     carried_out(&world, true).await;
     let (next, more) = world.store.expire_removals(0, 1).await.expect("expired");
@@ -89,7 +106,7 @@ async fn what_is_held_is_found_page_by_page(world: World) {
     for _ in 0..3 {
         let guest = alice.again();
         let join = guest.join(rollcall_schema::SessionId(0), &lesson);
-        world.join(rollcall_store::Join { session: None, ..join }).await;
+        world.join(Join { session: None, ..join }).await;
         held.push(guest.sid);
     }
     let node = world.lease.node;

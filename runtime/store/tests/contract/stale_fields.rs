@@ -151,8 +151,10 @@ async fn each_role_has_a_successor_of_its_own(world: World) {
     world.join(teaches).await;
     // The keys of these memberships are written again if they are lost.
     let memberships = world.store.lesson_memberships(world.lease.node, SessionId(0), 9).await.expect("answered");
-    let holders: Vec<_> = memberships.into_iter().map(|placed| (placed.sid, placed.role)).collect();
-    assert_eq!(holders, [(ios.sid, Role::Participant), (tv.sid, Role::Teacher)], "of each role the latest");
+    let holders: Vec<_> = memberships.into_iter().map(|placed| (placed.sid, placed.role, placed.holds_field)).collect();
+    let expected =
+        [(web.sid, Role::Participant, false), (ios.sid, Role::Participant, true), (tv.sid, Role::Teacher, true)];
+    assert_eq!(holders, expected, "of each role the latest");
     world.close(&web).await;
     let [(_, stale)] = &waiting(&world).await[..] else { panic!("one") };
     assert_eq!(stale.successors, Successors { teacher: Some(tv.sid), student: Some(ios.sid) });

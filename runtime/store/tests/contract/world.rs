@@ -280,6 +280,7 @@ impl Member {
             classroom: self.classroom,
             lesson: lesson.clone(),
             user: Some((self.agent.user(), Role::Participant)),
+            keep: false,
         }
     }
 
@@ -290,7 +291,7 @@ impl Member {
     }
 
     pub(crate) fn leave(&self, session: SessionId, lesson: &LessonId) -> LeaveLesson {
-        LeaveLesson { sid: self.sid, session, change: next_change(), lesson: lesson.clone() }
+        LeaveLesson { sid: self.sid, session, change: next_change(), lesson: lesson.clone(), keep: false }
     }
 }
 
