@@ -249,6 +249,23 @@ impl Cluster {
         Ok(fields)
     }
 
+    /// Returns the fields that these lessons must have: of the connections of one user in one role, the one that joined
+    /// last has the field.
+    pub(super) fn due_fields(&self, lessons: &[String]) -> io::Result<Vec<String>> {
+        if self.servers.is_none() {
+            return Ok(Vec::new());
+        }
+        let kind = "case when lesson_role = 'teacher' then 'teacher' else 'student' end";
+        let rows = self.sql(&format!(
+            "select distinct on (lesson_id, user_id, {kind}) \
+                 'lesson_' || {kind} || '_' || lesson_id || ': ' || user_id || ' -> ' || sid \
+                 from agent_session where lesson_id in ({}) \
+                 order by lesson_id, user_id, {kind}, joined_at desc, id desc",
+            quoted(lessons)
+        ))?;
+        Ok(rows.lines().map(str::to_owned).collect())
+    }
+
     /// Runs a statement. Returns a line for each row, with its columns divided by `|`.
     fn sql(&self, statement: &str) -> io::Result<String> {
         match &self.servers {

@@ -216,7 +216,7 @@ fn play(runtime: &Runtime, cluster: &mut Cluster, plan: Plan) -> io::Result<Verd
     settle.send_replace(true);
     violations.extend(rest::until_owned(cluster, &stage)?);
     violations.extend(rest::until_whole(cluster, &stage, &aftermath)?);
-    violations.extend(rest::until_told(cluster, &stage)?);
+    violations.extend(rest::until_told(cluster, &stage, &aftermath)?);
     violations.extend(rest::states_that_are_not_the_last(cluster, &stage, aftermath.loss.doubtful)?);
     over.send_replace(true);
     runtime.block_on(async {

@@ -70,13 +70,22 @@ pub(super) fn until_whole(cluster: &Cluster, stage: &Stage, aftermath: &Aftermat
 }
 
 /// Waits until the row and the keys of every open connection agree with what its client was told of its lesson, also by
-/// an error. Returns those that still disagree.
-pub(super) fn until_told(cluster: &Cluster, stage: &Stage) -> io::Result<Vec<String>> {
+/// an error, and the user's latest connection in a lesson has the field. Returns what still disagrees. If no database
+/// and no node knows of the field's connection any more, nobody can tell that it is not a guest's, so the field stays.
+pub(super) fn until_told(cluster: &Cluster, stage: &Stage, aftermath: &Aftermath) -> io::Result<Vec<String>> {
     let lessons = stage.lessons.concat();
     let wrong = until_empty(QUIESCENCE, || {
         let present = stage.journal.present().clone();
         let (rows, fields) = (cluster.memberships(&stage.classrooms)?, cluster.fields(&lessons)?);
+        let connections = stage.journal.read();
         let mut wrong = Vec::new();
+        for due in cluster.due_fields(&lessons)?.into_iter().filter(|due| !fields.contains(due)) {
+            let Some((name, sid)) = due.rsplit_once(' ') else { continue };
+            let other = fields.iter().find(|field| field.starts_with(name));
+            if other.is_none_or(|other| !aftermath.forgets_field(other, &connections)) {
+                wrong.push((sid.to_owned(), format!("Redis lacks {due}, and has {other:?}")));
+            }
+        }
         for (sid, Somebody { who, progress, .. }) in present {
             let told = match &locked(&progress).told {
                 Told::Unknown => continue,
