@@ -5,7 +5,7 @@ NODES ?= 1,8,55
 SECONDS_EACH ?= 600
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test lint manifests run pictures k6 bench scale autobahn socketio race chaos clusterchaos mishaps sabotage fuzz clean
+.PHONY: help setup test lint manifests run pictures k6 bench scale autobahn socketio race chaos clusterchaos failoverchaos mishaps sabotage fuzz clean
 
 help: ## list the targets
 	@sed -nE 's/^([a-z0-9]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -64,6 +64,9 @@ chaos: setup ## three nodes, faults drawn from SEEDS=50 seeds, and a ledger that
 
 clusterchaos: setup ## the same with the keys in a Redis Cluster, whose masters fail over
 	@loadtest/setup/chaos --seeds $(SEEDS) --redis-cluster
+
+failoverchaos: setup ## the same with a PostgreSQL that speaks only TLS, and fails over to its synchronous standby
+	@loadtest/setup/chaos --seeds $(SEEDS) --standby
 
 mishaps: setup ## the same with every mishap; some ledgers do not balance yet
 	@loadtest/setup/chaos --seeds $(SEEDS) --all-mishaps

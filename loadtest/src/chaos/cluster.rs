@@ -58,7 +58,7 @@ impl Servers {
     fn start(options: &Options) -> io::Result<Self> {
         let keys = KeyServers::start(options.redis_cluster)?;
         let authorization = Wire::before(authz::start()?)?;
-        let primary = Primary::start()?;
+        let primary = if options.standby { Primary::start_with_standby() } else { Primary::start() }?;
         let behind = || Pgbouncer::start_with(PgbouncerOptions::new(primary.port(), POOLED));
         let pooler = options.pooler.then(behind).transpose()?;
         Ok(Self { primary, pooler, keys, nats: Nats::start()?, authorization })

@@ -26,6 +26,7 @@ pub(crate) struct Options {
     all_mishaps: bool,
     /// Use this mishap in every seed with servers
     #[arg(long, conflicts_with = "all_mishaps", value_parser = faults::named)]
+    #[arg(default_value_if("standby", "true", "postgres put back"))]
     mishap: Option<&'static [Mishap]>,
     /// Keep the keys in a Redis Cluster, whose masters fail over
     #[arg(long)]
@@ -33,6 +34,9 @@ pub(crate) struct Options {
     /// Let nodes reach PostgreSQL through a pgbouncer in transaction mode
     #[arg(long)]
     pub(super) pooler: bool,
+    /// Let PostgreSQL speak only TLS and have a synchronous standby, which is promoted in every seed with servers
+    #[arg(long, conflicts_with_all = ["all_mishaps", "pooler"])]
+    pub(super) standby: bool,
     /// End with the first seed that fails
     #[arg(long)]
     pub(super) until_failure: bool,
@@ -56,6 +60,7 @@ impl Options {
         };
         let keys = if self.redis_cluster { " --redis-cluster" } else { "" };
         let pooler = if self.pooler { " --pooler" } else { "" };
-        format!("--gateway {} --seed {seed}{mishaps}{keys}{pooler}", self.gateway.display())
+        let standby = if self.standby { " --standby" } else { "" };
+        format!("--gateway {} --seed {seed}{mishaps}{keys}{pooler}{standby}", self.gateway.display())
     }
 }

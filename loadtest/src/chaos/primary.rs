@@ -1,4 +1,5 @@
-//! The database's server, which may fail over to a server that lacks the last commits.
+//! The database's server, which may fail over to a server that lacks the last commits, or to a synchronous standby,
+//! which lacks none.
 //!
 //! Invariant: the sessions that lost a write are known: the old server had a row of theirs that the new one lacks.
 
@@ -8,7 +9,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::thread;
 use std::time::Duration;
 
-use rollcall_loadtest::servers::{Postgres, PostgresOptions, Standby, psql};
+use rollcall_loadtest::servers::{Authority, Postgres, PostgresOptions, Standby, StandbyOptions, psql};
 use rollcall_loadtest::until_empty;
 
 use super::lines::Lines;
@@ -28,6 +29,11 @@ const BUSY: &str = "select query from pg_stat_activity where datname = current_d
     and backend_type = 'client backend' and pid <> pg_backend_pid()";
 const LAST_STATEMENTS: Duration = Duration::from_secs(10);
 
+/// The servers with a synchronous standby require TLS of everybody.
+const RULES: &str = "hostssl all postgres all trust\nhostssl replication postgres all trust\n";
+/// How soon a standby connects again to a primary that was killed, which commits nothing until then.
+const RECONNECT_EVERY: &str = "100ms";
+
 /// What a failover has lost.
 #[derive(Debug, Default)]
 pub(super) struct Loss {
@@ -44,8 +50,11 @@ pub(super) struct Loss {
 /// The server of the database, and the standby after a failover.
 pub(super) struct Primary {
     server: Postgres,
-    /// The standby, if it took over.
+    /// The standby of a synchronous replication, or the one that took over.
     standby: Option<Standby>,
+    has_failed_over: bool,
+    /// The authority of the certificates of a synchronous replication.
+    authority: Option<Authority>,
     database: String,
 }
 
@@ -54,7 +63,25 @@ impl Primary {
         // The machine does not lose power, so what a killed process wrote stays.
         let server = Postgres::start_with(PostgresOptions { fsync: false, ..PostgresOptions::default() })?;
         let database = server.create_database()?;
-        Ok(Self { server, standby: None, database })
+        Ok(Self { server, standby: None, has_failed_over: false, authority: None, database })
+    }
+
+    /// Starts a server that speaks only TLS, and that commits nothing without its standby.
+    pub(super) fn start_with_standby() -> io::Result<Self> {
+        let authority = Authority::new()?;
+        let certificate = authority.issue(&["127.0.0.1"])?;
+        let options = || {
+            let mut options = PostgresOptions::with_tls(&authority, &certificate, RULES)?;
+            options.settings.push(("wal_retrieve_retry_interval".to_owned(), RECONNECT_EVERY.to_owned()));
+            Ok::<_, io::Error>(options)
+        };
+        let server = Postgres::start_with(options()?)?;
+        let (database, trusted) = (server.create_database()?, authority.certificate());
+        let database = format!("{database}?sslmode=verify-full&sslrootcert={}", trusted.display());
+        let standby = Standby::start_with(StandbyOptions { primary: server.port(), server: options()? })?;
+        psql(&server.url(), "alter system set synchronous_standby_names = '*'")?;
+        psql(&server.url(), "select pg_reload_conf()")?;
+        Ok(Self { server, standby: Some(standby), has_failed_over: false, authority: Some(authority), database })
     }
 
     /// Returns the URL of the database on the server that is the primary.
@@ -71,16 +98,27 @@ impl Primary {
         self.server.port()
     }
 
-    pub(super) fn has_failed_over(&self) -> bool {
-        self.standby.is_some()
+    fn is_synchronous(&self) -> bool {
+        self.authority.is_some()
     }
 
-    /// Kills the server, and promotes a standby that lacks the commits of the last `lacks`.
+    pub(super) fn has_failed_over(&self) -> bool {
+        self.has_failed_over
+    }
+
+    /// Kills the server, and promotes the synchronous standby. If there is none, a standby that lacks the commits of
+    /// the last `lacks` is promoted.
     pub(super) fn fail_over(&mut self, lines: &[Lines], lacks: Duration) -> io::Result<Loss> {
-        let standby = Standby::of(self.port())?;
-        standby.catch_up(&self.database)?;
-        standby.stop_receiving()?;
-        thread::sleep(lacks);
+        let standby = match self.standby.take() {
+            Some(synchronous) => synchronous,
+            None => {
+                let standby = Standby::of(self.port())?;
+                standby.catch_up(&self.database)?;
+                standby.stop_receiving()?;
+                thread::sleep(lacks);
+                standby
+            }
+        };
         // The wires are closed, so nothing is committed between this read and the server's end.
         lines.iter().for_each(|line| line.postgres.close());
         let busy = until_empty(LAST_STATEMENTS, || {
@@ -99,9 +137,14 @@ impl Primary {
             line.postgres.lead_to(address(standby.port()));
             line.postgres.clear();
         }
-        self.standby = Some(standby);
+        (self.standby, self.has_failed_over) = (Some(standby), true);
         let [before, after, fields_before, fields_after] =
             [&before, &after, &fields_before, &fields_after].map(|rows| rows.lines().collect::<BTreeSet<_>>());
+        if self.is_synchronous() {
+            let lost: Vec<_> = before.difference(&after).chain(fields_before.difference(&fields_after)).collect();
+            let why = || io::Error::other(format!("the synchronous standby lacks {lost:?}"));
+            return if lost.is_empty() { Ok(Loss::default()) } else { Err(why()) };
+        }
         let session = |row: &&str| row.split(' ').next()?.parse().ok();
         let sessions = before.symmetric_difference(&after).filter_map(session).collect();
         let left: BTreeSet<i64> = after.iter().filter_map(session).collect();
