@@ -48,7 +48,7 @@ static ALL: [Mishap; 13] = [
     ("publisher stalled", Target::Line(0, Place::Nats), Deed::Stall),
     ("publisher paused", Target::Node(0), Deed::PauseAt("outbox read")),
 ];
-const BALANCED: usize = 8;
+const BALANCED: usize = 7;
 
 /// Returns the mishaps that seeds use: all of them, or those under which the ledger balances.
 pub(super) fn mishaps(all: bool) -> &'static [Mishap] {
