@@ -4,8 +4,8 @@
 //! The republished copy of an event may come before or after the answer that counts it:
 //! [`super::sequence_tracker::SequenceTracker`] knows whether the event was delivered.
 //!
-//! Invariant: events are passed on in the order in which a connection brings them. When it breaks, the buffer is marked
-//! as broken before any event of the next connection passes.
+//! Invariant: events and answers are passed on in the order in which a connection brings them. When it breaks, the
+//! buffer is marked as broken before any event of the next connection passes.
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use bytes::Bytes;
@@ -146,7 +146,12 @@ impl LiveConnection {
                     match self.questions.hear(message.subject, message.head, message.body, now) {
                         Heard::Nothing => {}
                         Heard::Next(next) => out.extend(next),
-                        Heard::Answer(answer) => resolve_question(answer, &self.stream_end, &self.buffer),
+                        Heard::Answer(answer) => {
+                            // The answer may say that the stream is another one, so the events of the stream before
+                            // must be in the buffer first.
+                            self.buffer.push(now, std::mem::take(&mut events));
+                            resolve_question(answer, &self.stream_end, &self.buffer);
+                        }
                     }
                 }
                 Op::Message(message) => {
@@ -229,3 +234,6 @@ fn parse_event(message: &Message<'_>, stream: &str) -> Option<Incoming> {
     let body = Bytes::copy_from_slice(message.body);
     headers::incoming(subject, wire::headers(&head), Offset(sequence), age, body)
 }
+
+#[cfg(test)]
+mod tests;
