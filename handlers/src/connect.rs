@@ -59,7 +59,10 @@ pub async fn handle(deps: &Deps, context: ConnectContext, request: ConnectReques
     deps.rooms.enter(context.socket, RoomId::Classroom(classroom)).await;
     // The position is read before the row is written. So the session's own agent.left comes after that position,
     // whatever ends the session.
-    let start = if resume.is_some() { Some(deps.rooms.end().await) } else { None };
+    let start = match resume {
+        Some(_) => Some(deps.rooms.end_of_feed().await.ok_or(SessionError::InternalServerError)?),
+        None => None,
+    };
     let (membership, entered) = deps.presence.enter(enter).await?;
 
     let mut session = Session::agent(membership, user);

@@ -34,7 +34,7 @@ pub async fn handle(deps: &Deps, session: &mut Session, resume: Resume, start: P
         }
         None => true,
     };
-    if let Some(after) = after.filter(|_| joined)
+    if let Some(after) = after.filter(|after| joined && after.epoch == start.epoch)
         && let Some(replay) = deps.rooms.replay(&session.rooms(), &after).await
     {
         return Resumption { position: after, recovered: true, replay: Some(replay) };
@@ -46,6 +46,11 @@ pub async fn handle(deps: &Deps, session: &mut Session, resume: Resume, start: P
     // entering.
     match deps.rooms.replay(&session.rooms(), &start).await {
         Some(replay) => Resumption { position: start, recovered: false, replay: Some(replay) },
-        None => Resumption { position: deps.rooms.end().await, recovered: false, replay: None },
+        // If the stream was created again meanwhile, the position in the earlier one is no longer valid. The client is
+        // about to be told so.
+        None => {
+            let end = deps.rooms.end_of_feed().await.unwrap_or(start);
+            Resumption { position: end, recovered: false, replay: None }
+        }
     }
 }

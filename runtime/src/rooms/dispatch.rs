@@ -32,9 +32,10 @@ impl Rooms {
                 BusEvent::StreamReset => {
                     warn!("the stream was created again or put back: the connections of its rooms are closed");
                     self.0.watermark.store(0, Ordering::SeqCst);
-                    self.read_epoch();
                     self.entries().values().for_each(|entry| entry.life.begin_anew());
                     self.broadcast(|| RoomCommand::StreamReset).await;
+                    // A handler that reads the new epoch sends its result to a worker that has the reset already.
+                    self.read_epoch();
                 }
             }
         }

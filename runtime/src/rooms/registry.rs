@@ -250,6 +250,14 @@ impl Rooms {
         self.0.bus.end().await
     }
 
+    /// Returns the end of the stream, as [`Rooms::end`] does, for a client that is told this position. Returns `None` if
+    /// the stream was created again and the workers do not know yet: until then the client may be sent offsets of the
+    /// earlier stream, and if it resumed after one of them in the new stream, it would miss the events before that.
+    pub async fn end_of_feed(&self) -> Option<Position> {
+        let end = self.end().await;
+        (*end.epoch == *self.epoch()).then_some(end)
+    }
+
     /// Sends the feed's watermark to the workers from now on. The watermark is at least the returned offset.
     #[must_use]
     pub fn follow(&self) -> (Follower, Offset) {

@@ -1,7 +1,7 @@
 //! Where a room begins: its members get the events after that position, and no others.
 use std::sync::{
     Arc, OnceLock,
-    atomic::{AtomicU64, AtomicUsize, Ordering},
+    atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
 };
 
 use async_trait::async_trait;
@@ -16,6 +16,8 @@ use rollcall_websocket::SocketId;
 #[derive(Default)]
 struct Scripted {
     position: AtomicU64,
+    /// Whether the stream was created again.
+    anew: AtomicBool,
     /// The position when the bus answers a subscription. If it is not set, the bus never answers.
     subscribed: OnceLock<u64>,
     /// While the lock is held, subscriptions wait.
@@ -51,7 +53,8 @@ impl Bus for Scripted {
     }
 
     fn position(&self) -> Position {
-        Position { epoch: "epoch".to_owned(), offset: Offset(self.position.load(Ordering::SeqCst)) }
+        let epoch = if self.anew.load(Ordering::SeqCst) { "next epoch" } else { "epoch" };
+        Position { epoch: epoch.to_owned(), offset: Offset(self.position.load(Ordering::SeqCst)) }
     }
 
     async fn end(&self) -> Position {
@@ -193,4 +196,16 @@ async fn after_a_stream_reset_members_get_events_from_offset_1() {
     bench.feed(1).await;
     assert!(matches!(bench.commands.recv().await, Some(RoomCommand::StreamReset)));
     assert_eq!(bench.delivered().await, 1);
+}
+
+#[tokio::test]
+async fn no_client_is_told_a_position_in_a_new_stream_before_the_workers_know_of_the_stream() {
+    let mut bench = Bench::new();
+    bench.bus.anew.store(true, Ordering::SeqCst);
+    assert_eq!(bench.rooms.end_of_feed().await, None);
+    bench.feed.send(BusEvent::StreamReset).await.expect("dispatched");
+    assert!(matches!(bench.commands.recv().await, Some(RoomCommand::StreamReset)));
+    while bench.rooms.end_of_feed().await.is_none() {
+        tokio::task::yield_now().await;
+    }
 }
