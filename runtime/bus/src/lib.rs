@@ -133,7 +133,8 @@ pub enum BusEvent {
     /// Events up to this offset may be lost. Every view of a room that began before it is incomplete.
     Gap(Offset),
     /// The stream was created again, or put back to an earlier time. Offsets continue from this one. Later offsets of
-    /// the old stream are invalid, and no view is complete.
+    /// the old stream are invalid, and no view is complete. An event of the new stream that came before this was known
+    /// comes again.
     StreamReset,
 }
 
@@ -227,15 +228,15 @@ pub trait Bus: Send + Sync + 'static {
     async fn presence(&self, _after: &Position, _max: usize) -> Result<PresenceRead, BusError> {
         Err(BusError("events in the process are read from SQL".to_owned()))
     }
-    /// Returns the events of presence of one classroom after one offset and through another, at most `max`. It may take
-    /// longer than other calls.
+    /// Returns the events of presence of one classroom after a position and through an offset, at most `max`. It may
+    /// take longer than other calls.
     ///
     /// # Errors
-    /// Returns the errors of [`Bus::presence`].
+    /// Returns the errors of [`Bus::presence`], and an error if the position is of another stream.
     async fn presence_of(
         &self,
         _classroom: ClassroomId,
-        _after: Offset,
+        _after: &Position,
         _through: Offset,
         _max: usize,
     ) -> Result<Vec<PresenceEvent>, BusError> {

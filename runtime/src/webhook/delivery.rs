@@ -207,7 +207,8 @@ impl Turn<'_> {
                 break;
             }
             let Some(after) = pending.remove(classroom) else { continue };
-            self.park(ParkedClassroom { classroom, after, refused_for: Duration::ZERO }).await?;
+            let epoch = self.state.lock().cursor.epoch.clone();
+            self.park(&epoch, ParkedClassroom { classroom, after, refused_for: Duration::ZERO }).await?;
             let mut state = self.state.lock();
             state.parked.insert(classroom, Parked::new(after, self.webhook.options.max_pause));
             metrics::gauge!(names::WEBHOOK_PARKED).set(state.parked.len() as f64);

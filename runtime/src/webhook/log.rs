@@ -104,21 +104,22 @@ impl EventLog {
         }
     }
 
-    /// Returns the events of one classroom after one offset and through another, at most `max`.
+    /// Returns the events of one classroom after a cursor and through an offset, at most `max`.
     pub(super) async fn read_one(
         &self,
         classroom: ClassroomId,
-        after: Offset,
+        after: &WebhookCursor,
         through: Offset,
         max: usize,
     ) -> Result<Vec<LoggedEvent>, LogError> {
         match self {
             Self::Stream { bus, installation } => {
-                let events = bus.presence_of(classroom, after, through, max).await?;
+                let position = Position { epoch: split(&after.epoch).0.to_owned(), offset: after.offset };
+                let events = bus.presence_of(classroom, &position, through, max).await?;
                 Ok(events.into_iter().filter_map(|event| of_stream(event, *installation)).collect())
             }
             Self::Table { store, .. } => {
-                let mut kept = store.kept_events(Some(classroom), after, max).await?;
+                let mut kept = store.kept_events(Some(classroom), after.offset, max).await?;
                 kept.retain(|event| event.offset <= through);
                 Ok(kept.into_iter().filter_map(of_table).collect())
             }

@@ -18,12 +18,13 @@ use rollcall_schema::{ClassroomId, Offset};
 use tracing::{error, info, warn};
 
 use super::{
+    parked::Parked,
     pending::MAX_BATCH,
     receiver::Refusal,
     turn::{Ended, Turn},
 };
 use rollcall_base::names;
-use rollcall_store::ParkedClassroom;
+use rollcall_store::{ParkedClassroom, WebhookCursor};
 
 /// The time between two searches for classrooms whose next attempt is due.
 const POLL: Duration = Duration::from_millis(100);
@@ -55,11 +56,14 @@ impl Turn<'_> {
     async fn attempt(&self, classroom: ClassroomId) -> Result<(), Ended> {
         let Some((after, through, max)) = ({
             let state = self.state.lock();
-            state.parked.get(&classroom).map(|parked| (parked.after, state.read, parked.max))
+            let after = |parked: &Parked| WebhookCursor { epoch: state.cursor.epoch.clone(), offset: parked.after };
+            state.parked.get(&classroom).map(|parked| (after(parked), state.read, parked.max))
         }) else {
             return Ok(());
         };
-        let events = match self.webhook.log.read_one(classroom, after, through, max).await {
+        // Offsets may begin anew during an attempt. The attempt's offsets are of this epoch.
+        let epoch = after.epoch.as_str();
+        let events = match self.webhook.log.read_one(classroom, &after, through, max).await {
             Ok(events) => events.into_iter().map(Arc::new).collect::<Vec<_>>(),
             Err(error) => {
                 warn!(%error, "events of a parked classroom wait");
@@ -68,13 +72,13 @@ impl Turn<'_> {
             }
         };
         let (Some(first), Some(last)) = (events.first(), events.last()) else {
-            return self.caught_up(classroom, through).await;
+            return self.caught_up(classroom, epoch, through).await;
         };
-        match self.post(&events).await {
+        match self.webhook.receiver.post(epoch, &events).await {
             Ok(()) => {
                 metrics::counter!(names::WEBHOOK_EVENTS).increment(events.len() as u64);
                 self.state.lock().taken();
-                self.advance(classroom, last.offset, true).await
+                self.advance(classroom, epoch, last.offset, true).await
             }
             Err(_) if events.len() > 1 => {
                 self.refused(classroom);
@@ -85,7 +89,7 @@ impl Turn<'_> {
                 let reason = "refused";
                 error!(%classroom, offset = %first.offset, %refusal, "the webhook gives an event up");
                 metrics::counter!(names::WEBHOOK_DROPPED, "reason" => reason).increment(1);
-                self.advance(classroom, first.offset, false).await
+                self.advance(classroom, epoch, first.offset, false).await
             }
             Err(_) => {
                 self.refused(classroom);
@@ -97,11 +101,11 @@ impl Turn<'_> {
 
     /// Handles a classroom whose events, as far as they were read, were all delivered or given up. The classroom is no
     /// longer parked, unless the receiver still refuses its events.
-    async fn caught_up(&self, classroom: ClassroomId, through: Offset) -> Result<(), Ended> {
+    async fn caught_up(&self, classroom: ClassroomId, epoch: &str, through: Offset) -> Result<(), Ended> {
         {
             let mut state = self.state.lock();
             let (read, hold) = (state.read, self.webhook.options.hold);
-            let Some(parked) = state.parked.get_mut(&classroom) else { return Ok(()) };
+            let Some(parked) = state.parked_in(epoch, classroom) else { return Ok(()) };
             parked.after = through;
             parked.next_attempt = Instant::now() + POLL;
             // A classroom whose events are refused stays parked for the same time again, so that its new events delay
@@ -118,10 +122,10 @@ impl Turn<'_> {
     }
 
     /// Moves the classroom's cursor.
-    async fn advance(&self, classroom: ClassroomId, after: Offset, taken: bool) -> Result<(), Ended> {
+    async fn advance(&self, classroom: ClassroomId, epoch: &str, after: Offset, taken: bool) -> Result<(), Ended> {
         let refused_for = {
             let mut state = self.state.lock();
-            let Some(parked) = state.parked.get_mut(&classroom) else { return Ok(()) };
+            let Some(parked) = state.parked_in(epoch, classroom) else { return Ok(()) };
             parked.after = after;
             parked.next_attempt = Instant::now();
             if taken {
@@ -131,7 +135,7 @@ impl Turn<'_> {
             }
             parked.refused_for()
         };
-        self.park(ParkedClassroom { classroom, after, refused_for }).await
+        self.park(epoch, ParkedClassroom { classroom, after, refused_for }).await
     }
 
     /// Sends half as many events next time, without a longer pause.

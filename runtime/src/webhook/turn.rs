@@ -2,12 +2,12 @@
 //!
 //! Invariant: each write to SQL is made under the node's epoch. [`State`] has what was written, and what was read since
 //! then.
-use std::{collections::BTreeMap, sync::Arc, time::Instant};
+use std::{collections::BTreeMap, time::Instant};
 
 use parking_lot::Mutex;
 use rollcall_schema::{ClassroomId, Offset};
 
-use super::{Webhook, log::LoggedEvent, parked::Parked, receiver::Refusal};
+use super::{Webhook, parked::Parked};
 use rollcall_store::{Lease, ParkedClassroom, StoreError, WebhookCursor, WebhookState};
 
 /// Why this node does not deliver any more.
@@ -40,6 +40,11 @@ pub(super) struct State {
 }
 
 impl State {
+    /// Returns the state of a parked classroom, unless offsets have begun anew since this epoch.
+    pub(super) fn parked_in(&mut self, epoch: &str, classroom: ClassroomId) -> Option<&mut Parked> {
+        if self.cursor.epoch == epoch { self.parked.get_mut(&classroom) } else { None }
+    }
+
     /// Records that the receiver accepted events.
     pub(super) fn taken(&mut self) {
         let now = Instant::now();
@@ -61,15 +66,8 @@ impl<'a> Turn<'a> {
         Self { webhook, lease, state: Mutex::new(state) }
     }
 
-    /// Stores a parked classroom's own cursor.
-    pub(super) async fn park(&self, parked: ParkedClassroom) -> Result<(), Ended> {
-        let epoch = self.state.lock().cursor.epoch.clone();
-        Ok(self.webhook.store.park_classroom(self.lease, &epoch, &parked).await?)
-    }
-
-    /// Posts events of a parked classroom.
-    pub(super) async fn post(&self, events: &[Arc<LoggedEvent>]) -> Result<(), Refusal> {
-        let epoch = self.state.lock().cursor.epoch.clone();
-        self.webhook.receiver.post(&epoch, events).await
+    /// Stores a parked classroom's own cursor, whose offset is of this epoch.
+    pub(super) async fn park(&self, epoch: &str, parked: ParkedClassroom) -> Result<(), Ended> {
+        Ok(self.webhook.store.park_classroom(self.lease, epoch, &parked).await?)
     }
 }

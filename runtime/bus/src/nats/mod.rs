@@ -314,7 +314,7 @@ impl Bus for NatsBus {
     async fn presence_of(
         &self,
         classroom: ClassroomId,
-        after: Offset,
+        after: &Position,
         through: Offset,
         max: usize,
     ) -> Result<Vec<PresenceEvent>, BusError> {

@@ -85,16 +85,16 @@ impl PresenceReader {
         Ok(PresenceRead::Page(page))
     }
 
-    /// Returns the events of one classroom after one offset and through another, at most `max`.
+    /// Returns the events of one classroom after a position and through an offset, at most `max`.
     pub(super) async fn read_one(
         &self,
         classroom: ClassroomId,
-        after: Offset,
+        after: &Position,
         through: Offset,
         max: usize,
     ) -> Result<Vec<PresenceEvent>, BusError> {
         let jetstream = self.client.jetstream().await?;
-        let (filter, mut from, mut events) = (Subject::agent(classroom).to_string(), after.0 + 1, Vec::new());
+        let (filter, mut from, mut events) = (Subject::agent(classroom).to_string(), after.offset.0 + 1, Vec::new());
         while events.len() < max && from <= through.0 {
             let Some(next) = next_event(&jetstream, &filter, from).await? else { break };
             from = next.seq + 1;
@@ -102,8 +102,16 @@ impl PresenceReader {
                 events.extend(next.presence());
             }
         }
+        // If the stream was created again during the reads, some of these events are of the new one.
+        check_epoch(&jetstream, &after.epoch).await?;
         Ok(events)
     }
+}
+
+/// Checks that the stream is still the one of this epoch.
+async fn check_epoch(jetstream: &JetStream, epoch: &str) -> Result<(), BusError> {
+    let now = stream::state(jetstream).await.map_err(read_error)?.epoch;
+    if now == epoch { Ok(()) } else { Err(read_error("it was created again meanwhile")) }
 }
 
 /// Returns whether the stream has an event of presence after one offset and through another.
@@ -118,7 +126,7 @@ struct End {
 }
 
 impl Scan {
-    /// Makes a consumer for the events after an offset.
+    /// Makes a consumer for the events after an offset. Returns an error if the stream is not the one of this epoch.
     async fn open(jetstream: &JetStream, epoch: &str, read: u64) -> Result<Self, BusError> {
         let wanted = pull::Config {
             deliver_policy: DeliverPolicy::ByStartSequence { start_sequence: read + 1 },
@@ -126,6 +134,8 @@ impl Scan {
             ..pull::Config::default()
         };
         let consumer = ReadConsumer::open(jetstream, wanted).await?;
+        // The consumer ends with its stream, so it reads no other stream than this one.
+        check_epoch(jetstream, epoch).await?;
         Ok(Self { consumer, epoch: epoch.to_owned(), read, delivered: 0, used: Instant::now() })
     }
 
@@ -146,5 +156,24 @@ impl Scan {
             events.extend(content.and_then(event));
         }
         Ok((events, end))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rollcall_loadtest::servers::Nats;
+
+    use super::*;
+    use crate::nats::{NatsOptions, servers::Servers, stream};
+
+    #[tokio::test]
+    async fn no_consumer_reads_a_stream_under_the_epoch_of_another() {
+        let server = Nats::start().expect("a server");
+        let servers = Servers::new(NatsOptions::new(server.url())).expect("an address");
+        let jetstream = WorkClient::connect(&servers).await.expect("connected").jetstream().await.expect("connected");
+        stream::ensure(&jetstream).await.expect("made");
+        let epoch = stream::state(&jetstream).await.expect("answered").epoch;
+        assert!(Scan::open(&jetstream, &epoch, 0).await.is_ok());
+        assert!(Scan::open(&jetstream, "another", 0).await.is_err());
     }
 }

@@ -109,9 +109,12 @@ async fn what_is_gone_is_counted_and_another_stream_is_told() {
     for session in 0..9 {
         assert!(bus.publish(vec![left(session as u128 % 2, session)]).await[0].is_ok());
     }
-    let of_one = bus.presence_of(ClassroomId(Uuid::from_u128(1)), Offset(2), Offset(7), 10).await.unwrap();
+    let (one, at) = (ClassroomId(Uuid::from_u128(1)), |offset| Position { offset: Offset(offset), ..begin.clone() });
+    let of_one = bus.presence_of(one, &at(2), Offset(7), 10).await.unwrap();
     assert_eq!(of_one.iter().map(|event| event.offset.0).collect::<Vec<_>>(), [4, 6]);
-    assert_eq!(bus.presence_of(ClassroomId(Uuid::from_u128(1)), Offset(0), Offset(9), 2).await.unwrap().len(), 2);
+    assert_eq!(bus.presence_of(one, &at(0), Offset(9), 2).await.unwrap().len(), 2);
+    let elsewhere = Position { epoch: "another".to_owned(), ..at(0) };
+    assert!(bus.presence_of(one, &elsewhere, Offset(9), 2).await.is_err());
     let context = jetstream::new(async_nats::connect(server.url()).await.unwrap());
     context.get_stream("CLASSROOM").await.unwrap().purge().sequence(5).await.unwrap();
     let found = page(&bus, &begin, 10).await;
