@@ -7,11 +7,12 @@
 //! meanwhile, the rule holds for each room alone.
 //!
 //! When the stream is created again, events may be lost for ever. Then a connection is compared with the stream in
-//! which it began, and must have been closed by the end (PROTOCOL 2: the closes are spread over seconds).
+//! which it began, and must have been closed by the end (PROTOCOL 2: the closes are spread over seconds). Before it is
+//! closed, a client that does not resume may be sent events of the new stream twice.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::journal::{Connection, Seen, UPDATED};
+use super::journal::{Connection, ENTERED, Seen, UPDATED};
 use super::stream::{FORGED, Record, Stored};
 
 /// The messages of a stream by their key, in the stream's order. An event of a session is there a second time if the
@@ -75,10 +76,15 @@ fn of_first_stream(
     first.seen.retain(|seen| !of_earlier(&seen.key));
     // An event that is in both streams counts as the earlier stream's when it comes for the first time.
     let of_later = |index: usize| {
-        let key = &first.seen[index].key;
-        let again = || first.seen[..index].iter().any(|before| before.key == *key);
+        let key = first.seen[index].key.as_str();
+        let before = || first.seen[..index].iter().filter(|before| before.key == key).count();
+        // A node that does not know yet that its stream is new sends the stream's events, and sends them again once it
+        // knows.
+        let stored = epochs[begun].get(key).map_or(usize::MAX, Vec::len);
+        let again = || told.is_none() && begun > 0 && !key.starts_with(ENTERED) && before() >= stored;
         holding(key).is_some_and(|epoch| epoch > begun)
-            || epochs[begun + 1..].iter().any(|epoch| epoch.contains_key(key.as_str())) && again()
+            || epochs[begun + 1..].iter().any(|epoch| epoch.contains_key(key)) && before() > 0
+            || again()
     };
     if let Some(end) = (0..first.seen.len()).find(|index| of_later(*index)) {
         if connection.stayed {
@@ -102,8 +108,8 @@ pub(super) fn faults_alone(connections: &[Connection]) -> Vec<String> {
     };
     let of_one = |connection: &Connection| {
         let mut seen = BTreeSet::new();
-        let late = |key: &str, seen: &BTreeSet<String>| match key.strip_prefix("agent.entered") {
-            Some(session) => seen.contains(&format!("agent.left{session}")),
+        let late = |key: &str, seen: &BTreeSet<String>| match key.strip_prefix(ENTERED) {
+            Some(session) => seen.contains(&format!("agent.left {session}")),
             None => seen.contains(key) || key.strip_prefix(UPDATED).is_some_and(|update| gone(update, seen)),
         };
         let mut wrong = Vec::new();

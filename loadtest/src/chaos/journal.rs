@@ -190,6 +190,9 @@ pub(super) fn locked<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
     of.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// The beginning of the key of an agent.entered; the session follows.
+pub(super) const ENTERED: &str = "agent.entered ";
+
 /// The beginning of the key of an agent.updated; the session and the version follow.
 pub(super) const UPDATED: &str = "agent.updated ";
 

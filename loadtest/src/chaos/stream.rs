@@ -68,12 +68,23 @@ pub(super) struct Tape {
     earlier: Mutex<Earlier>,
 }
 
-/// What is known of the streams before the current one.
+/// What is known of the streams before the current one, and of the current one.
 #[derive(Debug, Default, Clone)]
 struct Earlier {
     record: Record,
     /// The last offset of the current stream before the seed began.
     after: u64,
+    /// The current stream's times of creation, one after the other. If a server of version 2.9 was restarted, then
+    /// changes the stream's settings and is restarted again, it says that the stream was made at its first restart.
+    created: Vec<String>,
+}
+
+impl Earlier {
+    fn note_created(&mut self, created: String) {
+        if self.created.last() != Some(&created) {
+            self.created.push(created);
+        }
+    }
 }
 
 impl Tape {
@@ -81,7 +92,8 @@ impl Tape {
     pub(super) async fn begin(url: &str) -> Result<Self, String> {
         let client = async_nats::connect(url).await.map_err(|error| error.to_string())?;
         let after = open(&client).await?.cached_info().state.last_sequence;
-        Ok(Self { client, earlier: Mutex::new(Earlier { record: Record::default(), after }) })
+        let earlier = Earlier { after, created: vec![created(&client).await?], ..Earlier::default() };
+        Ok(Self { client, earlier: Mutex::new(earlier) })
     }
 
     /// Returns the connection to NATS.
@@ -91,24 +103,25 @@ impl Tape {
 
     /// Reads all messages of these rooms.
     pub(super) async fn read(&self, rooms: &[String]) -> Result<Record, String> {
-        let Earlier { mut record, after } = locked(&self.earlier).clone();
+        let mut known = locked(&self.earlier).clone();
         // If the stream was deleted and not made again, it holds nothing.
         if let Ok(stream) = open(&self.client).await {
-            self.copy(&stream, after, &mut record).await?;
+            self.copy(&stream, &mut known).await?;
         }
+        let Earlier { mut record, .. } = known;
         record.messages.retain(|message| rooms.contains(&message.room));
         Ok(record)
     }
 
-    /// Adds the messages of a stream after this offset.
-    async fn copy(&self, from: &Stream, after: u64, record: &mut Record) -> Result<(), String> {
-        let epoch = record.epochs.len();
-        record.epochs.push(self.created().await?);
+    /// Adds the messages of the current stream since the seed began. For a node, a stream with another time of creation
+    /// is another stream. So all messages are added once for each of the stream's times.
+    async fn copy(&self, from: &Stream, known: &mut Earlier) -> Result<(), String> {
+        known.note_created(created(&self.client).await?);
         let last = from.cached_info().state.last_sequence;
-        let messages = stream::iter(after + 1..=last).map(|offset| async move {
+        let messages = stream::iter(known.after + 1..=last).map(|offset| async move {
             let message = timeout(LIMIT, from.get_raw_message(offset)).await.map_err(|error| error.to_string())?;
             match message {
-                Ok(message) => Ok(Some(stored((epoch, offset), &message))),
+                Ok(message) => Ok(Some(stored(offset, &message))),
                 // A node that checks whether NATS is ready stores a message and deletes it, which leaves a gap.
                 Err(error) if matches!(error.kind(), jetstream::stream::RawMessageErrorKind::NoMessageFound) => {
                     Ok(None)
@@ -117,22 +130,20 @@ impl Tape {
             }
         });
         let messages: Vec<Option<Stored>> = messages.buffered(AT_ONCE).try_collect().await?;
-        record.messages.extend(messages.into_iter().flatten());
+        for created in known.created.drain(..) {
+            let epoch = known.record.epochs.len();
+            known.record.epochs.push(created);
+            let of_epoch = messages.iter().flatten().map(|stored| Stored { epoch, ..stored.clone() });
+            known.record.messages.extend(of_epoch);
+        }
         Ok(())
-    }
-
-    /// Returns the time at which the stream was made, as text.
-    async fn created(&self) -> Result<String, String> {
-        let request = self.client.request(format!("$JS.API.STREAM.INFO.{NAME}"), "".into());
-        let answer = timeout(LIMIT, request).await.map_err(|error| error.to_string())?;
-        let answer = answer.map_err(|error| error.to_string())?;
-        let info: Value = serde_json::from_slice(&answer.payload).map_err(|error| error.to_string())?;
-        info["created"].as_str().map(str::to_owned).ok_or_else(|| format!("no stream: {info}"))
     }
 
     /// Makes the stream refuse all messages. Returns its settings for [`Tape::accept`].
     pub(super) async fn refuse(&self) -> Result<Config, String> {
         let config = open(&self.client).await?.cached_info().config.clone();
+        let created = created(&self.client).await?;
+        locked(&self.earlier).note_created(created);
         self.accept(&Config { max_message_size: NOTHING, ..config.clone() }).await?;
         Ok(config)
     }
@@ -148,10 +159,10 @@ impl Tape {
         let config = self.refuse().await?;
         // The stream's end is read after it refuses messages.
         let stream = open(&self.client).await?;
-        let Earlier { mut record, after } = locked(&self.earlier).clone();
-        self.copy(&stream, after, &mut record).await?;
+        let mut known = locked(&self.earlier).clone();
+        self.copy(&stream, &mut known).await?;
         context(&self.client).delete_stream(NAME).await.map_err(|error| error.to_string())?;
-        *locked(&self.earlier) = Earlier { record, after: 0 };
+        *locked(&self.earlier) = Earlier { after: 0, ..known };
         Ok(config)
     }
 
@@ -189,7 +200,16 @@ async fn open(client: &Client) -> Result<Stream, String> {
     found.map_err(|error| error.to_string())
 }
 
-fn stored((epoch, offset): Place, message: &jetstream::message::StreamMessage) -> Stored {
+/// Returns the time at which the stream was made, as text.
+async fn created(client: &Client) -> Result<String, String> {
+    let request = client.request(format!("$JS.API.STREAM.INFO.{NAME}"), "".into());
+    let answer = timeout(LIMIT, request).await.map_err(|error| error.to_string())?;
+    let answer = answer.map_err(|error| error.to_string())?;
+    let info: Value = serde_json::from_slice(&answer.payload).map_err(|error| error.to_string())?;
+    info["created"].as_str().map(str::to_owned).ok_or_else(|| format!("no stream: {info}"))
+}
+
+fn stored(offset: u64, message: &jetstream::message::StreamMessage) -> Stored {
     let header = |name: &str| message.headers.get(name).map(|value| value.as_str().to_owned());
     let subject = message.subject.as_str();
     let body: Value = serde_json::from_slice(&message.payload).unwrap_or_default();
@@ -198,7 +218,7 @@ fn stored((epoch, offset): Place, message: &jetstream::message::StreamMessage) -
         _ => None,
     };
     Stored {
-        epoch,
+        epoch: 0,
         offset,
         room: subject.rsplit_once('.').map_or(subject, |(room, _)| room).to_owned(),
         key: key(&body),

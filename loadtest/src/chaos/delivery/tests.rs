@@ -137,6 +137,21 @@ fn without_an_epoch_an_event_of_two_streams_does_not_tell_in_which_one_a_connect
 }
 
 #[test]
+fn before_it_is_closed_a_connection_may_be_sent_events_of_a_new_stream_twice() {
+    let stored = |epoch, offset| Stored { epoch, key: format!("note {}", 4 * epoch as u64 + offset), ..note(offset) };
+    let stream = record((1..=4).map(|offset| stored(0, offset)).chain((1..=4).map(|offset| stored(1, offset))));
+    let wrong = |offsets: &[u64], stayed| {
+        let mut connection = Connection { asked: None, stayed, ..connection(offsets) };
+        let success = connection.success.take();
+        connection.success = success.map(|it| Success { epoch: None, offset: None, recovered: None, ..it });
+        connection.seen.iter_mut().for_each(|seen| seen.offset = None);
+        faults(&[connection], &stream).len()
+    };
+    assert_eq!((wrong(&[7, 8, 5, 6, 7, 8], false), wrong(&[7, 8, 7], true)), (0, 1));
+    assert_eq!(wrong(&[3, 4, 4], false), 1, "of the first stream nothing comes twice");
+}
+
+#[test]
 fn a_room_that_was_to_be_filled_may_end_with_the_connection() {
     let rooms = ["classroom.c", "lesson.l"];
     let stored = |offset: u64| Stored { room: rooms[offset as usize % 2].to_owned(), ..note(offset) };
