@@ -71,3 +71,26 @@ impl<'a> Turn<'a> {
         Ok(self.webhook.store.park_classroom(self.lease, epoch, &parked).await?)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use uuid::Uuid;
+
+    use super::*;
+
+    #[test]
+    fn an_attempt_from_before_offsets_began_anew_finds_no_parked_classroom() {
+        let classroom = ClassroomId(Uuid::new_v4());
+        let mut state = State {
+            cursor: WebhookCursor { epoch: "new".to_owned(), offset: Offset(0) },
+            read: Offset(9),
+            parked: BTreeMap::from([(classroom, Parked::new(Offset(3), Duration::from_secs(1)))]),
+            last_taken: None,
+            away: false,
+        };
+        assert!(state.parked_in("old", classroom).is_none());
+        assert_eq!(state.parked_in("new", classroom).map(|parked| parked.after), Some(Offset(3)));
+    }
+}

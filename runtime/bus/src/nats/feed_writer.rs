@@ -255,6 +255,9 @@ impl FeedWriter {
                     Err(error) => return Ok(Err(error)),
                 }
             }
+            if let Err(error) = self.check_read(after, &state).await? {
+                return Ok(Err(error));
+            }
         }
         self.tracker.filled_through(state.last);
         self.buffer.backfilled();
@@ -271,6 +274,22 @@ impl FeedWriter {
         }
         self.tracker.filled_through(window.through);
         self.settle(now).await
+    }
+
+    /// Checks whether the stream still was the same after it was read from this offset to the end in `state`. Tells the
+    /// feed if the stream may have forgotten some of the events before they were read.
+    async fn check_read(&mut self, after: u64, state: &State) -> Result<Result<(), BusError>, Closed> {
+        let now = match self.rooms.round_trip().await {
+            Ok(now) => now,
+            Err(error) => return Ok(Err(BusError(error.to_string()))),
+        };
+        if now.epoch != state.epoch || now.last < state.last {
+            return Ok(Err(BusError("the stream was created again or put back while it was read".to_owned())));
+        }
+        if now.first > after + 1 {
+            self.feed.send(BusEvent::Gap(Offset(now.first - 1))).await.map_err(|_| Closed)?;
+        }
+        Ok(Ok(()))
     }
 
     /// Tells the feed which events the stream has lost since the position `before`. Returns an error if the stream is

@@ -49,3 +49,41 @@ async fn an_answer_that_later_ones_overtake_is_no_sign_of_a_stream_that_was_put_
         assert!(!matches!(event, BusEvent::StreamReset));
     }
 }
+
+/// Events that were read from a new stream say nothing about those of the earlier one, some of which may be lost.
+#[tokio::test]
+async fn a_stream_that_is_replaced_while_it_is_read_is_not_taken_for_read() {
+    let server = Nats::start().expect("a server");
+    let servers = Servers::new(NatsOptions::new(server.url())).expect("an address");
+    let work = WorkClient::connect(&servers).await.expect("connected");
+    let replaced = State { epoch: "f".to_owned(), ..state(1) };
+    let forgotten = State { first: 4, ..state(5) };
+    for (then, is_read, gap) in [(state(6), true, None), (replaced, false, None), (forgotten, true, Some(Offset(3)))] {
+        let (rooms, end) = (Arc::new(Subscriptions::default()), Arc::new(StreamEnd::new(state(5))));
+        let (feed, mut events) = mpsc::channel(8);
+        let (buffer, tracker) = (Arc::new(LiveBuffer::new()), SequenceTracker::new(1));
+        let mut writer = FeedWriter::new(buffer, rooms.clone(), end, work.clone(), feed, tracker);
+        rooms.connected();
+        let answers = async {
+            let mut answers = [state(5), then].into_iter();
+            loop {
+                let (_, waiters) = rooms.take_round_trip();
+                for waiter in waiters {
+                    waiter.send(Ok(answers.next().expect("two questions"))).expect("it waits");
+                }
+                tokio::task::yield_now().await;
+            }
+        };
+        let outcome = tokio::select! {
+            outcome = writer.backfill_once() => outcome,
+            _ = answers => panic!("it goes on"),
+        };
+        assert_eq!(matches!(outcome, Ok(Ok(()))), is_read);
+        assert_eq!(writer.tracker.floor() == 5, is_read);
+        let told = std::iter::from_fn(|| events.try_recv().ok()).find_map(|event| match event {
+            BusEvent::Gap(through) => Some(through),
+            _ => None,
+        });
+        assert_eq!(told, gap);
+    }
+}
