@@ -4,14 +4,16 @@
 //! event, and the rooms are merged in windows of offsets. They are read concurrently, and a room without events in a
 //! window costs nothing. Many rooms are read in one pass over all events ([`StreamScan`]).
 //!
-//! Invariant: memory holds one window and at most one more event for each of a few rooms, however long the stream is.
+//! Invariant: memory holds one window and at most one more event for each of a few rooms, however long the stream is. The
+//! events of a window are all of one stream, even if the stream was created again meanwhile.
 use std::collections::HashMap;
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 use rollcall_schema::RoomId;
 
 use super::{
-    next_event::{Stored, next_event},
+    next_event::{Stored, next_event, read_error},
+    stream::{check_epoch, state},
     stream_scan::StreamScan,
     window::{Window, WindowSize},
     work_client::JetStream,
@@ -44,12 +46,12 @@ impl Backfill {
     ) -> Result<Self, BusError> {
         let rooms: HashMap<RoomId, u64> = rooms.into_iter().filter(|(_, after)| *after < through).collect();
         Ok(match rooms.len() {
-            ..=MAX_MERGED_ROOMS => Self::Few(Box::new(RoomMerge::new(jetstream.clone(), rooms, through))),
+            ..=MAX_MERGED_ROOMS => Self::Few(Box::new(RoomMerge::open(jetstream, rooms, through).await?)),
             _ => match StreamScan::open(jetstream, rooms.clone(), through).await {
                 Ok(scan) => Self::Many(Box::new(scan)),
                 // While a cluster elects the leader that makes consumers, its streams already answer.
                 Err(_) if visits(&rooms, through) <= MAX_VISITS => {
-                    Self::Few(Box::new(RoomMerge::new(jetstream.clone(), rooms, through)))
+                    Self::Few(Box::new(RoomMerge::open(jetstream, rooms, through).await?))
                 }
                 Err(error) => return Err(error),
             },
@@ -107,6 +109,9 @@ impl Lane {
 /// Rooms of which each is read by itself.
 pub(super) struct RoomMerge {
     jetstream: JetStream,
+    /// The stream's epoch at the beginning. If the stream is created again, some rooms may have been read in one stream
+    /// and others in the other one.
+    epoch: String,
     lanes: Vec<Lane>,
     through: u64,
     window_size: WindowSize,
@@ -114,17 +119,22 @@ pub(super) struct RoomMerge {
 }
 
 impl RoomMerge {
-    fn new(jetstream: JetStream, rooms: impl IntoIterator<Item = (RoomId, u64)>, through: u64) -> Self {
+    async fn open(jetstream: &JetStream, rooms: HashMap<RoomId, u64>, through: u64) -> Result<Self, BusError> {
+        let epoch = match rooms.is_empty() {
+            true => String::new(),
+            false => state(jetstream).await.map_err(read_error)?.epoch,
+        };
         let lanes = |(room, after): (RoomId, u64)| {
             room.filters().map(move |filter| Lane { filter, from: after + 1, head: None })
         };
-        Self {
-            jetstream,
+        Ok(Self {
+            jetstream: jetstream.clone(),
+            epoch,
             lanes: rooms.into_iter().flat_map(lanes).collect(),
             through,
             window_size: WindowSize::default(),
             begun: false,
-        }
+        })
     }
 
     async fn window(&mut self) -> Result<Option<Window>, BusError> {
@@ -141,6 +151,7 @@ impl RoomMerge {
             let mut events = self.advance(through).await?;
             self.window_size.adapt(events.iter().map(|event| event.body.len()).sum());
             if !events.is_empty() {
+                check_epoch(&self.jetstream, &self.epoch).await?;
                 events.sort_unstable_by_key(|event| event.offset);
                 return Ok(Some(Window { events, through }));
             }
@@ -157,5 +168,35 @@ impl RoomMerge {
             events.extend(of_lane);
         }
         Ok(events)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rollcall_loadtest::servers::Nats;
+    use rollcall_schema::LessonId;
+
+    use super::*;
+    use crate::nats::{NatsOptions, servers::Servers, stream::ensure, work_client::WorkClient};
+
+    #[tokio::test]
+    async fn no_window_mixes_two_streams() {
+        let server = Nats::start().expect("a server");
+        let servers = Servers::new(NatsOptions::new(server.url())).expect("an address");
+        let jetstream = WorkClient::connect(&servers).await.expect("connected").jetstream().await.expect("connected");
+        let room = RoomId::Lesson(LessonId::parse("algebra-1").expect("a lesson"));
+        let store = async || {
+            ensure(&jetstream).await.expect("made");
+            let sent = jetstream.context().publish(format!("{room}.note"), "{}".into()).await.expect("sent");
+            sent.await.expect("stored");
+        };
+        store().await;
+        let open = async || Backfill::open(&jetstream, [(room.clone(), 0)], 1).await.expect("opened");
+        let (mut before, mut during) = (open().await, open().await);
+        let window = before.window().await.expect("read").expect("a window");
+        assert_eq!((window.events.len(), window.through), (1, 1));
+        jetstream.context().delete_stream("CLASSROOM").await.expect("deleted");
+        store().await;
+        assert!(during.window().await.is_err());
     }
 }

@@ -103,15 +103,9 @@ impl PresenceReader {
             }
         }
         // If the stream was created again during the reads, some of these events are of the new one.
-        check_epoch(&jetstream, &after.epoch).await?;
+        stream::check_epoch(&jetstream, &after.epoch).await?;
         Ok(events)
     }
-}
-
-/// Checks that the stream is still the one of this epoch.
-async fn check_epoch(jetstream: &JetStream, epoch: &str) -> Result<(), BusError> {
-    let now = stream::state(jetstream).await.map_err(read_error)?.epoch;
-    if now == epoch { Ok(()) } else { Err(read_error("it was created again meanwhile")) }
 }
 
 /// Returns whether the stream has an event of presence after one offset and through another.
@@ -135,7 +129,7 @@ impl Scan {
         };
         let consumer = ReadConsumer::open(jetstream, wanted).await?;
         // The consumer ends with its stream, so it reads no other stream than this one.
-        check_epoch(jetstream, epoch).await?;
+        stream::check_epoch(jetstream, epoch).await?;
         Ok(Self { consumer, epoch: epoch.to_owned(), read, delivered: 0, used: Instant::now() })
     }
 

@@ -15,11 +15,12 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use super::{
     NatsError,
+    next_event::read_error,
     options::{DUPLICATE_WINDOW, StreamOptions},
     refusals,
     work_client::JetStream,
 };
-use crate::Position;
+use crate::{BusError, Position};
 
 /// The request for the stream's state.
 pub(super) const INFO: &str = "STREAM.INFO";
@@ -130,6 +131,12 @@ struct Refusal {
 pub(super) async fn state(jetstream: &JetStream) -> Result<State, StateError> {
     let answer = jetstream.ask(INFO, "").await;
     parse_state(&answer.map_err(|error| StateError::Away(error.to_string()))?)
+}
+
+/// Checks that the stream is still the one of this epoch, for a reader that has just read from it.
+pub(super) async fn check_epoch(jetstream: &JetStream, epoch: &str) -> Result<(), BusError> {
+    let now = state(jetstream).await.map_err(read_error)?.epoch;
+    if now == epoch { Ok(()) } else { Err(read_error("it was created again meanwhile")) }
 }
 
 /// Reads an answer to [`INFO`]. If JetStream is not enabled, the server itself sends an empty answer.
