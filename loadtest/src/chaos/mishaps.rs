@@ -46,7 +46,7 @@ impl Scene<'_> {
     /// Carries out a deed on the stream, and returns the mishap's name, or `None` if the deed is not about the stream.
     pub(super) fn strike_stream(&self, deed: Deed, lasts: Duration) -> io::Result<Option<&'static str>> {
         let Some(tape) = self.tape else { return Ok(None) };
-        let _deleting = matches!(deed, Deed::Delete | Deed::Remake).then(|| locked(&self.starts));
+        let deleting = matches!(deed, Deed::Delete | Deed::Remake).then(|| locked(&self.starts));
         let done = self.runtime.block_on(async {
             match deed {
                 Deed::Delete => tape.delete().await.map(|_| Some("stream deleted")),
@@ -64,6 +64,10 @@ impl Scene<'_> {
                 _ => Ok(None),
             }
         });
+        if deleting.is_some() {
+            drop(deleting);
+            self.runtime.block_on(tape.until_made());
+        }
         done.map_err(io::Error::other)
     }
 

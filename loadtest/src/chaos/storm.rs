@@ -53,7 +53,14 @@ pub(super) fn rage(
             threads.push(scope.spawn(|| endure_postgres(primary, lines, of(Target::Postgres), scene, start)));
             let of_keys = |keys: &mut KeyServers, deed, lasts| keys.mishap(scene, deed, lasts);
             threads.push(scope.spawn(move || endure(keys, of(Target::Redis), of_keys, start)));
-            let of_stream = |_: &mut Nats, deed, lasts| scene.strike_stream(deed, lasts);
+            let of_stream = |nats: &mut Nats, deed, lasts| {
+                let name = scene.strike_stream(deed, lasts)?;
+                // A server of version 2.9 crashes if a node reads from a stream that is just being made.
+                if matches!(deed, Deed::Delete | Deed::Remake) && !nats.is_running()? {
+                    start_again(nats)?;
+                }
+                Ok(name)
+            };
             threads.push(scope.spawn(move || endure(nats, of(Target::Nats), of_stream, start)));
             threads.push(scope.spawn(move || bend(authorization, of(Target::Authorization), start)));
         }

@@ -11,7 +11,7 @@ use async_nats::jetstream::{self, Context};
 use async_nats::{Client, HeaderMap};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use serde_json::{Value, json};
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
 use super::agent::Stage;
 use super::journal::{key, locked};
@@ -20,6 +20,8 @@ const NAME: &str = "CLASSROOM";
 const AT_ONCE: usize = 32;
 const NOTE_EVERY: Duration = Duration::from_millis(25);
 const LIMIT: Duration = Duration::from_secs(10);
+/// How long an answer whether the stream is there is waited for.
+const LOOK_LIMIT: Duration = Duration::from_secs(1);
 /// A limit in bytes that is below the size of any message.
 const NOTHING: i32 = 1;
 /// An offset that no stream reaches.
@@ -170,6 +172,16 @@ impl Tape {
     pub(super) async fn create(&self, config: Config) {
         // An error means that a node has made the stream with its own settings. These settings are sufficient, too.
         context(&self.client).create_stream(config).await.ok();
+    }
+
+    /// Waits until the stream is there again. Gives up if no node makes it, or the server is not there.
+    pub(super) async fn until_made(&self) {
+        let made = async {
+            while !matches!(timeout(LOOK_LIMIT, open(&self.client)).await, Ok(Ok(_))) {
+                sleep(NOTE_EVERY).await;
+            }
+        };
+        timeout(LIMIT, made).await.ok();
     }
 
     /// Publishes a message to each classroom that claims to come from the stream, with an offset far beyond its end.

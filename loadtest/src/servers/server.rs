@@ -146,6 +146,14 @@ impl<K: Kind> Server<K> {
         Ok(())
     }
 
+    /// Returns whether the server runs. It has ended if it was killed or crashed.
+    ///
+    /// # Errors
+    /// Returns an error if the kernel refuses.
+    pub fn is_running(&mut self) -> io::Result<bool> {
+        Ok(self.process.ended()?.is_none())
+    }
+
     fn stop(&mut self) -> io::Result<()> {
         if self.process.ended()?.is_none() {
             self.resume()?;
