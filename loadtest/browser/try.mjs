@@ -25,7 +25,7 @@ await withBrowser(async (browser) => {
   await canBeRead(page, "try");
   await page.setViewportSize({ width: 1280, height: 860 });
   await picture(page, "try");
-  // Both are still there while their classroom is shown, and afterwards.
+  // Both clients stay connected while their classroom is shown, and afterwards.
   await page.getByRole("link", { name: "the demo's classroom" }).click();
   await shows(page, ".seats", "bob");
   await shows(page, "[role=status]", "2 agents");

@@ -20,7 +20,7 @@ const NAME: &str = "CLASSROOM";
 const AT_ONCE: usize = 32;
 const NOTE_EVERY: Duration = Duration::from_millis(25);
 const LIMIT: Duration = Duration::from_secs(10);
-/// How long an answer whether the stream is there is waited for.
+/// How long to wait for the answer whether the stream is there.
 const LOOK_LIMIT: Duration = Duration::from_secs(1);
 /// A limit in bytes that is below the size of any message.
 const NOTHING: i32 = 1;

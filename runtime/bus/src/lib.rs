@@ -133,8 +133,8 @@ pub enum BusEvent {
     /// Events up to this offset may be lost. Every view of a room that began before it is incomplete.
     Gap(Offset),
     /// The stream was created again, or put back to an earlier time. Offsets continue from this one. Later offsets of
-    /// the old stream are invalid, and no view is complete. An event of the new stream that came before this was known
-    /// comes again.
+    /// the old stream are invalid, and no view is complete. An event of the new stream that came before this
+    /// item comes again.
     StreamReset,
 }
 
