@@ -12,8 +12,10 @@ use std::io;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rollcall_loadtest::Gateway;
 use rollcall_loadtest::servers::{PostgresOptions, psql};
 
+use crate::load::backends::Backends;
 use crate::load::crew::Crew;
 use crate::load::order::{Crowd, Goal, Pace};
 use crate::load::proc;
@@ -36,7 +38,12 @@ const ROOM_TO_SPARE: f64 = 0.5;
 const COUNTED: &str = "select coalesce(sum(calls), 0), coalesce(sum(total_exec_time + total_plan_time), 0) * 1000, \
     (select sum(sessions) from pg_stat_database) from pg_stat_statements";
 
-/// What Postgres has done since its start.
+/// The kinds of processes whose processor time is measured. That of Postgres includes commits.
+const KINDS: [&str; 5] = ["Postgres", "gateways", "Redis", "NATS", "the generator"];
+/// The place of Postgres in [`KINDS`].
+const POSTGRES: usize = 0;
+
+/// What Postgres has done since its start, and the processor time of all processes.
 #[derive(Debug, Clone, Copy)]
 struct Cost {
     at: Instant,
@@ -45,16 +52,26 @@ struct Cost {
     executed: f64,
     /// Connections that were made to Postgres.
     connections: f64,
-    /// Microseconds of processor time, including commits.
-    processor: f64,
+    /// Microseconds of processor time of each kind of process, in the order of [`KINDS`].
+    processor: [f64; KINDS.len()],
 }
 
 impl Cost {
-    fn read(database: &str, server: u32) -> io::Result<Self> {
-        let counted = psql(database, COUNTED)?;
+    /// `generator` are the processes that are the clients.
+    fn read(gateways: &[Gateway], backends: &Backends, generator: &[u32]) -> io::Result<Self> {
+        let counted = psql(&backends.database, COUNTED)?;
         let numbers: Vec<f64> = counted.split('|').filter_map(|number| number.parse().ok()).collect();
         let [statements, executed, connections] = numbers[..] else { return Err(io::ErrorKind::InvalidData.into()) };
-        let processor = proc::family_cpu_seconds(server)? * 1e6;
+        let all = |pids: &mut dyn Iterator<Item = u32>| pids.map(proc::family_cpu_seconds).sum::<io::Result<f64>>();
+        let one = |pid: u32| all(&mut std::iter::once(pid));
+        let seconds = [
+            one(backends.postgres.pid())?,
+            all(&mut gateways.iter().map(Gateway::pid))?,
+            one(backends.redis.pid())?,
+            one(backends.nats.pid())?,
+            all(&mut generator.iter().copied())?,
+        ];
+        let processor = seconds.map(|seconds| seconds * 1e6);
         Ok(Self { at: Instant::now(), statements, executed, connections, processor })
     }
 
@@ -65,7 +82,7 @@ impl Cost {
             statements: self.statements - before.statements,
             executed: self.executed - before.executed,
             connections: self.connections - before.connections,
-            processor: self.processor - before.processor,
+            processor: std::array::from_fn(|kind| self.processor[kind] - before.processor[kind]),
         };
         (self.at.duration_since(before.at).as_secs_f64(), spent)
     }
@@ -103,14 +120,13 @@ fn measure(stage: &mut Stage, nodes: usize) -> io::Result<f64> {
     let System::Gateways { gateways, backends: Some(backends), .. } = &system else {
         return Err(io::Error::other("a scale needs gateways with servers"));
     };
-    let (database, server) = (backends.database.as_str(), backends.postgres.pid());
-    psql(database, "create extension if not exists pg_stat_statements")?;
-    let cost = || Cost::read(database, server);
+    psql(&backends.database, "create extension if not exists pg_stat_statements")?;
+    let cost = |generator: &[u32]| Cost::read(gateways, backends, generator);
 
     thread::sleep(SETTLED);
-    let before = cost()?;
+    let before = cost(&[])?;
     thread::sleep(REST);
-    let (rest, at_rest) = cost()?.since(before);
+    let (rest, at_rest) = cost(&[])?.since(before);
     // The reading itself is one of the statements.
     let each = |value: f64| value / rest / nodes as f64;
     let mut note = stage.note("scale", Kind::Real);
@@ -121,14 +137,16 @@ fn measure(stage: &mut Stage, nodes: usize) -> io::Result<f64> {
         "/s",
         Some(Limit::AtMost(3.0)),
     );
-    note.figure(&format!("{name}: processor time of Postgres, a node"), each(at_rest.processor), "us/s", None);
+    for (kind, spent) in KINDS.iter().zip(at_rest.processor).take(KINDS.len() - 1) {
+        note.figure(&format!("{name}: processor time of {kind}, a node"), each(spent), "us/s", None);
+    }
 
     let mut crew = Crew::of(nodes)?;
     let targets = || gateways.iter().map(|gateway| gateway.address());
     let fast = crew.prepare_each(&fast.into_iter().zip(targets()).collect::<Vec<_>>())?;
-    let before = cost()?;
+    let before = cost(&crew.pids())?;
     let wave = crew.arrive(&fast, Pace::Window(WINDOW), Goal::Joined)?;
-    let (_, spent) = cost()?.since(before);
+    let (_, spent) = cost(&crew.pids())?.since(before);
     let rate = wave.rate();
     let joins = fast.agents() as f64;
     let name = format!("{nodes} nodes, as fast as it goes");
@@ -137,31 +155,35 @@ fn measure(stage: &mut Stage, nodes: usize) -> io::Result<f64> {
     note.figure(&format!("{name}: statements each"), spent.statements / joins, "", None);
     note.figure(&format!("{name}: time in statements each"), spent.executed / joins, "us", None);
     note.figure(&format!("{name}: connections to Postgres made"), spent.connections, "", None);
-    let most = Some(Limit::AtMost(170.0));
-    note.figure(&format!("{name}: processor time of Postgres each"), spent.processor / joins, "us", most);
+    for (place, kind) in KINDS.iter().enumerate() {
+        let most = (place == POSTGRES).then_some(Limit::AtMost(170.0));
+        note.figure(&format!("{name}: processor time of {kind} each"), spent.processor[place] / joins, "us", most);
+    }
 
     thread::sleep(SETTLED);
     let mut crew = Crew::of(nodes)?;
     let slow = crew.prepare_each(&slow.into_iter().zip(targets()).collect::<Vec<_>>())?;
     let pace = (SLOW * nodes as f64).min(rate * ROOM_TO_SPARE);
-    let before = cost()?;
+    let before = cost(&crew.pids())?;
     let wave = crew.arrive(&slow, Pace::Rate(pace), Goal::Joined)?;
-    let (seconds, spent) = cost()?.since(before);
+    let (seconds, spent) = cost(&crew.pids())?.since(before);
     let joins = slow.agents() as f64;
     // The cost beyond that at rest, for each join.
-    let beyond = |of: fn(&Cost) -> f64| (of(&spent) - of(&at_rest) / rest * seconds) / joins;
+    let beyond = |of: &dyn Fn(&Cost) -> f64| (of(&spent) - of(&at_rest) / rest * seconds) / joins;
     let name = format!("{nodes} nodes, {pace:.0} joins a second");
     note.failures(&name, &wave);
     note.figure(&format!("{name}: p99"), wave.quantile_ms(0.99), "ms", None);
     let most = Some(Limit::AtMost(3.0));
-    note.figure(&format!("{name}: statements each, beyond those at rest"), beyond(|cost| cost.statements), "", most);
+    note.figure(&format!("{name}: statements each, beyond those at rest"), beyond(&|cost| cost.statements), "", most);
     note.figure(
         &format!("{name}: time in statements each, beyond that at rest"),
-        beyond(|cost| cost.executed),
+        beyond(&|cost| cost.executed),
         "us",
         None,
     );
-    let title = format!("{name}: processor time of Postgres each, beyond that at rest");
-    note.figure(&title, beyond(|cost| cost.processor), "us", None);
+    for (place, kind) in KINDS.iter().enumerate() {
+        let title = format!("{name}: processor time of {kind} each, beyond that at rest");
+        note.figure(&title, beyond(&|cost| cost.processor[place]), "us", None);
+    }
     Ok(rate)
 }
