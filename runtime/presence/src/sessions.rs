@@ -86,9 +86,7 @@ impl Sessions {
         Self {
             open: group!(
                 open,
-                // The last bits choose the lane, so a user's sessions are opened in one lane, where they count each
-                // other.
-                |open: &Open| key(&(open.classroom, &open.agent)) << 8 | key(&open.user) & 0xff,
+                |open: &Open| key(&(open.classroom, &open.agent)),
                 Options { throttle_while: Some(backlogged.clone()), ..Options::default() }
             ),
             join: group!(join, |join: &Join| key(&join.sid)),

@@ -27,10 +27,6 @@ fn group(options: Options) -> (GroupCommit<u64, u64>, mpsc::UnboundedReceiver<Ba
     (group, batches)
 }
 
-fn one_lane() -> Options {
-    Options { lanes: 1, ..Options::default() }
-}
-
 fn call(group: &GroupCommit<u64, u64>, number: u64) -> JoinHandle<Result<u64, StoreError>> {
     let group = group.clone();
     tokio::spawn(async move { group.call(number).await })
@@ -40,9 +36,9 @@ fn call(group: &GroupCommit<u64, u64>, number: u64) -> JoinHandle<Result<u64, St
 async fn calls(group: &GroupCommit<u64, u64>, numbers: &[u64]) -> Vec<JoinHandle<Result<u64, StoreError>>> {
     let mut tasks = Vec::new();
     for number in numbers {
-        let free = group.lanes[0].capacity();
+        let free = group.queue.capacity();
         tasks.push(call(group, *number));
-        while group.lanes[0].capacity() == free {
+        while group.queue.capacity() == free {
             tokio::task::yield_now().await;
         }
     }
@@ -50,14 +46,14 @@ async fn calls(group: &GroupCommit<u64, u64>, numbers: &[u64]) -> Vec<JoinHandle
 }
 
 fn echo((batch, answer): Batch) -> Vec<u64> {
-    answer.send(Ok(batch.clone())).expect("the lane listens");
+    answer.send(Ok(batch.clone())).expect("the group listens");
     batch
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_throttled_group_gathers_first() {
     let throttle = watch::Sender::new(true);
-    let (group, mut batches) = group(Options { throttle_while: Some(throttle.subscribe()), ..one_lane() });
+    let (group, mut batches) = group(Options { throttle_while: Some(throttle.subscribe()), ..Options::default() });
     let since = Instant::now();
     let first = call(&group, 1);
     sleep(THROTTLE / 2).await;
@@ -73,9 +69,42 @@ async fn a_throttled_group_gathers_first() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_group_gathers_after_a_batch_of_a_busy_database() {
+    let (group, mut batches) = group(Options::default());
+    let answer_after = async |batches: &mut mpsc::UnboundedReceiver<Batch>, took: Duration| {
+        let begun = batches.recv().await.expect("a batch");
+        sleep(took).await;
+        (echo(begun), Instant::now())
+    };
+    let mut waiting = vec![call(&group, 1)];
+    let (_, ended) = answer_after(&mut batches, BUSY + Duration::from_millis(1)).await;
+    waiting.push(call(&group, 2));
+    sleep(BUSY).await;
+    waiting.push(call(&group, 3));
+    let (batch, answered) = answer_after(&mut batches, BUSY).await;
+    assert_eq!(batch, [2, 3]);
+    assert_eq!(answered - ended, 2 * (BUSY + Duration::from_millis(1)) + BUSY);
+    waiting.push(call(&group, 4));
+    let (batch, ended) = answer_after(&mut batches, 10 * MAX_PAUSE).await;
+    assert_eq!(batch, [4]);
+    assert_eq!(ended - answered, 10 * MAX_PAUSE, "the database was not busy");
+    waiting.push(call(&group, 5));
+    let (batch, answered) = answer_after(&mut batches, 10 * MAX_PAUSE).await;
+    assert_eq!((batch, answered - ended), (vec![5], 11 * MAX_PAUSE));
+    // The last digits differ, as the keys do.
+    waiting.extend((10..10 + LARGE as u64).map(|number| call(&group, number)));
+    assert_eq!(echo(batches.recv().await.expect("a batch")).len(), 10);
+    assert_eq!(answered.elapsed(), Duration::ZERO, "a large batch does not wait");
+    while let Ok(batch) = batches.try_recv() {
+        echo(batch);
+    }
+    drop(waiting);
+}
+
 #[tokio::test]
 async fn what_waits_is_the_next_batch_and_equal_keys_wait_for_each_other() {
-    let (group, mut batches) = group(one_lane());
+    let (group, mut batches) = group(Options::default());
     let first = call(&group, 1);
     let begun = batches.recv().await.expect("a batch");
     let rest = calls(&group, &[2, 12, 3, 22, 13, 4]).await;
@@ -91,7 +120,7 @@ async fn what_waits_is_the_next_batch_and_equal_keys_wait_for_each_other() {
 
 #[tokio::test]
 async fn a_batch_has_its_limit() {
-    let (group, mut batches) = group(Options { max_batch: 2, ..one_lane() });
+    let (group, mut batches) = group(Options { max_batch: 2, ..Options::default() });
     let _first = call(&group, 1);
     let begun = batches.recv().await.expect("a batch");
     let _rest = calls(&group, &[2, 3, 4, 5, 6]).await;
@@ -103,7 +132,7 @@ async fn a_batch_has_its_limit() {
 
 #[tokio::test]
 async fn one_that_is_refused_fails_alone() {
-    let (group, mut batches) = group(one_lane());
+    let (group, mut batches) = group(Options::default());
     let first = call(&group, 1);
     let begun = batches.recv().await.expect("a batch");
     let rest = calls(&group, &[2, 3, 4]).await;
@@ -113,7 +142,7 @@ async fn one_that_is_refused_fails_alone() {
         let (batch, answer) = batches.recv().await.expect("a batch");
         assert_eq!(batch, poisoned);
         let refused = Err(StoreError::Refused("poison".to_owned()));
-        answer.send(if batch.contains(&3) { refused } else { Ok(batch) }).expect("the lane listens");
+        answer.send(if batch.contains(&3) { refused } else { Ok(batch) }).expect("the group listens");
     }
     for (task, number) in rest.into_iter().zip([2, 3, 4]) {
         let answer = task.await.expect("no panic");
@@ -123,7 +152,7 @@ async fn one_that_is_refused_fails_alone() {
 
 #[tokio::test(start_paused = true)]
 async fn what_waited_too_long_never_begins_and_what_hangs_is_given_up() {
-    let (group, mut batches) = group(one_lane());
+    let (group, mut batches) = group(Options::default());
     let start = Instant::now();
     let first = call(&group, 1);
     let hanging = batches.recv().await.expect("a batch");
@@ -142,7 +171,7 @@ async fn what_waited_too_long_never_begins_and_what_hangs_is_given_up() {
 
 #[tokio::test]
 async fn what_nobody_waits_for_any_more_never_begins_and_what_has_begun_goes_on() {
-    let (group, mut batches) = group(one_lane());
+    let (group, mut batches) = group(Options::default());
     let first = call(&group, 1);
     let begun = batches.recv().await.expect("a batch");
     let mut rest = calls(&group, &[2, 3, 13]).await;
@@ -156,7 +185,7 @@ async fn what_nobody_waits_for_any_more_never_begins_and_what_has_begun_goes_on(
 
 #[tokio::test]
 async fn a_full_queue_refuses_at_once() {
-    let (group, mut batches) = group(Options { queue: 2, ..one_lane() });
+    let (group, mut batches) = group(Options { queue: 2, ..Options::default() });
     let _first = call(&group, 1);
     let _begun = batches.recv().await.expect("a batch");
     let _rest = calls(&group, &[2, 3]).await;
@@ -164,13 +193,13 @@ async fn a_full_queue_refuses_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_key_is_in_one_batch_at_a_time_whatever_the_lanes() {
+async fn a_key_is_in_one_batch_at_a_time() {
     static RUNNING: [AtomicUsize; 10] = [const { AtomicUsize::new(0) }; 10];
     let slot = |number: &u64| &RUNNING[usize::try_from(number % 10).expect("a digit")];
     let group = GroupCommit::spawn(
         &rollcall_base::tasks::Tasks::default(),
         "test",
-        Options { lanes: 4, ..Options::default() },
+        Options::default(),
         |number| number % 10,
         move |batch: Vec<u64>| async move {
             for number in &batch {
