@@ -101,17 +101,6 @@ impl Gateway {
         Ok(Self { options, ports, addresses, process, folder })
     }
 
-    /// Starts the gateway again in the same folder at new addresses, because another program may have taken the old ones
-    /// since it ended.
-    ///
-    /// # Errors
-    /// Returns an error if the gateway does not start.
-    pub fn restart_elsewhere(&mut self) -> io::Result<()> {
-        self.process.kill()?;
-        (self.ports, (self.process, self.addresses)) = launch_on_free_ports(&self.options, self.folder.path())?;
-        Ok(())
-    }
-
     /// Kills the gateway if it still runs, and starts it again at the same addresses in the same folder.
     ///
     /// # Errors

@@ -151,13 +151,9 @@ impl Backend {
             None => program,
         };
         let options = change(&options);
-        let mut gateway = Gateway::start(options.clone()).unwrap();
-        // The gateway ends before `load` runs, because an SQLite file belongs to one process at a time.
-        gateway.terminate().unwrap();
-        gateway.wait(SOON).unwrap();
+        let gateway = Gateway::start(options.clone()).unwrap();
         let classrooms: Vec<_> = (0..CLASSROOMS).map(|_| Classroom::new()).collect();
         classroom::load(&options, gateway.folder(), &classrooms);
-        gateway.restart_elsewhere().unwrap();
         Self { gateway, servers, classrooms, taken: AtomicUsize::new(0) }
     }
 
