@@ -17,13 +17,17 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::handshake::client::Request;
-use tokio_tungstenite::{WebSocketStream, client_async};
+use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
+use tokio_tungstenite::{WebSocketStream, client_async_with_config};
 
 pub use answer::{ClientError, Closing, Event};
 use answer::{as_event, ended_without_close};
 
 /// How long an answer may take. This is longer than the gateway's own limits.
 const ANSWER_LIMIT: Duration = Duration::from_secs(10);
+/// The size of the buffer for reads in bytes. The library fills it with zeros before each read, and its default is
+/// 128 KiB.
+const READ_BUFFER: usize = 16 * 1024;
 
 /// A client with one connection.
 #[derive(Debug)]
@@ -64,7 +68,8 @@ impl Client {
         let upgrade = async {
             let stream = TcpStream::connect(address).await?;
             stream.set_nodelay(true)?;
-            Ok::<_, ClientError>(client_async(request, stream).await?.0)
+            let config = WebSocketConfig::default().read_buffer_size(READ_BUFFER);
+            Ok::<_, ClientError>(client_async_with_config(request, stream, Some(config)).await?.0)
         };
         let limit = timeout(ANSWER_LIMIT, upgrade).await;
         Ok(Self {
