@@ -15,9 +15,9 @@ use super::{stream_end::StreamEnd, subscriptions::Subscriptions};
 /// The shortest time between two questions, while events arrive.
 const MIN_INTERVAL: Duration = Duration::from_millis(50);
 /// The shortest interval while connections follow the watermark, which does not pass an event before the stream has
-/// confirmed the event. So an event waits at most this long and a round trip for the confirmation. A shorter interval
-/// would cost NATS more questions, and the node more writes, since fewer events are sent with one.
-const MIN_INTERVAL_FOLLOWED: Duration = Duration::from_millis(10);
+/// confirmed the event. The interval is shorter than [`SETTLING`](super::sequence_tracker::SETTLING), so that no event
+/// waits longer than that for the confirmation.
+const MIN_INTERVAL_FOLLOWED: Duration = Duration::from_millis(20);
 /// The time between two questions while no event arrives.
 const IDLE_INTERVAL: Duration = Duration::from_secs(1);
 
