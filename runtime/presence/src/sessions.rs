@@ -62,7 +62,7 @@ impl Sessions {
     ) -> Self {
         macro_rules! group {
             ($call:ident, $key:expr) => {
-                group!($call, $key, Options::default())
+                group!($call, $key, Options::for_database(store.shared()))
             };
             ($call:ident, $key:expr, $options:expr) => {{
                 let (store, lease) = (Arc::clone(store), lease.clone());
@@ -86,8 +86,10 @@ impl Sessions {
         Self {
             open: group!(
                 open,
-                |open: &Open| key(&(open.classroom, &open.agent)),
-                Options { throttle_while: Some(backlogged.clone()), ..Options::default() }
+                // The last bits choose the lane, so a user's sessions are opened in one lane, where they count each
+                // other.
+                |open: &Open| key(&(open.classroom, &open.agent)) << 8 | key(&open.user) & 0xff,
+                Options { throttle_while: Some(backlogged.clone()), ..Options::for_database(store.shared()) }
             ),
             join: group!(join, |join: &Join| key(&join.sid)),
             restore_lesson: group!(restore_lesson, |restore: &RestoreLesson| key(&restore.sid)),

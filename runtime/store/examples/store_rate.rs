@@ -190,9 +190,10 @@ async fn members(store: &Arc<dyn Store>, count: usize) -> Result<Vec<Member>, Fa
 #[tokio::main]
 async fn main() -> Result<(), Failure> {
     let mut arguments = env::args().skip(1);
-    let url = arguments.next().ok_or("usage: store_rate URL [AGENTS] [CALLERS]")?;
+    let url = arguments.next().ok_or("usage: store_rate URL [AGENTS] [CALLERS] [LANES]")?;
     let agents = arguments.next().map_or(Ok(30_000), |text| text.parse())?;
     let callers = arguments.next().map_or(Ok(1_000), |text| text.parse())?;
+    let lanes = arguments.next().map_or(Ok(2), |text| text.parse())?;
 
     let store: Arc<dyn Store> = match url.strip_prefix("sqlite:") {
         Some(path) => Arc::new(SqliteStore::open(path)?),
@@ -204,7 +205,7 @@ async fn main() -> Result<(), Failure> {
         .register(&Registration { label: "store_rate".to_owned(), lease, standalone: false, process: None })
         .await?;
     let members = Arc::new(members(&store, agents).await?);
-    let sessions = Arc::new(Sessions::new(&store, lease, Options::default()));
+    let sessions = Arc::new(Sessions::new(&store, lease, Options { lanes, ..Options::default() }));
     let mut relay = tokio::spawn(relay(store.clone(), lease));
 
     let all: [&'static [Step]; 5] =

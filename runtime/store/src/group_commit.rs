@@ -1,10 +1,10 @@
 //! Group commit: concurrent calls become batches, because a commit costs the same for one row as for 256.
 //!
 //! A batch has all requests that wait when the batch before it ends. No request is delayed to fill a batch, unless the
-//! group is throttled, or the database is busy. A group has one batch at a time: two at once would be half as large, and
-//! cost a busy database nearly twice as much.
+//! group is throttled, or gathers.
 //! Invariants:
-//! - Equal keys are never in one batch, nor in two batches at the same time.
+//! - Equal keys are never in one batch, nor in two batches at the same time: a key has one lane, and a lane has one
+//!   batch.
 //! - Every call returns within [`Options::limit`]. A request that has not begun within [`Options::queue_timeout`], or
 //!   before its caller was gone, never begins. A request that has begun is written, whether or not its caller waits.
 //! - A request that the store refuses fails alone: the requests of a refused batch are run again one by one.
@@ -32,8 +32,8 @@ use rollcall_base::tasks::Tasks;
 const THROTTLE: Duration = Duration::from_millis(50);
 /// A database that takes longer than this for a batch is busy.
 const BUSY: Duration = Duration::from_millis(25);
-/// After a batch of a busy database, the next one waits for twice the time that the batch took, but no longer than this.
-/// Other nodes' batches run meanwhile, and all batches are larger and fewer.
+/// After a batch of a busy database, a lane that gathers waits for twice the time that the batch took, but no longer
+/// than this. Other nodes' batches run meanwhile, and all batches are larger and fewer.
 const MAX_PAUSE: Duration = Duration::from_millis(100);
 /// A batch with at least this many requests does not wait. A statement costs as much as about this many rows.
 const LARGE: usize = 16;
@@ -43,7 +43,11 @@ const LARGE: usize = 16;
 pub struct Options {
     /// The maximum number of requests in a batch.
     pub max_batch: usize,
-    /// The maximum number of requests that wait. More are refused at once.
+    /// How many batches run at once, one in each lane. A key is always in the same lane.
+    pub lanes: usize,
+    /// Whether a lane waits before a small batch while the database is busy, so that batches become larger.
+    pub gathers: bool,
+    /// The maximum number of requests that wait, in all lanes together. More are refused at once.
     pub queue: usize,
     /// How long a request may wait for its batch to begin.
     pub queue_timeout: Duration,
@@ -53,10 +57,20 @@ pub struct Options {
     pub throttle_while: Option<watch::Receiver<bool>>,
 }
 
+impl Options {
+    /// Returns the options for a database that only this node uses, or that other nodes share. A shared one runs other
+    /// nodes' batches beside each batch, so a second lane would only halve the batches.
+    pub fn for_database(shared: bool) -> Self {
+        if shared { Self { lanes: 1, gathers: true, ..Self::default() } } else { Self::default() }
+    }
+}
+
 impl Default for Options {
     fn default() -> Self {
         Self {
             max_batch: 256,
+            lanes: 2,
+            gathers: false,
             queue: 32_768,
             queue_timeout: Duration::from_millis(1100),
             // PROTOCOL 2 allows two seconds for a connect, of which this call is a part.
@@ -66,7 +80,7 @@ impl Default for Options {
     }
 }
 
-/// A request that waits. The queue takes it out to run it, or the caller takes it out to give up.
+/// A request that waits. The lane takes it out to run it, or the caller takes it out to give up.
 type Slot<Q> = Arc<Mutex<Option<Q>>>;
 
 struct Waiting<Q, A> {
@@ -82,16 +96,16 @@ struct PendingReply<A> {
     answer: oneshot::Sender<Result<A, StoreError>>,
 }
 
-/// Takes requests for one kind of write. Clones share the queue, which ends with the last clone.
+/// Takes requests for one kind of write. Clones share the lanes, which end with the last clone.
 pub struct GroupCommit<Q, A> {
-    queue: mpsc::Sender<Waiting<Q, A>>,
+    lanes: Arc<[mpsc::Sender<Waiting<Q, A>>]>,
     key: fn(&Q) -> u64,
     queue_timeout: Duration,
 }
 
 impl<Q, A> Clone for GroupCommit<Q, A> {
     fn clone(&self) -> Self {
-        Self { queue: self.queue.clone(), key: self.key, queue_timeout: self.queue_timeout }
+        Self { lanes: self.lanes.clone(), key: self.key, queue_timeout: self.queue_timeout }
     }
 }
 
@@ -100,18 +114,24 @@ where
     Q: Clone + Send + Sync + 'static,
     A: Send + 'static,
 {
-    /// Starts the queue. `key` hashes the key of a request; two requests with the same hash are never in one batch.
+    /// Starts the lanes. `key` hashes the key of a request; two requests with the same hash are never in one batch.
     /// `run` writes a batch and returns the answers in its order; it is dropped if it would take longer than the limit.
     pub fn spawn<R, F>(tasks: &Tasks, name: &'static str, options: Options, key: fn(&Q) -> u64, run: R) -> Self
     where
-        R: Fn(Vec<Q>) -> F + Send + Sync + 'static,
+        R: Fn(Vec<Q>) -> F + Clone + Send + Sync + 'static,
         F: Future<Output = Result<Vec<A>, StoreError>> + Send + 'static,
     {
-        let (queue, inbox) = mpsc::channel(options.queue);
-        let queue_timeout = options.queue_timeout;
-        let (deferred, next_at) = (VecDeque::new(), Instant::now());
-        tasks.spawn(name, Queue { name, options, inbox, deferred, next_at, run }.work());
-        Self { queue, key, queue_timeout }
+        let lanes = (0..options.lanes.max(1)).map(|_| {
+            let (sender, inbox) = mpsc::channel((options.queue / options.lanes.max(1)).max(1));
+            let options = options.clone();
+            tasks.spawn(
+                name,
+                Lane { name, options, inbox, deferred: VecDeque::new(), next_at: Instant::now(), run: run.clone() }
+                    .work(),
+            );
+            sender
+        });
+        Self { lanes: lanes.collect(), key, queue_timeout: options.queue_timeout }
     }
 
     /// Writes one request, in a batch with others.
@@ -131,7 +151,8 @@ where
         let slot = Arc::new(Mutex::new(Some(request)));
         let (answer, mut answered) = oneshot::channel();
         let waiting = Waiting { slot: slot.clone(), key, since, answer };
-        self.queue.try_send(waiting).map_err(|error| match error {
+        let lane = &self.lanes[usize::try_from(key % self.lanes.len() as u64).unwrap_or(0)];
+        lane.try_send(waiting).map_err(|error| match error {
             TrySendError::Full(_) => StoreError::Overloaded,
             TrySendError::Closed(_) => ended(),
         })?;
@@ -149,7 +170,7 @@ fn ended() -> StoreError {
     StoreError::Unavailable("the node is shutting down".to_owned())
 }
 
-struct Queue<Q, A, R> {
+struct Lane<Q, A, R> {
     name: &'static str,
     options: Options,
     inbox: mpsc::Receiver<Waiting<Q, A>>,
@@ -160,7 +181,7 @@ struct Queue<Q, A, R> {
     run: R,
 }
 
-impl<Q, A, R, F> Queue<Q, A, R>
+impl<Q, A, R, F> Lane<Q, A, R>
 where
     Q: Clone,
     R: Fn(Vec<Q>) -> F,
@@ -182,8 +203,9 @@ where
                 let began = Instant::now();
                 self.write(requests, pending).await;
                 let took = began.elapsed();
-                let pause = if took > BUSY { (2 * took).min(MAX_PAUSE) } else { Duration::ZERO };
-                self.next_at = Instant::now() + pause;
+                if self.options.gathers && took > BUSY {
+                    self.next_at = Instant::now() + (2 * took).min(MAX_PAUSE);
+                }
             }
         }
     }

@@ -27,6 +27,10 @@ fn group(options: Options) -> (GroupCommit<u64, u64>, mpsc::UnboundedReceiver<Ba
     (group, batches)
 }
 
+fn one_lane() -> Options {
+    Options { lanes: 1, ..Options::default() }
+}
+
 fn call(group: &GroupCommit<u64, u64>, number: u64) -> JoinHandle<Result<u64, StoreError>> {
     let group = group.clone();
     tokio::spawn(async move { group.call(number).await })
@@ -36,9 +40,9 @@ fn call(group: &GroupCommit<u64, u64>, number: u64) -> JoinHandle<Result<u64, St
 async fn calls(group: &GroupCommit<u64, u64>, numbers: &[u64]) -> Vec<JoinHandle<Result<u64, StoreError>>> {
     let mut tasks = Vec::new();
     for number in numbers {
-        let free = group.queue.capacity();
+        let free = group.lanes[0].capacity();
         tasks.push(call(group, *number));
-        while group.queue.capacity() == free {
+        while group.lanes[0].capacity() == free {
             tokio::task::yield_now().await;
         }
     }
@@ -46,14 +50,14 @@ async fn calls(group: &GroupCommit<u64, u64>, numbers: &[u64]) -> Vec<JoinHandle
 }
 
 fn echo((batch, answer): Batch) -> Vec<u64> {
-    answer.send(Ok(batch.clone())).expect("the group listens");
+    answer.send(Ok(batch.clone())).expect("the lane listens");
     batch
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_throttled_group_gathers_first() {
     let throttle = watch::Sender::new(true);
-    let (group, mut batches) = group(Options { throttle_while: Some(throttle.subscribe()), ..Options::default() });
+    let (group, mut batches) = group(Options { throttle_while: Some(throttle.subscribe()), ..one_lane() });
     let since = Instant::now();
     let first = call(&group, 1);
     sleep(THROTTLE / 2).await;
@@ -71,7 +75,7 @@ async fn a_throttled_group_gathers_first() {
 
 #[tokio::test(start_paused = true)]
 async fn a_group_gathers_after_a_batch_of_a_busy_database() {
-    let (group, mut batches) = group(Options::default());
+    let (group, mut batches) = group(Options::for_database(true));
     let answer_after = async |batches: &mut mpsc::UnboundedReceiver<Batch>, took: Duration| {
         let begun = batches.recv().await.expect("a batch");
         sleep(took).await;
@@ -104,7 +108,7 @@ async fn a_group_gathers_after_a_batch_of_a_busy_database() {
 
 #[tokio::test]
 async fn what_waits_is_the_next_batch_and_equal_keys_wait_for_each_other() {
-    let (group, mut batches) = group(Options::default());
+    let (group, mut batches) = group(one_lane());
     let first = call(&group, 1);
     let begun = batches.recv().await.expect("a batch");
     let rest = calls(&group, &[2, 12, 3, 22, 13, 4]).await;
@@ -120,7 +124,7 @@ async fn what_waits_is_the_next_batch_and_equal_keys_wait_for_each_other() {
 
 #[tokio::test]
 async fn a_batch_has_its_limit() {
-    let (group, mut batches) = group(Options { max_batch: 2, ..Options::default() });
+    let (group, mut batches) = group(Options { max_batch: 2, ..one_lane() });
     let _first = call(&group, 1);
     let begun = batches.recv().await.expect("a batch");
     let _rest = calls(&group, &[2, 3, 4, 5, 6]).await;
@@ -132,7 +136,7 @@ async fn a_batch_has_its_limit() {
 
 #[tokio::test]
 async fn one_that_is_refused_fails_alone() {
-    let (group, mut batches) = group(Options::default());
+    let (group, mut batches) = group(one_lane());
     let first = call(&group, 1);
     let begun = batches.recv().await.expect("a batch");
     let rest = calls(&group, &[2, 3, 4]).await;
@@ -142,7 +146,7 @@ async fn one_that_is_refused_fails_alone() {
         let (batch, answer) = batches.recv().await.expect("a batch");
         assert_eq!(batch, poisoned);
         let refused = Err(StoreError::Refused("poison".to_owned()));
-        answer.send(if batch.contains(&3) { refused } else { Ok(batch) }).expect("the group listens");
+        answer.send(if batch.contains(&3) { refused } else { Ok(batch) }).expect("the lane listens");
     }
     for (task, number) in rest.into_iter().zip([2, 3, 4]) {
         let answer = task.await.expect("no panic");
@@ -152,7 +156,7 @@ async fn one_that_is_refused_fails_alone() {
 
 #[tokio::test(start_paused = true)]
 async fn what_waited_too_long_never_begins_and_what_hangs_is_given_up() {
-    let (group, mut batches) = group(Options::default());
+    let (group, mut batches) = group(one_lane());
     let start = Instant::now();
     let first = call(&group, 1);
     let hanging = batches.recv().await.expect("a batch");
@@ -171,7 +175,7 @@ async fn what_waited_too_long_never_begins_and_what_hangs_is_given_up() {
 
 #[tokio::test]
 async fn what_nobody_waits_for_any_more_never_begins_and_what_has_begun_goes_on() {
-    let (group, mut batches) = group(Options::default());
+    let (group, mut batches) = group(one_lane());
     let first = call(&group, 1);
     let begun = batches.recv().await.expect("a batch");
     let mut rest = calls(&group, &[2, 3, 13]).await;
@@ -185,7 +189,7 @@ async fn what_nobody_waits_for_any_more_never_begins_and_what_has_begun_goes_on(
 
 #[tokio::test]
 async fn a_full_queue_refuses_at_once() {
-    let (group, mut batches) = group(Options { queue: 2, ..Options::default() });
+    let (group, mut batches) = group(Options { queue: 2, ..one_lane() });
     let _first = call(&group, 1);
     let _begun = batches.recv().await.expect("a batch");
     let _rest = calls(&group, &[2, 3]).await;
@@ -193,13 +197,13 @@ async fn a_full_queue_refuses_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_key_is_in_one_batch_at_a_time() {
+async fn a_key_is_in_one_batch_at_a_time_whatever_the_lanes() {
     static RUNNING: [AtomicUsize; 10] = [const { AtomicUsize::new(0) }; 10];
     let slot = |number: &u64| &RUNNING[usize::try_from(number % 10).expect("a digit")];
     let group = GroupCommit::spawn(
         &rollcall_base::tasks::Tasks::default(),
         "test",
-        Options::default(),
+        Options { lanes: 4, ..Options::default() },
         |number| number % 10,
         move |batch: Vec<u64>| async move {
             for number in &batch {
