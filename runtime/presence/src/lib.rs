@@ -1,8 +1,8 @@
 //! Presence: which agents are in which classroom and lesson. Handlers call [`Presence`]. Tasks keep the node's lease,
 //! and publish and clean up what follows from the rows that the lease guards.
 //!
-//! Invariant: SQL decides who is present. Events in the stream and keys in Redis are written after SQL and say what it
-//! says. An event may come late or twice.
+//! Invariant: SQL decides who is present. Events in the stream and keys in Redis are written after SQL, from what
+//! SQL holds. An event may come late or twice.
 mod connections;
 mod disowned;
 mod enter;

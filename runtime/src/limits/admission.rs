@@ -200,7 +200,7 @@ impl Admission {
         admitted
     }
 
-    /// Logs that an address with so many connections probably belongs to a proxy.
+    /// Logs that an address that has reached its limit of connections may be a proxy, whose header is not read.
     fn log_ignored_header(&self, remote: SocketAddr) {
         if let Some(held_back) = self.log.pass() {
             let hint = "an address met ROLLCALL_MAX_CONNECTIONS_PER_IP and sends a header of proxies, which is not read; if \

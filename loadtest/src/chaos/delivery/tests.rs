@@ -120,17 +120,20 @@ fn who_stays_when_the_stream_is_made_anew_is_found() {
     assert_eq!((wrong(&[2, 4, 7], false), wrong(&[2, 3, 4], true)), (1, 0));
 }
 
+/// Returns how many faults there are if a client that was told neither epoch nor offsets saw these events.
+fn faults_without_offsets(stream: &Record, offsets: &[u64], stayed: bool) -> usize {
+    let mut connection = Connection { asked: None, stayed, ..connection(offsets) };
+    let success = connection.success.take();
+    connection.success = success.map(|it| Success { epoch: None, offset: None, recovered: None, ..it });
+    connection.seen.iter_mut().for_each(|seen| seen.offset = None);
+    faults(&[connection], stream).len()
+}
+
 #[test]
 fn without_an_epoch_an_event_of_two_streams_does_not_tell_in_which_one_a_connection_began() {
     let anew = |offset| Stored { epoch: 1, key: format!("note {}", 3 + offset), ..note(offset) };
     let stream = record((1..=4).map(note).chain((1..=4).map(anew)));
-    let wrong = |offsets: &[u64], stayed| {
-        let mut connection = Connection { asked: None, stayed, ..connection(offsets) };
-        let success = connection.success.take();
-        connection.success = success.map(|it| Success { epoch: None, offset: None, recovered: None, ..it });
-        connection.seen.iter_mut().for_each(|seen| seen.offset = None);
-        faults(&[connection], &stream).len()
-    };
+    let wrong = |offsets: &[u64], stayed| faults_without_offsets(&stream, offsets, stayed);
     assert_eq!((wrong(&[4, 5, 6, 7], true), wrong(&[3, 4, 5], true), wrong(&[4, 6], true)), (0, 1, 1));
     // The second time the event is the later stream's, and the connection goes on until it is closed.
     assert_eq!((wrong(&[3, 4, 4, 5], false), wrong(&[3, 4, 4, 5], true), wrong(&[3, 3, 4], false)), (0, 1, 1));
@@ -140,13 +143,7 @@ fn without_an_epoch_an_event_of_two_streams_does_not_tell_in_which_one_a_connect
 fn before_it_is_closed_a_connection_may_be_sent_events_of_a_new_stream_twice() {
     let stored = |epoch, offset| Stored { epoch, key: format!("note {}", 4 * epoch as u64 + offset), ..note(offset) };
     let stream = record((1..=4).map(|offset| stored(0, offset)).chain((1..=4).map(|offset| stored(1, offset))));
-    let wrong = |offsets: &[u64], stayed| {
-        let mut connection = Connection { asked: None, stayed, ..connection(offsets) };
-        let success = connection.success.take();
-        connection.success = success.map(|it| Success { epoch: None, offset: None, recovered: None, ..it });
-        connection.seen.iter_mut().for_each(|seen| seen.offset = None);
-        faults(&[connection], &stream).len()
-    };
+    let wrong = |offsets: &[u64], stayed| faults_without_offsets(&stream, offsets, stayed);
     assert_eq!((wrong(&[7, 8, 5, 6, 7, 8], false), wrong(&[7, 8, 7], true)), (0, 1));
     assert_eq!(wrong(&[3, 4, 4], false), 1, "of the first stream nothing comes twice");
 }

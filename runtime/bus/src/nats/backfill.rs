@@ -173,17 +173,15 @@ impl RoomMerge {
 
 #[cfg(test)]
 mod tests {
-    use rollcall_loadtest::servers::Nats;
     use rollcall_schema::LessonId;
 
     use super::*;
-    use crate::nats::{NatsOptions, servers::Servers, stream::ensure, work_client::WorkClient};
+    use crate::nats::{stream::ensure, work_client::WorkClient};
 
     #[tokio::test]
     async fn no_window_mixes_two_streams() {
-        let server = Nats::start().expect("a server");
-        let servers = Servers::new(NatsOptions::new(server.url())).expect("an address");
-        let jetstream = WorkClient::connect(&servers).await.expect("connected").jetstream().await.expect("connected");
+        let (_server, work) = WorkClient::with_server().await;
+        let jetstream = work.jetstream().await.expect("connected");
         let room = RoomId::Lesson(LessonId::parse("algebra-1").expect("a lesson"));
         let store = async || {
             ensure(&jetstream).await.expect("made");

@@ -155,16 +155,14 @@ impl Scan {
 
 #[cfg(test)]
 mod tests {
-    use rollcall_loadtest::servers::Nats;
 
     use super::*;
-    use crate::nats::{NatsOptions, servers::Servers, stream};
+    use crate::nats::stream;
 
     #[tokio::test]
     async fn no_consumer_reads_a_stream_under_the_epoch_of_another() {
-        let server = Nats::start().expect("a server");
-        let servers = Servers::new(NatsOptions::new(server.url())).expect("an address");
-        let jetstream = WorkClient::connect(&servers).await.expect("connected").jetstream().await.expect("connected");
+        let (_server, work) = WorkClient::with_server().await;
+        let jetstream = work.jetstream().await.expect("connected");
         stream::ensure(&jetstream).await.expect("made");
         let epoch = stream::state(&jetstream).await.expect("answered").epoch;
         assert!(Scan::open(&jetstream, &epoch, 0).await.is_ok());

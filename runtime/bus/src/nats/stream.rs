@@ -51,6 +51,24 @@ pub(super) struct State {
     pub(super) broken: Vec<String>,
 }
 
+#[cfg(test)]
+impl State {
+    /// Returns the state of a healthy stream that has the events through this offset.
+    pub(super) fn through(epoch: &str, last: u64) -> Self {
+        Self {
+            epoch: epoch.to_owned(),
+            first: 1,
+            last,
+            bytes: 0,
+            max_bytes: None,
+            forgets: false,
+            leader: None,
+            replicated: false,
+            broken: Vec::new(),
+        }
+    }
+}
+
 impl State {
     /// Returns whether the stream still holds every event after this position, and its settings promise that.
     pub(super) fn covers(&self, after: &Position) -> bool {

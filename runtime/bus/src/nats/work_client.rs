@@ -37,6 +37,15 @@ impl WorkClient {
         Ok(Self { servers: servers.clone(), current: Arc::new(Mutex::new(client)) })
     }
 
+    /// Starts a server for a test, and connects to it.
+    #[cfg(test)]
+    pub(super) async fn with_server() -> (rollcall_loadtest::servers::Nats, Self) {
+        let server = rollcall_loadtest::servers::Nats::start().expect("a server");
+        let servers = Servers::new(NatsOptions::new(server.url())).expect("an address");
+        let work = Self::connect(&servers).await.expect("connected");
+        (server, work)
+    }
+
     /// Returns JetStream on a connected client.
     pub(super) async fn jetstream(&self) -> Result<JetStream, BusError> {
         let mut current = self.current.lock().await;

@@ -1,31 +1,17 @@
 use std::pin::pin;
 
 use futures_util::poll;
-use rollcall_loadtest::servers::Nats;
 
-use super::{super::servers::Servers, *};
-use crate::nats::NatsOptions;
+use super::*;
 
 fn state(last: u64) -> State {
-    State {
-        epoch: "e".to_owned(),
-        first: 1,
-        last,
-        bytes: 0,
-        max_bytes: None,
-        forgets: false,
-        leader: None,
-        replicated: false,
-        broken: Vec::new(),
-    }
+    State::through("e", last)
 }
 
 /// On a busy machine, the writer may run long after its answer came.
 #[tokio::test]
 async fn an_answer_that_later_ones_overtake_is_no_sign_of_a_stream_that_was_put_back() {
-    let server = Nats::start().expect("a server");
-    let servers = Servers::new(NatsOptions::new(server.url())).expect("an address");
-    let work = WorkClient::connect(&servers).await.expect("connected");
+    let (_server, work) = WorkClient::with_server().await;
     let (rooms, end) = (Arc::new(Subscriptions::default()), Arc::new(StreamEnd::new(state(1))));
     let (feed, mut events) = mpsc::channel(8);
     let (buffer, tracker) = (Arc::new(LiveBuffer::new()), SequenceTracker::new(9));
@@ -53,9 +39,7 @@ async fn an_answer_that_later_ones_overtake_is_no_sign_of_a_stream_that_was_put_
 /// Events that were read from a new stream say nothing about those of the earlier one, some of which may be lost.
 #[tokio::test]
 async fn a_stream_that_is_replaced_while_it_is_read_is_not_taken_for_read() {
-    let server = Nats::start().expect("a server");
-    let servers = Servers::new(NatsOptions::new(server.url())).expect("an address");
-    let work = WorkClient::connect(&servers).await.expect("connected");
+    let (_server, work) = WorkClient::with_server().await;
     let replaced = State { epoch: "f".to_owned(), ..state(1) };
     let forgotten = State { first: 4, ..state(5) };
     for (then, is_read, gap) in [(state(6), true, None), (replaced, false, None), (forgotten, true, Some(Offset(3)))] {

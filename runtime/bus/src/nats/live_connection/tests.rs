@@ -50,17 +50,7 @@ async fn an_event_is_passed_on_before_the_answer_that_came_after_it() {
     let servers = Servers::new(NatsOptions::new(url)).expect("an address");
     let connection = servers.open_live().await.expect("connected");
     let mut server = server.await.expect("accepted");
-    let state = State {
-        epoch: "old".to_owned(),
-        first: 1,
-        last: 6,
-        bytes: 0,
-        max_bytes: None,
-        forgets: false,
-        leader: None,
-        replicated: false,
-        broken: Vec::new(),
-    };
+    let state = State::through("old", 6);
     let (rooms, buffer, stream_end) = (Arc::default(), Arc::new(LiveBuffer::new()), Arc::new(StreamEnd::new(state)));
     let mut live = LiveConnection::new(connection, servers, Arc::clone(&rooms), buffer.clone(), stream_end.clone());
     let room = RoomId::Lesson(LessonId::parse("algebra-1").expect("a lesson"));
